@@ -1,0 +1,188 @@
+"""Every setting there is, with its type and default. `configs/*.py` return a `Config`; flags override its fields."""
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxplm.errors import UserError
+
+
+@dataclass
+class Model:
+    path: str = "builtin:tiny"  # directory in transformers' format, hub id, builtin:tiny; empty: random weights
+    dropout: float | None = None  # None: the checkpoint's
+    attention_dropout: float | None = None
+    # The next three are read only where `path` is empty.
+    size: str = "tiny"  # see jaxplm.vocab.scratch.SIZES
+    max_positions: int = 512
+    tokenizer: str = ""  # directory of a tokenizer; empty: one is trained on the corpus
+
+
+@dataclass
+class Data:
+    train: str = ""
+    validation: str = ""  # empty: `held_out` of train
+    test: str = ""
+    general: str = ""  # general text whose MLM loss is followed as well
+    lines: str = "auto"  # .txt: true = one text a line, false = texts between blank lines
+    text: str = "text"
+    text_pair: str = ""
+    label: str = "label"
+    seq_len: int = 128
+    packing: str = "documents"  # documents: texts share rows but never see each other; stream: contiguous
+    mask_rate: float = 0.15
+    whole_word: bool = False
+    max_rows: int | None = None  # use at most so many texts of train
+    held_out: float = 0.05  # share of train held out where no validation set is given
+    eval_rows: int = 1000  # at most so many packed rows an evaluation
+
+
+@dataclass
+class Task:
+    kind: str = "mlm"
+
+
+@dataclass
+class Train:
+    steps: int | None = None  # exactly one of steps and epochs
+    epochs: float | None = None
+    batch_size: int = 32  # rows a step, over all devices
+    accumulate: int = 1  # the step is computed in so many parts
+    learning_rate: float = 1e-4
+    warmup: float = 0.06  # below 1: share of the steps; else: steps
+    schedule: str = "linear"  # linear, cosine, constant
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-6
+    clip: float = 1.0  # global norm; 0 = off
+    layer_decay: float = 1.0  # learning rate of block i: × layer_decay^(N - i)
+    freeze: tuple[str, ...] = ()  # regular expressions over parameter paths
+    seeds: tuple[int, ...] = ()  # several runs in one command
+    eval_every: int = 100
+    patience: int = 0  # evaluations without gain before the run ends; 0 = never
+    log_every: int = 10
+    max_bad_steps: int = 10  # so many non-finite steps in a row end the run
+
+
+@dataclass
+class Checkpoint:
+    every: int = 100
+    keep: int = 2
+
+
+@dataclass
+class Vocab:
+    size: int = 8192  # of a new vocabulary
+    new_tokens: int = 0
+    terms: str = ""
+    init: str = "subword_mean"
+
+
+@dataclass
+class Mesh:
+    data: int = -1  # -1 takes the devices that are left
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass
+class Compute:
+    dtype: str = "bfloat16"  # bfloat16 or float32
+    unroll: bool = True  # blocks one after the other instead of a loop: faster steps, longer compilation
+
+
+@dataclass
+class Config:
+    recipe: str = "dapt"
+    seed: int = 0
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    task: Task = field(default_factory=Task)
+    train: Train = field(default_factory=Train)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    vocab: Vocab = field(default_factory=Vocab)
+    mesh: Mesh = field(default_factory=Mesh)
+    compute: Compute = field(default_factory=Compute)
+
+
+def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """('train.steps', 500), ... for every leaf field of a (nested) dataclass."""
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            yield from flatten(value, f"{prefix}{entry.name}.")
+        else:
+            yield prefix + entry.name, value
+
+
+def check_field(name: str) -> None:
+    """Raise a `UserError` that names the nearest field if there is no field `name` (dotted)."""
+    names = [path for path, _ in flatten(Config())]
+    if name in names:
+        return
+    by_leaf = [path for path in names if path.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
+    near = by_leaf or difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]}?" if near else f"; sections: {', '.join(sorted({n.split('.')[0] for n in names}))}"
+    raise UserError(f"unknown field {name}{hint}")
+
+
+CHOICES = {
+    "data.lines": ("auto", "true", "false"),
+    "data.packing": ("documents", "stream"),
+    "train.schedule": ("linear", "cosine", "constant"),
+    "compute.dtype": ("bfloat16", "float32"),
+    "task.kind": ("mlm",),
+}
+# name: (lowest, highest), both allowed
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**31 - 1), "model.dropout": (0, 0.99), "model.attention_dropout": (0, 0.99), "model.max_positions": (8, 2**20),
+    "data.seq_len": (8, 2**20), "data.mask_rate": (0.01, 0.9), "data.max_rows": (1, math.inf),
+    "data.held_out": (0.001, 0.5), "data.eval_rows": (1, math.inf), "train.steps": (0, math.inf),
+    "train.epochs": (1e-6, math.inf), "train.batch_size": (1, math.inf), "train.accumulate": (1, math.inf),
+    "train.learning_rate": (0, 10), "train.warmup": (0, math.inf), "train.weight_decay": (0, 10),
+    "train.beta1": (0, 0.99999), "train.beta2": (0, 0.9999999), "train.epsilon": (1e-15, 1), "train.clip": (0, math.inf),
+    "train.layer_decay": (0.01, 1), "train.eval_every": (1, math.inf), "train.patience": (0, math.inf),
+    "train.log_every": (1, math.inf), "train.max_bad_steps": (1, math.inf), "checkpoint.every": (1, math.inf),
+    "checkpoint.keep": (1, math.inf), "vocab.size": (256, 2**22), "vocab.new_tokens": (0, 2**22),
+    "mesh.data": (-1, math.inf), "mesh.fsdp": (-1, math.inf), "mesh.tensor": (-1, math.inf),
+}
+
+
+def validate(config: Config) -> None:
+    """Raise a `UserError` for the first impossible value; the message names the field, the value and what is possible."""
+    values = dict(flatten(config))
+    for name, allowed in CHOICES.items():
+        if values[name] not in allowed:
+            near = difflib.get_close_matches(str(values[name]), allowed, n=1)
+            raise UserError(f"{name}={values[name]!r}: must be one of {', '.join(allowed)}"
+                            + (f"; did you mean {near[0]}?" if near else ""))
+    for name, (low, high) in RANGES.items():
+        value = values[name]
+        if value is not None and not (math.isfinite(value) and low <= value <= high):
+            bound = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+            raise UserError(f"{name}={value}: must be {bound}")
+    if (config.train.steps is None) == (config.train.epochs is None):
+        raise UserError("train.steps and train.epochs: exactly one must be given"
+                        f" (now train.steps={config.train.steps}, train.epochs={config.train.epochs})")
+    if config.train.batch_size % config.train.accumulate:
+        raise UserError(f"train.batch_size={config.train.batch_size} does not divide by"
+                        f" train.accumulate={config.train.accumulate}")
+    for name in ("mesh.data", "mesh.fsdp", "mesh.tensor"):
+        if values[name] == 0:
+            raise UserError(f"{name}=0: must be -1 (what is left) or at least 1")
+    for pattern in config.train.freeze:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"train.freeze={pattern!r}: not a regular expression ({error})") from None
+    if not config.data.train:
+        raise UserError("data.train is empty: give a path, a glob, a directory, hf:<name> or builtin:pydocs")
+    if config.train.seeds:
+        raise UserError("train.seeds: several seeds in one command are for downstream tasks; use seed=... here")
+    if len(config.train.seeds) != len(set(config.train.seeds)):
+        raise UserError(f"train.seeds={config.train.seeds}: a seed is given twice")

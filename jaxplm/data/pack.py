@@ -1,0 +1,347 @@
+"""From texts of any length to rows of one length, without losing a token.
+
+`plan_rows` decides once which tokens go into which row; `gather` builds the rows of a batch from the plan.
+The tokens themselves stay where they are, in the memory-mapped store.
+
+    documents   [CLS] a a a [SEP] [CLS] b b [SEP] [PAD]     segments 1 1 1 1 1 2 2 2 2 0
+    stream      [CLS] a a a [SEP] b b b b [SEP]             segments 1 1 1 1 1 1 1 1 1 1
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from jaxplm.data import rng
+from jaxplm.errors import UserError
+
+# How far a cut may move back to fall between words. Words of more tokens are rare, and are cut.
+_CUT_SLACK = 16
+# A cut leaves at least so many tokens, lest one or two be left without context. More would cost fill: 0.2 %
+# at 8, 3 % at 32, because short pieces are what the gaps of other rows are filled with.
+_MIN_TAIL = 8
+# Below so many texts still being cut, a loop over plain integers beats NumPy's cost per call.
+_FEW_TEXTS = 64
+
+
+class TokenArrays(Protocol):
+    """What is read of a token store: T tokens of n texts, one after the other."""
+
+    @property
+    def tokens(self) -> np.ndarray: ...  # [T] unsigned integers
+
+    @property
+    def word_starts(self) -> np.ndarray: ...  # [T] bool, True where a word starts
+
+    @property
+    def offsets(self) -> np.ndarray: ...  # [n + 1] int64, where each text starts
+
+
+class SpecialIds(NamedTuple):
+    """The tokenizer's ids of the tokens that frame, fill and hide."""
+
+    cls: int
+    sep: int
+    pad: int
+    mask: int
+
+
+class Rows(NamedTuple):
+    """Rows as they are before masking, each [b, L]."""
+
+    input_ids: np.ndarray  # int32
+    segment_ids: np.ndarray  # int32: 0 = padding, 1, 2, ... = the texts that share the row
+    position_ids: np.ndarray  # int32, restarting at 0 with every segment
+    word_starts: np.ndarray  # bool: a word, or a part of one that the row's edge cut, starts here
+    maskable: np.ndarray  # bool: a token of a text, and none of the special ones
+
+
+@dataclass(frozen=True, eq=False)
+class RowPlan:
+    """Which stretches of the token store make up each row.
+
+    Row r holds pieces row_ptr[r] .. row_ptr[r + 1] - 1; piece p is `lengths[p]` tokens from `starts[p]`.
+    """
+
+    starts: np.ndarray  # [pieces] int64
+    lengths: np.ndarray  # [pieces] int32, at least 1
+    row_ptr: np.ndarray  # [rows + 1] int64
+    seq_len: int
+    joined: bool  # True: the pieces of a row are one segment, as in a stream; False: one each
+
+    @property
+    def rows(self) -> int:
+        return len(self.row_ptr) - 1
+
+    @property
+    def pieces(self) -> int:
+        return len(self.starts)
+
+    @cached_property
+    def tokens(self) -> int:
+        """Tokens of the texts, without special ones."""
+        return int(self.lengths.sum(dtype=np.int64))
+
+    @property
+    def real_tokens(self) -> int:
+        """Tokens that are not padding: the texts' and the special ones around them."""
+        return self.tokens + (self.rows + self.pieces if self.joined else 2 * self.pieces)
+
+    @property
+    def fill(self) -> float:
+        """Share of the rows' places that is not padding."""
+        return self.real_tokens / max(1, self.rows * self.seq_len)
+
+    @cached_property
+    def max_segments(self) -> int:
+        if self.joined or not self.rows:
+            return min(1, self.rows)
+        return int(np.diff(self.row_ptr).max())
+
+
+def plan_rows(
+    store: TokenArrays, seq_len: int, packing: str, seed: int = 0, texts: np.ndarray | None = None
+) -> RowPlan:
+    """Divides texts into rows of `seq_len` tokens; every token lands in exactly one row.
+
+    Args:
+        store: the tokenized texts.
+        seq_len: L, tokens a row, special ones included.
+        packing: 'documents': each text is a segment of its own; longer ones are cut, between words where
+            possible, into full pieces and a rest; shorter ones share rows. 'stream': texts are joined by the
+            separator and cut every seq_len - 2 tokens.
+        seed: which texts of equal length share rows ('documents').
+        texts: indices of the texts to use; all of them when None.
+
+    Returns:
+        The plan. The rows of 'documents' come in no useful order and want shuffling; those of 'stream' in the
+        order of the texts.
+
+    Raises:
+        UserError: `seq_len` leaves no room for text.
+        ValueError: unknown packing.
+    """
+    if seq_len < 4:
+        raise UserError(f"data.seq_len={seq_len} leaves no room for text: a row needs at least 4 tokens")
+    if packing not in ("documents", "stream"):
+        raise ValueError(f"packing is 'documents' or 'stream', not {packing!r}")
+    offsets = np.asarray(store.offsets, np.int64)
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    if texts is not None:
+        starts, lengths = starts[texts], lengths[texts]
+    starts, lengths = starts[lengths > 0], lengths[lengths > 0]
+    if packing == "stream":
+        return _plan_stream(starts, lengths, seq_len)
+    return _plan_documents(np.asarray(store.word_starts), starts, lengths, seq_len, seed)
+
+
+def gather(store: TokenArrays, plan: RowPlan, row_ids: np.ndarray, special: SpecialIds) -> Rows:
+    """Builds rows from the store.
+
+    Args:
+        store: the one that the plan was made for.
+        plan: which tokens make up each row.
+        row_ids: [b] integers in [0, plan.rows).
+        special: ids of the special tokens.
+
+    Returns:
+        b rows, each array [b, L].
+    """
+    row_ids = np.asarray(row_ids, np.int64)
+    b, length = len(row_ids), plan.seq_len
+    first = plan.row_ptr[row_ids]
+    count = plan.row_ptr[row_ids + 1] - first  # [b] pieces in each row, at least 1
+    begins = np.cumsum(count) - count
+    nth = _ramp(count, begins)  # [p] which piece of its row, for all p pieces of the batch
+    piece = nth + np.repeat(first, count)
+    starts, lengths = plan.starts[piece], plan.lengths[piece].astype(np.int64)
+
+    # A piece takes a [CLS] where a segment starts, its tokens, and a [SEP].
+    heads = (nth == 0).astype(np.int64) if plan.joined else np.ones_like(nth)
+    widths = heads + lengths + 1
+    ends = np.cumsum(widths)
+    row = np.repeat(np.arange(b), count)
+    row_ends = ends[begins + count - 1]  # where the rows would end if there were no padding
+    used = np.diff(row_ends, prepend=0)
+    place = ends - widths - (row_ends - used)[row] + row * length  # [p] where in the flattened rows
+
+    # Every place belongs to a run: that of a piece, with the padding behind it if it is its row's last.
+    last = begins + count - 1
+    runs = widths.copy()
+    runs[last] += length - used
+    here = np.arange(b * length)
+    # What lies beside a piece in the store is read too, in place of special tokens, and overwritten.
+    source = here + np.repeat(starts - heads - place, runs)
+    ids = np.take(np.asarray(store.tokens), source, mode="clip").astype(np.int32)
+    words = np.take(np.asarray(store.word_starts), source, mode="clip")
+    words[place + heads] = True
+    ids[place[heads == 1]] = special.cls
+    ids[place + widths - 1] = special.sep
+    row_begin = row * length
+    segments = np.repeat(np.where(plan.joined, 1, nth + 1).astype(np.int32), runs)
+    positions = (here - np.repeat(row_begin if plan.joined else place, runs)).astype(np.int32)
+
+    ids, words, segments, positions = (a.reshape(b, length) for a in (ids, words, segments, positions))
+    padding = np.arange(length) >= used[:, None]
+    ids[padding] = special.pad
+    segments[padding] = 0
+    positions[padding] = 0
+    # Also where the text itself spells a special token out: that is no word to be guessed.
+    maskable = (ids != special.cls) & (ids != special.sep) & (ids != special.pad) & (ids != special.mask)
+    return Rows(ids, segments, positions, words & maskable, maskable)
+
+
+def _ramp(counts: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """0 .. counts[i] - 1 for each i, one after the other; `begins` is the exclusive sum of `counts`."""
+    return np.arange(int(counts.sum())) - np.repeat(begins, counts)
+
+
+def _plan_stream(starts: np.ndarray, lengths: np.ndarray, seq_len: int) -> RowPlan:
+    """Cuts the texts, joined by separators, on a fixed grid; a separator on an edge is the row's [SEP]."""
+    room = seq_len - 2
+    begins = np.cumsum(lengths + 1) - (lengths + 1)  # where each text starts in the joined stream
+    ends = begins + lengths
+    first = begins // room
+    count = (ends - 1) // room - first + 1
+    rows = np.repeat(first, count) + _ramp(count, np.cumsum(count) - count)
+    piece_begins = np.maximum(np.repeat(begins, count), rows * room)
+    piece_ends = np.minimum(np.repeat(ends, count), (rows + 1) * room)
+    # room >= 2 and no text is empty, so no row consists of separators alone.
+    row_ptr = np.concatenate([[0], np.cumsum(np.bincount(rows))]).astype(np.int64)
+    return RowPlan(
+        starts=np.repeat(starts - begins, count) + piece_begins,
+        lengths=(piece_ends - piece_begins).astype(np.int32),
+        row_ptr=row_ptr,
+        seq_len=seq_len,
+        joined=True,
+    )
+
+
+def _plan_documents(
+    word_starts: np.ndarray, starts: np.ndarray, lengths: np.ndarray, seq_len: int, seed: int
+) -> RowPlan:
+    parts = list(_cut(word_starts, starts, lengths, seq_len - 2))
+    starts = np.concatenate([part[0] for part in parts])
+    lengths = np.concatenate([part[1] for part in parts]).astype(np.int32)
+    del parts
+
+    # Pieces by width; within a width in random order, so that neighbours in the corpus do not share a row.
+    index_bits = max(1, len(starts).bit_length())
+    index = np.arange(len(starts))
+    keys = rng.shuffle_keys(rng.fold(rng.key(seed), index), index, index_bits)
+    width_bits = int(seq_len).bit_length()
+    keys &= np.uint64((1 << (64 - width_bits)) - 1)
+    keys |= (lengths + 2).astype(np.uint64) << np.uint64(64 - width_bits)
+    keys.sort()
+    keys &= np.uint64((1 << index_bits) - 1)
+    by_width = keys.astype(np.int64)
+    counts = np.bincount(lengths + 2, minlength=seq_len + 1)
+    taken = np.cumsum(counts) - counts  # first unused piece of each width in `by_width`
+
+    order = np.empty(len(starts), np.int64)
+    pieces_a_row, at = [], 0
+    for rows, content in _best_fit(counts, seq_len):
+        each = sum(repeat for _, repeat in content)
+        block = order[at : at + rows * each].reshape(rows, each)
+        column = 0
+        for width, repeat in content:
+            begin = taken[width]
+            taken[width] += rows * repeat
+            block[:, column : column + repeat] = by_width[begin : taken[width]].reshape(rows, repeat)
+            column += repeat
+        at += rows * each
+        pieces_a_row.append((each, rows))
+    each_row = np.repeat(*np.array(pieces_a_row, np.int64).reshape(-1, 2).T)
+    row_ptr = np.concatenate([[0], np.cumsum(each_row)]).astype(np.int64)
+    return RowPlan(starts[order], lengths[order], row_ptr, seq_len, joined=False)
+
+
+def _cut(
+    word_starts: np.ndarray, starts: np.ndarray, lengths: np.ndarray, room: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cuts texts into pieces of at most `room` tokens: full ones, ending before a word where one is near."""
+    slack, tail = min(_CUT_SLACK, room // 8), min(_MIN_TAIL, room // 4)
+    long = lengths > room
+    yield starts[~long], lengths[~long]
+    at, end = starts[long], (starts + lengths)[long]
+    while at.size > _FEW_TEXTS:  # one piece off every text that is still too long
+        cut = np.minimum(at + room, end - tail)
+        inside_word = np.arange(at.size)
+        for back in range(slack + 1):
+            found = word_starts[cut[inside_word] - back]
+            cut[inside_word[found]] -= back
+            inside_word = inside_word[~found]
+            if not inside_word.size:
+                break
+        yield at, cut - at
+        short = end - cut <= room
+        yield cut[short], (end - cut)[short]
+        at, end = cut[~short], end[~short]
+    for begin, stop in zip(at.tolist(), end.tolist(), strict=True):
+        cuts = np.fromiter(_cuts_of_one(word_starts, begin, stop, room, slack, tail), np.int64)
+        yield cuts, np.diff(cuts, append=stop)
+
+
+def _cuts_of_one(
+    word_starts: np.ndarray, begin: int, stop: int, room: int, slack: int, tail: int
+) -> Iterator[int]:
+    """The same for a single text: where its pieces start."""
+    yield begin
+    while stop - begin > room:
+        begin = min(begin + room, stop - tail)
+        back = word_starts[begin - slack : begin + 1].tobytes().rfind(1)
+        if back >= 0:
+            begin += back - slack
+        yield begin
+
+
+def _best_fit(counts: np.ndarray, seq_len: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Best-fit-decreasing bin packing of a histogram: widest pieces first, each into the fullest row it fits.
+
+    Equal rows are handled as one group, so the cost depends on the number of widths, not of pieces (Krell et
+    al., "Efficient sequence packing without cross-contamination", 2021, call it longest-pack-first).
+
+    Args:
+        counts: [seq_len + 1] pieces of each width.
+        seq_len: the room in a row.
+
+    Yields:
+        (rows, [(width, repeat), ...]): so many rows that hold `repeat` pieces of each width.
+    """
+    groups: dict[int, list[tuple[int, tuple]]] = {}  # room left -> [(rows, content as a linked list)]
+    rooms: list[int] = []  # the keys of `groups`, sorted
+
+    def put(room: int, rows: int, content: tuple) -> None:
+        if rows:
+            if room not in groups:
+                groups[room] = []
+                insort(rooms, room)
+            groups[room].append((rows, content))
+
+    for width in range(seq_len, 0, -1):
+        left = int(counts[width])
+        while left:
+            nearest = bisect_left(rooms, width)
+            if nearest == len(rooms):
+                put(seq_len, left, ())  # more new rows than needed; the unused ones are taken back below
+                continue
+            room = rooms[nearest]
+            rows, content = groups[room].pop()
+            if not groups[room]:
+                del groups[room], rooms[nearest]
+            # A row that took one is now the fullest that fits, so it takes as many as it can hold.
+            repeat = min(room // width, left)
+            filled = min(rows, left // repeat)
+            left -= filled * repeat
+            put(room - repeat * width, filled, (content, width, repeat))
+            put(room, rows - filled if content else 0, content)
+    for room in rooms:
+        for rows, content in groups[room]:
+            listed = []
+            while content:
+                content, width, repeat = content
+                listed.append((width, repeat))
+            yield rows, listed[::-1]

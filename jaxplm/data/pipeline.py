@@ -1,0 +1,236 @@
+"""The order of the rows, and batches as pure functions of the step's number.
+
+Nothing here has a state to save: step 12,345 can be made without the steps before it, by any process, for
+any part of its rows.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from typing import TypeVar
+
+import numpy as np
+
+from jaxplm.batch import Batch
+from jaxplm.data import rng
+from jaxplm.data.mask import capacity, mask_batch
+from jaxplm.data.pack import RowPlan, SpecialIds, TokenArrays, gather
+from jaxplm.errors import UserError
+
+T = TypeVar("T")
+
+
+class RowOrder:
+    """Every row once an epoch, in an order that is new in each."""
+
+    def __init__(self, seed: int, rows: int) -> None:
+        self.seed, self.rows = seed, rows
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """The rows [b] of these samples [b], int64, counted from the start of the run over all epochs."""
+        epoch, place = np.divmod(np.asarray(samples, np.int64), self.rows)
+        return rng.permute(place, self.rows, rng.fold(rng.key(self.seed), epoch))
+
+
+class MlmBatches:
+    """Training batches for masked language modelling: rows in a new order and with new masks in every epoch.
+
+    Args:
+        store: the tokenized texts.
+        plan: their rows.
+        special: ids of the special tokens.
+        random_ids: [R] ids that random replacements are drawn from.
+        batch_size: B, rows a step over all processes.
+        seq_len: L, as in the plan.
+        mask_rate: share of the maskable tokens of a row.
+        whole_word: mask whole words.
+        seed: of the order and of the masks.
+        slots: which of the B rows of a step to make, in this order; all of them when None.
+
+    Raises:
+        UserError: there are no rows.
+    """
+
+    def __init__(
+        self,
+        store: TokenArrays,
+        plan: RowPlan,
+        special: SpecialIds,
+        random_ids: np.ndarray,
+        *,
+        batch_size: int,
+        seq_len: int,
+        mask_rate: float,
+        whole_word: bool,
+        seed: int,
+        slots: np.ndarray | None = None,
+    ) -> None:
+        if not plan.rows:
+            raise UserError("the training data holds no tokens")
+        if seq_len != plan.seq_len:
+            raise ValueError(f"rows of {seq_len} tokens from a plan of {plan.seq_len}")
+        self._make = _Maker(store, plan, special, random_ids, mask_rate, whole_word)
+        self._order = RowOrder(seed, plan.rows)
+        self._seed = seed
+        self._batch_size = batch_size
+        self._slots = np.arange(batch_size) if slots is None else np.asarray(slots, np.int64)
+        self.rows = plan.rows
+        self.real_tokens = plan.real_tokens  # of one epoch
+        self.steps_per_epoch = plan.rows / batch_size
+
+    def rows_of_step(self, step: int) -> np.ndarray:
+        """[slots] int64: the rows of the plan that this process makes for a step."""
+        return self._order(step * self._batch_size + self._slots)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, counted from 0: always the same for the same number."""
+        return self._make(self.rows_of_step(step), key=(self._seed, step), row_index=self._slots)
+
+
+class FrozenBatches:
+    """Evaluation batches: masks that depend on nothing but the evaluation's seed and the row.
+
+    So two models, two runs or two batch sizes are measured on the same guesses. Rows come in a seeded order;
+    the last batch is filled with empty rows (padding only, weights 0). Can be iterated any number of times.
+
+    Args:
+        store, plan, special, random_ids, seq_len, mask_rate, whole_word, slots: see `MlmBatches`.
+        batch_size: B, rows a batch over all processes.
+        eval_seed: of the masks, and of which rows are used when there are more than `max_rows`.
+        max_rows: use a random sample of so many rows; all when None.
+
+    Raises:
+        UserError: there are no rows.
+    """
+
+    def __init__(
+        self,
+        store: TokenArrays,
+        plan: RowPlan,
+        special: SpecialIds,
+        random_ids: np.ndarray,
+        *,
+        batch_size: int,
+        seq_len: int,
+        mask_rate: float,
+        whole_word: bool,
+        eval_seed: int = 0,
+        max_rows: int | None = None,
+        slots: np.ndarray | None = None,
+    ) -> None:
+        if not plan.rows:
+            raise UserError("the evaluation data holds no tokens")
+        if seq_len != plan.seq_len:
+            raise ValueError(f"rows of {seq_len} tokens from a plan of {plan.seq_len}")
+        self._make = _Maker(store, plan, special, random_ids, mask_rate, whole_word)
+        self._seed = eval_seed
+        self.rows = plan.rows if max_rows is None else min(plan.rows, max_rows)
+        self._row_ids = RowOrder(eval_seed, plan.rows)(np.arange(self.rows))
+        self._batch_size = batch_size
+        self._slots = np.arange(batch_size) if slots is None else np.asarray(slots, np.int64)
+
+    def __len__(self) -> int:
+        return -(-self.rows // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self.batch, range(len(self)))
+
+    def batch(self, index: int) -> Batch:
+        """Batch `index` of `len(self)`."""
+        samples = index * self._batch_size + self._slots
+        real = samples < self.rows
+        rows = self._row_ids[samples[real]]
+        full = self._make(rows, key=(self._seed,), row_index=rows)
+        if real.all():
+            return full
+        return Batch(*(_spread(a, real, fill) for a, fill in zip(full, self._make.empty, strict=True)))
+
+
+def frozen_batches(
+    store: TokenArrays, plan: RowPlan, special: SpecialIds, random_ids: np.ndarray, **options
+) -> Iterator[Batch]:
+    """Iterates over `FrozenBatches` once; the arguments are the same."""
+    return iter(FrozenBatches(store, plan, special, random_ids, **options))
+
+
+class _Maker:
+    """Rows of the plan to a masked batch; what training and evaluation share."""
+
+    def __init__(
+        self,
+        store: TokenArrays,
+        plan: RowPlan,
+        special: SpecialIds,
+        random_ids: np.ndarray,
+        mask_rate: float,
+        whole_word: bool,
+    ) -> None:
+        self._store, self._plan, self._special = store, plan, special
+        self._random_ids = np.asarray(random_ids, np.int32)
+        self._mask_rate, self._whole_word = mask_rate, whole_word
+        self._capacity = capacity(mask_rate, plan.seq_len)
+        self.empty = Batch(special.pad, 0, 0, 0, 0, 0)  # what an empty row is filled with
+
+    def __call__(self, row_ids: np.ndarray, *, key: tuple[int, ...], row_index: np.ndarray) -> Batch:
+        rows = gather(self._store, self._plan, row_ids, self._special)
+        masked = mask_batch(
+            rows.input_ids,
+            rows.maskable,
+            rows.word_starts if self._whole_word else None,
+            rate=self._mask_rate,
+            capacity=self._capacity,
+            mask_id=self._special.mask,
+            random_ids=self._random_ids,
+            key=key,
+            row_index=row_index,
+        )
+        return Batch(
+            masked.input_ids,
+            rows.segment_ids,
+            rows.position_ids,
+            masked.positions,
+            masked.labels,
+            masked.weights,
+        )
+
+
+def _spread(rows: np.ndarray, real: np.ndarray, fill: int) -> np.ndarray:
+    """Puts rows where `real` [b] is True, and `fill` everywhere else."""
+    out = np.full((len(real), *rows.shape[1:]), fill, rows.dtype)
+    out[real] = rows
+    return out
+
+
+def prefetch(make: Callable[[int], T], start: int, stop: int, depth: int = 2) -> Generator[T, None, None]:
+    """make(start), ..., make(stop - 1), made up to `depth` ahead by a background thread.
+
+    An exception of `make` is raised where its result would have come. Closing the iterator, or an exception
+    in the loop over it such as Ctrl-C, stops the thread.
+    """
+    ready: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    room = threading.Semaphore(depth)
+    closing = threading.Event()
+
+    def work() -> None:
+        try:
+            for index in range(start, stop):
+                room.acquire()
+                if closing.is_set():
+                    return
+                ready.put((make(index), None))
+        except BaseException as error:  # noqa: BLE001 - handed to the consumer
+            ready.put((None, error))
+
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        for _ in range(start, stop):
+            value, error = ready.get()
+            if error is not None:
+                raise error
+            room.release()
+            yield value  # type: ignore[misc]
+    finally:
+        closing.set()
+        room.release()
+        thread.join()

@@ -1,0 +1,115 @@
+"""Our parameters → a model directory that stock transformers loads without a word."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from jaxplm.errors import UserError
+from jaxplm.hf.config import config_to_hf
+from jaxplm.hf.names import leaf_of, slots
+from jaxplm.hf.tensors import POOLER, WEIGHTS
+from jaxplm.hf.tokenizer import save_tokenizer
+from jaxplm.nn import EncoderConfig, ParamTree
+
+_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+_SMALL_FILES = 64 * 2**20  # bytes; generous for config.json and the largest tokenizer
+
+
+def save(directory: str | Path, config: EncoderConfig, params: ParamTree, tokenizer: Any,
+         hf_config: Mapping[str, Any], dtype: str = "float32", architecture: str = "MaskedLM",
+         files: Mapping[str, str] | None = None) -> Path:
+    """Write a model directory. It appears complete or not at all, in place of one of the same name.
+
+    `AutoModelForMaskedLM` and `AutoTokenizer` load it with nothing missing, unexpected or warned about.
+    The decoder is tied, so it is not stored a second time. transformers' masked LM has no pooler and
+    warns of one in its file; ours lies beside it in pooler.safetensors, which stock transformers does
+    not look at and `jaxplm.hf.load` takes up again, so that no weight of a checkpoint is lost on the way.
+
+    Args:
+      directory: of the export.
+      config, params: the model; leaves may be NumPy or (addressable) JAX arrays.
+      tokenizer: transformers' fast tokenizer.
+      hf_config: config.json of the checkpoint that training began with; {} for a model from scratch.
+      dtype: float32, float16 or bfloat16, of the file.
+      architecture: what comes after "For" in transformers' class name; "MaskedLM".
+      files: further text files by name, such as README.md.
+
+    Raises:
+      UserError: no space or no permission; values that float16 cannot hold.
+    """
+    if architecture != "MaskedLM":
+        raise ValueError(f"no export for {architecture}")
+    target = Path(directory)
+    tensors = _tensors(config, params, dtype)
+    need = sum(tensor.nbytes for tensor in tensors.values())
+    pooler = {name: tensor for name, tensor in tensors.items() if ".pooler." in name}
+    masked_lm = {name: tensor for name, tensor in tensors.items() if name not in pooler}
+    described = config_to_hf(config, hf_config, tokenizer, architecture=architecture, dtype=dtype)
+    texts = {"config.json": json.dumps(described, indent=2, ensure_ascii=False) + "\n", **(files or {})}
+    scratch = target.with_name(f".{target.name}.partial")  # a fixed name: a killed run's is found again
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        staged = scratch / "export"
+        staged.mkdir(parents=True)
+        if shutil.disk_usage(scratch).free < need + _SMALL_FILES:
+            raise OSError(errno.ENOSPC, "no space")  # before rather than after minutes of writing
+        save_file(masked_lm, staged / WEIGHTS, metadata={"format": "pt"})
+        if pooler:
+            save_file(pooler, staged / POOLER, metadata={"format": "pt"})
+        for name, text in texts.items():
+            (staged / name).write_text(text, "utf-8")
+        save_tokenizer(tokenizer, staged, config.max_positions)
+        for file in staged.iterdir():
+            _flush(file)
+        if target.exists():  # rename() does not replace a full directory, so the old one steps aside
+            os.rename(target, scratch / "old")
+        os.rename(staged, target)
+    except (OSError, SafetensorError) as error:
+        _explain(error, target, need)
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _tensors(config: EncoderConfig, params: ParamTree, dtype: str) -> dict[str, np.ndarray]:
+    """transformers' names and tensors, in `dtype`."""
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype {dtype!r} is none of {', '.join(_DTYPES)}")
+    host = jax.tree.map(np.asarray, params)
+    tensors = {}
+    for slot in slots(config, host):
+        tensor = slot.take(leaf_of(host, slot.path))
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"{slot.name} has values that are not finite")
+        with np.errstate(over="ignore"):  # found and said below
+            tensors[slot.name] = tensor.astype(_DTYPES[dtype], copy=False)
+        if not np.isfinite(tensors[slot.name]).all():
+            largest = float(np.abs(tensor).max())
+            raise UserError(f"{dtype} cannot hold {slot.name}, which reaches {largest:.3g}: use float32")
+    return tensors
+
+
+def _flush(file: Path) -> None:
+    """Have the file on the disk before the rename makes it count: a power cut must not leave it empty."""
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def _explain(error: OSError | SafetensorError, target: Path, need: int) -> None:
+    """Raise the user's error that `error` is, if it is one. safetensors has the number in its text only."""
+    number = getattr(error, "errno", None)
+    if number == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error):
+        raise UserError(f"no disk space for the export {target}: it needs {need / 2**20:,.0f} MiB") from None
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        raise UserError(f"cannot write the export {target}: {os.strerror(number)}") from None

@@ -1,0 +1,134 @@
+"""Tensors of a transformers checkpoint → our parameter tree, every problem found at once."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxplm.errors import UserError
+from jaxplm.hf.names import (
+    Slot,
+    canonical,
+    decoder_aliases,
+    family_of,
+    is_buffer,
+    is_other_head,
+    leaf_of,
+    slots,
+)
+from jaxplm.hf.tensors import Tensors, listed
+from jaxplm.nn import EncoderConfig, graph_of
+
+
+def params_from(tensors: Tensors, config: EncoderConfig, source: str, *, tied: bool = True,
+                seed: int = 0) -> tuple[EncoderConfig, dict[str, Any], list[str]]:
+    """Fill our tree with a checkpoint's tensors.
+
+    Args:
+      tensors: of the checkpoint; encoder names with or without transformers' prefix.
+      config: from config.json; whether there is a pooler and a token-type table is settled here.
+      source: how messages call the checkpoint.
+      tied: config.json's `tie_word_embeddings`.
+      seed: of the MLM head, if the checkpoint has none.
+
+    Returns:
+      The settled config; nested dicts of float32 arrays, the vocabulary padded with zeros; and one line
+      for everything that was left out, taken for granted or initialised.
+
+    Raises:
+      UserError: names missing or not known, shapes or dtypes that do not fit: all in one message.
+    """
+    found, notes = _by_canonical_name(tensors, config, source)
+    config = _settled(config, found, notes, source)
+    shapes = graph_of(config)[1]
+    wanted = list(slots(config, shapes))
+    notes += _resolve_decoder(tensors, found, config, tied, source)
+    headless = not any(slot.path.startswith("mlm_head/") and slot.name in found for slot in wanted)
+    if headless:
+        wanted = [slot for slot in wanted if not slot.path.startswith("mlm_head/")]
+        notes.append(f"{source} has no MLM head: initialised at random")
+    _check(tensors, found, wanted, config, source)
+
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    for slot in wanted:
+        slot.put(leaf_of(params, slot.path), tensors.read(found[slot.name]))
+    if headless:
+        _initialise_head(params["mlm_head"], config.init_std, seed)
+    return config, params, notes
+
+
+def _by_canonical_name(tensors: Tensors, config: EncoderConfig,
+                       source: str) -> tuple[dict[str, str], list[str]]:
+    """Today's name → the name in the file, without what no encoder needs; and what was left out, in words."""
+    found: dict[str, str] = {}
+    dropped, twice = [], []
+    for name in tensors:
+        today = canonical(name, config.model_type)
+        if is_other_head(name):
+            dropped.append(name)
+        elif today in found:
+            twice.append(name)
+        elif not is_buffer(name):
+            found[today] = name
+    if twice:
+        raise UserError(f"{source} has tensors under two names each: {listed(sorted(twice))}")
+    heads = sorted({name.rsplit(".", 1)[0] for name in dropped})
+    return found, [f"{source}: left out the head of another task: {listed(heads)}"] if heads else []
+
+
+def _settled(config: EncoderConfig, found: dict[str, str], notes: list[str], source: str) -> EncoderConfig:
+    """The config with the optional parts that the weights really have."""
+    pooler = any(".pooler." in name for name in found)
+    token_types = config.token_types
+    table = f"{family_of(config.model_type)}.embeddings.token_type_embeddings.weight"
+    if token_types == 0:
+        found.pop(table, None)  # transformers writes a table of no rows
+    elif table not in found:
+        notes.append(f"{source} has no token-type table: goes on without one")
+        token_types = 0
+    return replace(config, pooler=pooler, token_types=token_types)
+
+
+def _resolve_decoder(tensors: Tensors, found: dict[str, str], config: EncoderConfig, tied: bool,
+                     source: str) -> list[str]:
+    """Take copies of the tied decoder out of `found`, or let them stand in for an original that is absent."""
+    notes = []
+    for alias, name in decoder_aliases(config.model_type).items():
+        if alias not in found:
+            continue
+        copy = found.pop(alias)
+        if name not in found:
+            found[name] = copy
+        elif tensors.shape(copy) != tensors.shape(found[name]) or not np.array_equal(
+                tensors.read(copy), tensors.read(found[name])):
+            if not tied:
+                raise UserError(f"{source}: {alias} differs from {name} (tie_word_embeddings is false); "
+                                "a decoder of its own is not supported")
+            notes.append(f"{source}: {alias} differs from {name}, to which it is tied; the latter is used")
+    return notes
+
+
+def _check(tensors: Tensors, found: dict[str, str], wanted: list[Slot], config: EncoderConfig,
+           source: str) -> None:
+    """Compare in both directions; raise once with everything that does not fit."""
+    known = {slot.name for slot in wanted}
+    missing = [slot.name for slot in wanted if slot.name not in found]
+    unexpected = [found[name] for name in found if name not in known]
+    there = [(found[slot.name], slot.shape) for slot in wanted if slot.name in found]
+    misfits = [f"{name} is {list(tensors.shape(name))}, not {list(shape)}"
+               for name, shape in there if tensors.shape(name) != shape]
+    quantized = [name for name, _ in there if not tensors.is_float(name)]
+    problems = [f"{len(names)} {what}: {listed(names)}" for names, what in (
+        (missing, "missing"), (unexpected, "not known"), (misfits, "of another shape"),
+        (quantized, "not in floating point")) if names]
+    if problems:
+        raise UserError(f"{source}: the weights are not those of the {config.model_type} in config.json: "
+                        + "; ".join(problems))
+
+
+def _initialise_head(head: dict[str, Any], std: float, seed: int) -> None:
+    """BERT's initialisation: N(0, std²) kernel, unit LayerNorm, zero biases (which they already are)."""
+    kernel = head["dense"]["kernel"]
+    kernel[...] = std * np.random.default_rng(seed).standard_normal(kernel.shape, np.float32)
+    head["norm"]["scale"][...] = 1

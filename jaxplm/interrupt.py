@@ -1,0 +1,46 @@
+"""SIGTERM and Ctrl-C ask the loop to stop after the step it is in; a second Ctrl-C stops at once."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+import jax
+import numpy as np
+
+
+class Interrupted(Exception):
+    """The run was stopped and saved; `status` is the exit status (143 after SIGTERM, 130 after Ctrl-C)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class StopRequest:
+    """A context in which the two signals are noted instead of obeyed."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.status:
+            raise KeyboardInterrupt
+        self.status = 143 if number == signal.SIGTERM else 130
+
+    def agreed(self) -> int:
+        """The status that any process was asked to stop with, or 0. All processes must call this at the same step."""
+        if jax.process_count() == 1:
+            return self.status
+        from jax.experimental import multihost_utils
+
+        return int(np.max(multihost_utils.process_allgather(np.int32(self.status))))

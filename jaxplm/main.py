@@ -1,0 +1,116 @@
+"""The command: flags → config → recipe.
+
+    python -m jaxplm.main --config=configs/dapt.py [--workdir=DIR] [--config.<field>=<value> ...]
+"""
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+# Quiet libraries: set before they are imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+from absl import flags
+from ml_collections import config_flags
+
+from jaxplm.config import Config, check_field, flatten, validate
+from jaxplm.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/<recipe>.py", lock_config=False)
+_WORKDIR = flags.DEFINE_string("workdir", None, "where the run is kept; default: runs/<recipe>")
+
+RECIPES = {"dapt": "train", "tapt": "train", "scratch": "train", "evaluate": "evaluate"}
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parse the flags; every mistake becomes one line of a `UserError`."""
+    for position, argument in enumerate(argv):
+        if override := re.match(r"--?config\.([^=]*)", argument):
+            check_field(override[1])
+        if given := re.match(r"--?config(?:=(.*))?$", argument):
+            path = given[1] if given[1] is not None else argv[position + 1] if position + 1 < len(argv) else ""
+            _check_config_file(Path(path))
+    try:
+        rest = flags.FLAGS(argv)
+    except (flags.Error, ValueError, TypeError) as error:
+        raise UserError(_readable(error)) from None
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]!r} is not a flag; fields are given as --config.<field>=<value>")
+    if flags.FLAGS.config is None:
+        raise UserError("no --config given; try --config=configs/dapt.py")
+    return rest
+
+
+def _check_config_file(path: Path) -> None:
+    if path.is_file():
+        return
+    known = sorted(str(p) for p in Path("configs").glob("*.py"))
+    raise UserError(f"--config={path}: no such file" + (f"; there are {', '.join(known)}" if known else ""))
+
+
+def _readable(error: Exception) -> str:
+    text = str(error)
+    if wrong := re.match(r"flag --config\.(\S+?)=(.*?): (.*)", text, re.S):
+        return f"{wrong[1]}={wrong[2]}: {wrong[3]}"
+    return text.split("\n")[-1] if "Traceback" in text else text.split("\n")[0]
+
+
+def resolve(config: Any, overridden: set[str]) -> Config:
+    """A checked config. Giving one of train.steps and train.epochs takes the recipe's own choice of the other away."""
+    if not isinstance(config, Config):
+        raise UserError(f"the config file's get_config() must return a jaxplm.config.Config, not {type(config).__name__}")
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if f"train.{one}" in overridden and f"train.{other}" not in overridden:
+            setattr(config.train, other, None)
+    if config.recipe not in RECIPES:
+        raise UserError(f"recipe={config.recipe!r}: must be one of {', '.join(RECIPES)}")
+    validate(config)
+    return config
+
+
+def command_line(argv: list[str]) -> str:
+    """The command as it can be typed again."""
+    return " ".join(["python -m jaxplm.main", *map(shlex.quote, argv[1:])])
+
+
+def main(argv: list[str]) -> int:
+    """Run the recipe; returns the exit status (see the module's interface: 0, 2, 130, 143)."""
+    from jaxplm.interrupt import Interrupted
+
+    if any(re.fullmatch(r"--?h(elp)?", argument) for argument in argv[1:]):
+        print(__doc__)
+        print("Fields and their defaults:")
+        for name, value in flatten(Config()):
+            print(f"  --config.{name}={value!r}")
+        return 0
+    try:
+        parse(argv)
+        config = resolve(flags.FLAGS.config, set(flags.FLAGS["config"].override_values))
+        from jaxplm import logs, runtime
+
+        runtime.join_processes()
+        logs.setup(enabled=runtime.is_first())
+        workdir = Path(_WORKDIR.value or Path("runs") / config.recipe)
+        if RECIPES[config.recipe] == "evaluate":
+            from jaxplm import evaluate as recipe
+        else:
+            from jaxplm import train as recipe
+        recipe.run(config, workdir, command_line(argv))
+    except UserError as error:
+        print(f"jaxplm: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stopped:
+        print(f"jaxplm: {stopped}", file=sys.stderr)
+        return stopped.status
+    except KeyboardInterrupt:
+        print("jaxplm: stopped by Ctrl-C", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,28 @@
+"""Sums in, metrics out. A task returns sums over whatever it saw; only here are they divided."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+Sums = dict[str, float]
+
+
+def add(parts: Iterable[Mapping[str, float]]) -> Sums:
+    """Add up sums of several batches (or processes), key by key."""
+    total: Sums = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total.get(name, 0.0) + float(value)
+    return total
+
+
+def mlm_metrics(sums: Mapping[str, float]) -> dict[str, float]:
+    """{'loss', 'perplexity', 'accuracy'} a masked token, from the sums 'loss', 'correct' and 'weight'.
+
+    loss is in nats. With nothing masked (weight 0) all three are NaN.
+    """
+    weight = sums["weight"]
+    if not weight:
+        return {"loss": math.nan, "perplexity": math.nan, "accuracy": math.nan}
+    loss = sums["loss"] / weight
+    perplexity = math.exp(min(loss, 700.0)) if math.isfinite(loss) else math.nan
+    return {"loss": loss, "perplexity": perplexity, "accuracy": sums["correct"] / weight}

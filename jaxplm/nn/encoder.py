@@ -1,0 +1,116 @@
+"""Embeddings and post-LayerNorm transformer blocks of BERT (Devlin et al. 2019) and RoBERTa (Liu et al. 2019)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxplm.nn.attention import attend, segment_bias
+from jaxplm.nn.config import EncoderConfig
+from jaxplm.nn.layers import Compute, Params, affine, dense, dropout, gelu, layer_norm, norm
+
+
+class Embeddings(nnx.Module):
+    """Word + position + token-type rows, LayerNorm, dropout."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
+        self.config = config
+        rows = {"word": config.padded_vocab, "position": config.max_positions + config.position_offset}
+        if config.token_types:
+            rows["token_type"] = config.token_types
+        for name, count in rows.items():
+            table = config.init_std * jax.random.normal(rngs.params(), (count, config.width), jnp.float32)
+            setattr(self, name, nnx.Param(table))
+        self.norm = norm(config.width)
+
+    def __call__(self, input_ids: jax.Array, position_ids: jax.Array, token_types: jax.Array | None,
+                 key: jax.Array | None, compute: Compute) -> jax.Array:
+        """input_ids, position_ids (from 0), token_types (None = all 0): [B, L] int32 → [B, L, D]."""
+        x = self.word[...][input_ids] + self.position[...][position_ids + self.config.position_offset]
+        if self.config.token_types:
+            table = self.token_type[...]
+            x = x + (table[0][None, None] if token_types is None else table[token_types])
+        x = layer_norm(x, self.norm, self.config.norm_eps).astype(compute.activations)
+        return dropout(x, self.config.dropout, key)
+
+
+class Attention(nnx.Module):
+    """Self-attention with one fused product for queries, keys and values; its residual and LayerNorm."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
+        c, stack = config, (config.layers,)
+        heads = (c.heads, c.head_width)
+        self.config = config
+        self.qkv = affine(rngs.params(), (c.width,), (3, *heads), c.init_std, stack)
+        self.out = affine(rngs.params(), heads, (c.width,), c.init_std, stack)
+        self.norm = norm(c.width, stack)
+
+    def __call__(self, x: jax.Array, bias: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
+        keys = (None, None) if key is None else jax.random.split(key)
+        qkv = dense(x, self.qkv, compute)  # [B, L, 3, H, Dh]
+        q, k, v = (qkv[:, :, i] for i in range(3))
+        mixed = attend(q, k, v, bias, self.config.attention_dropout, keys[0])
+        y = dropout(dense(mixed, self.out, compute, axes=2), self.config.dropout, keys[1])
+        return layer_norm(x + y, self.norm, self.config.norm_eps)
+
+
+class FeedForward(nnx.Module):
+    """Two products with erf-GELU between; its residual and LayerNorm."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
+        c, stack = config, (config.layers,)
+        self.config = config
+        self.up = affine(rngs.params(), (c.width,), (c.ffn_width,), c.init_std, stack)
+        self.down = affine(rngs.params(), (c.ffn_width,), (c.width,), c.init_std, stack)
+        self.norm = norm(c.width, stack)
+
+    def __call__(self, x: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
+        y = dense(gelu(dense(x, self.up, compute)), self.down, compute)
+        return layer_norm(x + dropout(y, self.config.dropout, key), self.norm, self.config.norm_eps)
+
+
+class Blocks(nnx.Module):
+    """N transformer blocks; every leaf carries the leading axis [N, ...], so one layout serves loop and unrolled code."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
+        self.attention = Attention(config, rngs)
+        self.mlp = FeedForward(config, rngs)
+
+    def __call__(self, x: jax.Array, bias: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
+        """One block: called on a slice of the stack. x [B, L, D] → [B, L, D]."""
+        keys = (None, None) if key is None else jax.random.split(key)
+        return self.mlp(self.attention(x, bias, keys[0], compute), keys[1], compute)
+
+
+class Encoder(nnx.Module):
+    """Embeddings and N blocks: tokens [B, L] → hidden states [B, L, D]."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.embeddings = Embeddings(config, rngs)
+        self.blocks = Blocks(config, rngs)
+
+    def __call__(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
+                 token_types: jax.Array | None = None, *, key: jax.Array | None = None,
+                 compute: Compute = Compute()) -> jax.Array:
+        """Hidden states of the last layer, [B, L, D] in `compute.activations`.
+
+        Args:
+          input_ids: [B, L] int32.
+          segment_ids: [B, L] int32, 0 for padding; tokens attend within their own segment.
+          position_ids: [B, L] int32, from 0 (RoBERTa's offset is added here).
+          token_types: [B, L] int32, or None for all zeros.
+          key: dropout's; None turns dropout off. Split by layer, so no two layers share a mask.
+        """
+        n = self.config.layers
+        keys = None if key is None else jax.random.split(key, n + 1)
+        x = self.embeddings(input_ids, position_ids, token_types, None if keys is None else keys[n], compute)
+        bias = segment_bias(segment_ids)
+        graph, stacked = nnx.split(self.blocks)
+
+        def one_block(x: jax.Array, layer: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, None]:
+            params, key = layer
+            return nnx.merge(graph, params)(x, bias, key, compute), None
+
+        x, _ = jax.lax.scan(one_block, x, (stacked, None if keys is None else keys[:n]),
+                            unroll=n if compute.unroll else 1)
+        return x

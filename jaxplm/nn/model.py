@@ -1,0 +1,71 @@
+"""The whole model of further pre-training, and the way between a module and a plain pytree of its parameters."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxplm.nn.config import EncoderConfig
+from jaxplm.nn.encoder import Encoder
+from jaxplm.nn.heads import MLMHead
+from jaxplm.nn.layers import Compute, affine
+
+ParamTree = dict[str, Any]  # nested dicts; leaves are arrays
+
+
+class MaskedLM(nnx.Module):
+    """An encoder with the masked-language-model head; a pooler is carried along if the checkpoint has one."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs | None = None) -> None:
+        rngs = nnx.Rngs(0) if rngs is None else rngs
+        self.config = config
+        self.encoder = Encoder(config, rngs)
+        self.mlm_head = MLMHead(config, rngs)
+        if config.pooler:
+            self.pooler = affine(rngs.params(), (config.width,), (config.width,), config.init_std)
+
+    def masked_logits(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
+                      positions: jax.Array, *, key: jax.Array | None = None,
+                      compute: Compute = Compute()) -> jax.Array:
+        """Logits at `positions` [B, K] only: float32 [B, K, Vp]. [B, L, Vp] is never made."""
+        hidden = self.encoder(input_ids, segment_ids, position_ids, key=key, compute=compute)
+        chosen = jnp.take_along_axis(hidden, positions[..., None], axis=1)  # [B, K, D]
+        return self.mlm_head(chosen, self.encoder.embeddings.word[...], compute)
+
+    def hidden_states(self, input_ids: Any, attention_mask: Any = None, compute: Compute = Compute()) -> jax.Array:
+        """Last hidden states [B, L, D] of one text a row, padded at the end. attention_mask [B, L]: 1 real, 0 padding."""
+        ids = jnp.asarray(input_ids, jnp.int32)
+        mask = jnp.ones_like(ids) if attention_mask is None else jnp.asarray(attention_mask, jnp.int32)
+        places = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32)[None], ids.shape)
+        return self.encoder(ids, mask, places, compute=compute)
+
+    def mlm_logits(self, input_ids: Any, attention_mask: Any = None, compute: Compute = Compute()) -> jax.Array:
+        """Logits of every position, [B, L, V] float32: for looking at predictions, not for training."""
+        hidden = self.hidden_states(input_ids, attention_mask, compute)
+        return self.mlm_head(hidden, self.encoder.embeddings.word[...], compute)[..., : self.config.vocab_size]
+
+
+def params_of(module: nnx.Module) -> ParamTree:
+    """The module's parameters as nested plain dicts of arrays (the layout that checkpoints and rules speak of)."""
+    return nnx.to_pure_dict(nnx.state(module, nnx.Param))
+
+
+def graph_of(config: EncoderConfig) -> tuple[nnx.GraphDef, ParamTree]:
+    """The structure of a `MaskedLM` and its parameters as `jax.ShapeDtypeStruct`s; nothing is allocated."""
+    abstract = nnx.eval_shape(lambda: MaskedLM(config))
+    graph, state = nnx.split(abstract)
+    return graph, nnx.to_pure_dict(state)
+
+
+def module_with(graph: nnx.GraphDef, params: ParamTree) -> MaskedLM:
+    """The module of `graph` over `params`: cheap, and meant to be called inside a jitted function."""
+    return nnx.merge(graph, params)
+
+
+def random_params(config: EncoderConfig, seed: int) -> ParamTree:
+    """Freshly initialised parameters: N(0, init_std²) kernels and tables, unit LayerNorm, zero biases; pad rows zero."""
+    params = params_of(MaskedLM(config, nnx.Rngs(seed)))
+    word = params["encoder"]["embeddings"]["word"]
+    params["encoder"]["embeddings"]["word"] = word.at[config.vocab_size :].set(0)
+    return params

@@ -1,0 +1,179 @@
+"""The curves of a run as PNG files. Needs no display."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# Colours that stay apart for colour-blind readers and in grey print.
+_COLOURS = {"train": "#4f6d8f", "validation": "#c8553d", "general": "#d9a21b", "test": "#2f7f6f"}
+_NAMES = {"train": "training", "validation": "validation", "general": "general text", "test": "test"}
+_MARKS = {"validation": "o", "general": "s", "test": "D"}
+_INK = "#333333"
+
+Rows = Sequence[dict[str, Any]]
+
+
+def write_plots(directory: Path, rows: Rows, *, exported_step: int | None = None) -> list[tuple[str, Path]]:
+    """Draws what the rows hold: loss, other scores, speed, learning rate.
+
+    Args:
+      directory: made if it is not there; files of an earlier call are replaced.
+      rows: as in metrics.jsonl.
+      exported_step: marked in the plots of loss and scores.
+
+    Returns:
+      (caption, file) of each plot that there was something to draw for.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    made = []
+    for name, caption, draw in (
+        ("loss", "Loss", lambda axes: _loss(axes, rows, exported_step)),
+        ("accuracy", "Accuracy", lambda axes: _accuracy(axes, rows, exported_step)),
+        ("speed", "Speed", lambda axes: _speed(axes, rows)),
+        ("learning_rate", "Learning rate", lambda axes: _learning_rate(axes, rows)),
+    ):
+        path = directory / f"{name}.png"
+        if _save(path, draw):
+            made.append((caption, path))
+    return made
+
+
+def series(rows: Rows, split: str, name: str) -> tuple[list[int], list[float]]:
+    """(steps, values) of one number of one split; rows without it, and nulls, are left out."""
+    points = [(row["step"], row[name]) for row in rows if row["split"] == split and row.get(name) is not None]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def smooth(values: Sequence[float], span: int) -> list[float]:
+    """Mean over a window of `span` values around each; the window shrinks evenly at the ends, so nothing lags."""
+    sums = [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
+    result = []
+    for i in range(len(values)):
+        reach = min(span // 2, i, len(values) - 1 - i)
+        result.append((sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1))
+    return result
+
+
+def _save(path: Path, draw: Any) -> bool:
+    # Imported here: half a second that a run should not wait for at its start.
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    style: Any = {
+        "font.family": "DejaVu Sans", "font.size": 10, "text.color": _INK, "axes.labelcolor": _INK,
+        "axes.edgecolor": "#999999", "xtick.color": "#666666", "ytick.color": "#666666",
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
+        "grid.linewidth": 0.8, "axes.axisbelow": True, "axes.titlelocation": "left", "axes.titlesize": 12,
+        "axes.titleweight": "bold", "axes.titlepad": 12, "legend.frameon": False, "lines.solid_capstyle": "round",
+    }  # fmt: skip
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(7.2, 4.0), dpi=150, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        if not draw(axes):
+            path.unlink(missing_ok=True)
+            return False
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.margins(x=0.02)
+        figure.savefig(path)
+    return True
+
+
+def _loss(axes: Any, rows: Rows, exported_step: int | None) -> bool:
+    steps, values = series(rows, "train", "loss")
+    drawn = bool(values)
+    if len(values) >= 30:
+        axes.plot(steps, values, color=_COLOURS["train"], alpha=0.25, linewidth=1)
+        axes.plot(
+            steps,
+            smooth(values, max(5, len(values) // 15)),
+            color=_COLOURS["train"],
+            linewidth=2,
+            label="training",
+        )
+    elif values:
+        axes.plot(steps, values, color=_COLOURS["train"], linewidth=2, label="training")
+    drawn |= _evaluations(axes, rows, "loss", "{:.3f}")
+    axes.set_title("Loss")
+    axes.set_ylabel("cross-entropy, nats a predicted token" if _is_mlm(rows) else "loss")
+    _finish(axes, exported_step)
+    return drawn
+
+
+def _accuracy(axes: Any, rows: Rows, exported_step: int | None) -> bool:
+    drawn = _evaluations(axes, rows, "accuracy", "{:.1%}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
+    axes.set_title("Accuracy on masked tokens" if _is_mlm(rows) else "Accuracy")
+    axes.set_ylabel("predicted right")
+    _finish(axes, exported_step)
+    return drawn
+
+
+def _speed(axes: Any, rows: Rows) -> bool:
+    steps, values = series(rows, "train", "tokens_per_second")
+    if not values:
+        return False
+    axes.plot(steps, values, color=_COLOURS["train"], linewidth=1.5, alpha=0.9)
+    median = sorted(values)[len(values) // 2]
+    axes.axhline(median, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(
+        f"median {median:,.0f}", (1, median), xycoords=("axes fraction", "data"), xytext=(-2, 5),
+        textcoords="offset points", ha="right", fontsize=9,
+    )  # fmt: skip
+    axes.set_ylim(0, max(values) * 1.12)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_title("Speed")
+    axes.set_ylabel("real tokens a second (no padding)")
+    return True
+
+
+def _learning_rate(axes: Any, rows: Rows) -> bool:
+    steps, values = series(rows, "train", "learning_rate")
+    if not values:
+        return False
+    axes.plot(steps, values, color=_COLOURS["train"], linewidth=2)
+    axes.set_ylim(0, max(values) * 1.08 or 1)
+    axes.locator_params(axis="y", nbins=5, steps=[1, 2, 5, 10])  # ticks that two digits can name
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}".replace("e-0", "e-") if value else "0")
+    axes.set_title("Learning rate")
+    axes.set_ylabel("learning rate")
+    return True
+
+
+def _evaluations(axes: Any, rows: Rows, name: str, form: str) -> bool:
+    drawn = False
+    for split, mark in _MARKS.items():
+        steps, values = series(rows, split, name)
+        if not values:
+            continue
+        axes.plot(
+            steps, values, color=_COLOURS[split], linewidth=1.8, marker=mark, markersize=5 if len(values) < 40 else 0,
+            markeredgecolor="white", markeredgewidth=0.8, label=_NAMES[split], zorder=3,
+        )  # fmt: skip
+        axes.annotate(
+            form.format(values[-1]), (steps[-1], values[-1]), xytext=(7, 0), textcoords="offset points",
+            va="center", fontsize=9, color=_COLOURS[split], annotation_clip=False,
+        )  # fmt: skip
+        drawn = True
+    return drawn
+
+
+def _finish(axes: Any, exported_step: int | None) -> None:
+    if exported_step is not None and axes.lines:
+        axes.axvline(
+            exported_step, color=_INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1, label="exported"
+        )
+    if axes.lines:
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1, 1), ncols=5, fontsize=9, columnspacing=1.4, borderpad=0
+        )
+
+
+def _is_mlm(rows: Rows) -> bool:
+    return any("perplexity" in row for row in rows)

@@ -1,0 +1,152 @@
+"""What a run begins with: the model, its tokenizer, and the corpus as batches."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxplm import hf, nn
+from jaxplm.config import Config
+from jaxplm.data.holdout import hold_out
+from jaxplm.data.pack import RowPlan, SpecialIds, plan_rows
+from jaxplm.data.pipeline import FrozenBatches, MlmBatches
+from jaxplm.data.sources import open_texts, same_files
+from jaxplm.data.store import TokenStore
+from jaxplm.data.tokenize import tokenize
+from jaxplm.errors import UserError
+from jaxplm.vocab.scratch import new_config, train_wordpiece
+
+log = logging.getLogger("jaxplm")
+
+# Evaluation masks are drawn with this seed whatever the run's own is, so that runs can be compared.
+EVAL_SEED = 20_040_964
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model before the first step; leaves are NumPy or JAX float32 arrays."""
+
+    config: nn.EncoderConfig
+    params: nn.ParamTree
+    tokenizer: Any
+    hf_config: dict[str, Any]  # config.json of the checkpoint, {} for a new model
+
+    @property
+    def size(self) -> int:
+        """Number of parameters, vocabulary padding left out."""
+        padding = (self.config.padded_vocab - self.config.vocab_size) * (self.config.width + 1)
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params)) - padding
+
+
+def start_model(config: Config, workdir: Path) -> Model:
+    """The checkpoint of `model.path`, or random weights with a new tokenizer where it is empty.
+
+    Raises UserError: see `hf.load`; or `data.seq_len` is more than the model has positions for.
+    """
+    if config.model.path:
+        loaded = hf.load(config.model.path, seed=config.seed)
+        for note in loaded.notes:
+            log.info("%s", note)
+        shape, params, tokenizer, hf_config = loaded.config, loaded.params, loaded.tokenizer, loaded.hf_config
+    else:
+        tokenizer = _new_tokenizer(config, workdir)
+        shape = new_config(config.model.size, len(tokenizer), config.model.max_positions)
+        shape = dataclasses.replace(shape, pad_id=tokenizer.pad_token_id)
+        params, hf_config = nn.random_params(shape, config.seed), {}
+    changes = {name: value for name, value in (("dropout", config.model.dropout),
+                                               ("attention_dropout", config.model.attention_dropout)) if value is not None}
+    shape = dataclasses.replace(shape, **changes)
+    if config.data.seq_len > shape.max_positions:
+        raise UserError(f"data.seq_len={config.data.seq_len}: {config.model.path or 'the model'} has only"
+                        f" {shape.max_positions} positions")
+    return Model(shape, params, tokenizer, hf_config)
+
+
+def _new_tokenizer(config: Config, workdir: Path) -> Any:
+    directory = Path(config.model.tokenizer) if config.model.tokenizer else workdir / "tokenizer"
+    if not config.model.tokenizer and not (directory / "tokenizer_config.json").exists():
+        texts = open_texts(config.data.train, lines=config.data.lines, text=config.data.text,
+                           text_pair=config.data.text_pair, max_rows=config.data.max_rows)
+        log.info("training a WordPiece vocabulary of %s on %s", f"{config.vocab.size:,}", texts.describe)
+        train_wordpiece(texts, config.vocab.size, directory, config.model.max_positions)
+    return hf.load_tokenizer(directory, str(directory))[0]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The batches of a run, and what there is to say about them."""
+
+    train: MlmBatches
+    evaluations: dict[str, FrozenBatches]  # 'validation', and 'general' if it was asked for
+    facts: dict[str, str]
+
+
+class Tokenized:
+    """Opens, tokenizes and packs the sources of a config; `slots` are the rows of a batch that this process makes."""
+
+    def __init__(self, config: Config, tokenizer: Any, slots: np.ndarray) -> None:
+        ids = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id]
+        if None in ids:
+            raise UserError("the tokenizer lacks one of the special tokens cls, sep, pad, mask: MLM needs all four")
+        self._data, self._tokenizer, self._slots = config.data, tokenizer, slots
+        self._special = SpecialIds(*ids)
+        outside = set(tokenizer.all_special_ids)
+        self._random_ids = np.array([i for i in range(len(tokenizer)) if i not in outside], np.int32)
+
+    def store(self, spec: str, split: str = "train", max_rows: int | None = None) -> TokenStore:
+        data = self._data
+        texts = open_texts(spec, lines=data.lines, text=data.text, text_pair=data.text_pair, max_rows=max_rows, split=split)
+        return tokenize(texts, self._tokenizer)
+
+    def plan(self, store: TokenStore, seed: int, texts: np.ndarray | None = None) -> RowPlan:
+        return plan_rows(store, self._data.seq_len, self._data.packing, seed, texts)
+
+    def training(self, store: TokenStore, plan: RowPlan, batch_size: int, seed: int) -> MlmBatches:
+        return MlmBatches(store, plan, self._special, self._random_ids, batch_size=batch_size, seq_len=self._data.seq_len,
+                          mask_rate=self._data.mask_rate, whole_word=self._data.whole_word, seed=seed, slots=self._slots)
+
+    def frozen(self, store: TokenStore, plan: RowPlan, batch_size: int) -> FrozenBatches:
+        return FrozenBatches(store, plan, self._special, self._random_ids, batch_size=batch_size,
+                             seq_len=self._data.seq_len, mask_rate=self._data.mask_rate, whole_word=self._data.whole_word,
+                             eval_seed=EVAL_SEED, max_rows=self._data.eval_rows, slots=self._slots)
+
+
+def load_corpus(config: Config, tokenizer: Any, slots: np.ndarray) -> Corpus:
+    """Training and evaluation batches of a config.
+
+    Without `data.validation` a built-in corpus brings its own validation split; from anything else a fixed share of
+    the texts is held out, and the log says so. Raises UserError for a training file that is also given as test.
+    """
+    data, batch = config.data, config.train.batch_size
+    if data.test and (shared := same_files(data.train, data.test)):
+        raise UserError(f"{shared[0]} is given as data.train and as data.test: further pre-training must not see the test texts")
+    maker = Tokenized(config, tokenizer, slots)
+    store = maker.store(data.train, max_rows=data.max_rows)
+    chosen: np.ndarray | None = None
+    if data.validation or data.train.startswith("builtin:"):
+        source = data.validation or data.train
+        held = maker.store(source, split="validation")
+        held_plan = maker.plan(held, 0)
+    else:
+        chosen, rest = hold_out(store, data.held_out)
+        source = f"{len(rest):,} of the {len(rest) + len(chosen):,} texts of {data.train}"
+        log.info("no data.validation: %s are held out", source)
+        held, held_plan = store, maker.plan(store, 0, rest)
+    plan = maker.plan(store, config.seed, chosen)
+    train = maker.training(store, plan, batch, config.seed)
+    evaluations = {"validation": maker.frozen(held, held_plan, batch)}
+    facts = {
+        "training text": f"{data.train}: {len(store.offsets) - 1 if chosen is None else len(chosen):,} texts, {plan.tokens:,} tokens",
+        "rows": f"{plan.rows:,} × {data.seq_len}, {plan.fill:.1%} full",
+        "validation text": f"{source}: {held_plan.tokens:,} tokens",
+    }
+    if data.general:
+        general = maker.store(data.general, split="validation" if data.general.startswith("builtin:") else "train")
+        general_plan = maker.plan(general, 0)
+        evaluations["general"] = maker.frozen(general, general_plan, batch)
+        facts["general text"] = f"{data.general}: {general_plan.tokens:,} tokens"
+    return Corpus(train, evaluations, facts)

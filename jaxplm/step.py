@@ -1,0 +1,101 @@
+"""The compiled steps: one for training, one for evaluation, each traced once."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from jaxplm.nn import Compute, ParamTree, module_with
+from jaxplm.optim import Tree
+from jaxplm.sharding import batch_sharding, param_shardings, replicated, state_shardings
+from jaxplm.tasks import Task
+
+
+class TrainState(NamedTuple):
+    """Everything that a step reads and writes besides the batch; a checkpoint is this and nothing more."""
+
+    params: ParamTree  # float32
+    opt_state: Any
+    step: jax.Array  # int32 scalar: updates attempted so far
+    key: jax.Array  # uint32 key data; the dropout of step t is fold_in(key, t)
+
+
+def new_state(params: ParamTree, tx: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step. Works on abstract params under `jax.eval_shape`."""
+    return TrainState(params, tx.init(params), jnp.zeros((), jnp.int32), jax.random.key_data(jax.random.key(seed)))
+
+
+def split_rows(batch: Any, parts: int) -> Any:
+    """[B, ...] → [parts, B / parts, ...]: part i holds rows i, i + parts, ..., so that each device keeps its own rows."""
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+
+def _stop_frozen(params: ParamTree, labels: Tree) -> ParamTree:
+    # Without a path for the gradient, XLA drops the backward pass of frozen leaves altogether.
+    return jax.tree.map(lambda leaf, label: jax.lax.stop_gradient(leaf) if label == "frozen" else leaf, params, labels)
+
+
+def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransformation, rate: optax.Schedule,
+                    state: TrainState, mesh: jax.sharding.Mesh, *, compute: Compute, accumulate: int = 1,
+                    labels: Tree | None = None) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+    """The jitted update `(state, batch) → (state, metrics)`; the state's memory is donated.
+
+    The loss is the mean over the whole batch whatever `accumulate` and the mesh are: each part's sum is divided by
+    the batch's total weight before it is differentiated. A non-finite loss or gradient leaves parameters and
+    optimizer as they were and reports `bad` = 1; the step still counts.
+
+    Args:
+      graph: of the model, from `nn.graph_of`.
+      rate: the schedule inside `tx`, for the log.
+      state: abstract or concrete; only shapes are read.
+      labels: 'frozen' / 'trained' for every parameter (`optim.frozen_labels`), or None.
+
+    Returns: metrics are replicated float32 scalars: the task's sums, grad_norm, learning_rate, bad.
+    """
+    def one_part(params: ParamTree, part: Any, key: jax.Array, weight: jax.Array):
+        if labels is not None:
+            params = _stop_frozen(params, labels)
+        sums = task.sums(module_with(graph, params), part, key=key, compute=compute)
+        return sums["loss"] / weight, sums
+
+    gradient = jax.grad(one_part, has_aux=True)
+
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        weight = jnp.maximum(task.weight(batch), 1.0)
+        if accumulate == 1:
+            grads, sums = gradient(state.params, batch, key, weight)
+        else:
+            def add_part(total, indexed):
+                index, part = indexed
+                return jax.tree.map(jnp.add, total, gradient(state.params, part, jax.random.fold_in(key, index), weight)), None
+
+            parts = split_rows(batch, accumulate)
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(
+                gradient, state.params, jax.tree.map(lambda x: x[0], parts), key, weight))
+            (grads, sums), _ = jax.lax.scan(add_part, zeros, (jnp.arange(accumulate), parts))
+        norm = optax.global_norm(grads)
+        good = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        params, opt_state = jax.tree.map(lambda new, old: jnp.where(good, new, old),
+                                         (params, opt_state), (state.params, state.opt_state))
+        metrics = sums | {"grad_norm": norm, "learning_rate": rate(state.step), "bad": 1.0 - good.astype(jnp.float32)}
+        return TrainState(params, opt_state, state.step + 1, state.key), metrics
+
+    placed = state_shardings(state, state.params, mesh)
+    return jax.jit(train_step, donate_argnums=0, in_shardings=(placed, batch_sharding(mesh)),
+                   out_shardings=(placed, replicated(mesh)))
+
+
+def make_eval_step(graph: nnx.GraphDef, task: Task, params: ParamTree, mesh: jax.sharding.Mesh, *,
+                   compute: Compute) -> Callable[[ParamTree, Any], dict[str, jax.Array]]:
+    """The jitted `(params, batch) → sums`, dropout off."""
+    def eval_step(params: ParamTree, batch: Any) -> dict[str, jax.Array]:
+        return task.sums(module_with(graph, params), batch, key=None, compute=compute)
+
+    return jax.jit(eval_step, in_shardings=(param_shardings(params, mesh), batch_sharding(mesh)),
+                   out_shardings=replicated(mesh))

@@ -1,0 +1,24 @@
+"""What the loop knows of a task. It knows nothing else: losses and metrics live in the task's own module."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+
+from jaxplm.nn import Compute
+
+
+class Task(Protocol):
+    """A loss as sums, so that accumulation, packing, padding and unequal hosts stay unbiased by construction."""
+
+    def weight(self, batch: Any) -> jax.Array:
+        """The float32 number of things that the loss is a mean over in this batch; known without the model."""
+        ...
+
+    def sums(self, model: Any, batch: Any, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
+        """float32 scalars: 'loss' (the one that is differentiated), 'weight', 'tokens' (real ones), and the task's own."""
+        ...
+
+    def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """What is logged, from sums over any number of batches; has 'loss'."""
+        ...

@@ -1,0 +1,310 @@
+"""The loop: further pre-training from start to export. It knows the Task protocol, not the task."""
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxplm import hf, nn, optim, report, sharding
+from jaxplm.checkpoint import Checkpoints
+from jaxplm.config import Config
+from jaxplm.data.pipeline import FrozenBatches, prefetch
+from jaxplm.errors import UserError
+from jaxplm.interrupt import Interrupted, StopRequest
+from jaxplm.logs import MetricLog, Progress, count, duration, read_metrics, summary_table
+from jaxplm.metrics import Sums, add
+from jaxplm.runtime import is_first, resolve_compute
+from jaxplm.start import Corpus, Model, load_corpus, start_model
+from jaxplm.step import TrainState, make_eval_step, make_train_step, new_state
+from jaxplm.tasks.mlm import MaskedLanguageModelling
+from jaxplm.workdir import claim, is_finished
+
+log = logging.getLogger("jaxplm")
+
+TITLES = {"dapt": "Domain-adaptive pre-training", "tapt": "Task-adaptive pre-training", "scratch": "Pre-training from scratch"}
+
+
+def run(config: Config, workdir: Path, command: str) -> None:
+    """Train by `config` in `workdir`, or go on from its newest checkpoint; ends with report.md and export/.
+
+    Raises:
+      UserError: the config, the data or the workdir cannot be used.
+      Interrupted: stopped by a signal, after saving.
+    """
+    claim(workdir, config, write=False)
+    if is_finished(workdir):
+        log.info("%s is finished: see %s and %s; choose another --workdir for another run",
+                 workdir, workdir / "report.md", workdir / "export")
+        return
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch(config.train.batch_size, config.train.accumulate, mesh)
+    model = start_model(config, workdir)
+    corpus = load_corpus(config, model.tokenizer, sharding.my_rows(config.train.batch_size, mesh))
+    claim(workdir, config, write=is_first())
+    Run(config, workdir, command, mesh, model, corpus).go()
+
+
+class Run:
+    """One run of the loop: what is fixed for its whole length, and the few numbers that are not in the state."""
+
+    def __init__(self, config: Config, workdir: Path, command: str, mesh: jax.sharding.Mesh, model: Model,
+                 corpus: Corpus) -> None:
+        self.config, self.workdir, self.command = config, workdir, command
+        self.mesh, self.model, self.corpus = mesh, model, corpus
+        train = config.train
+        self.steps = train.steps if train.steps is not None else max(1, math.ceil(train.epochs * corpus.train.steps_per_epoch))
+        self.task = MaskedLanguageModelling()
+        self.compute = resolve_compute(config.compute.dtype, config.compute.unroll)
+        graph, abstract = nn.graph_of(model.config)
+        tx = optim.optimizer(train, self.steps, abstract)
+        self.abstract = jax.eval_shape(lambda params: new_state(params, tx, config.seed), abstract)
+        self.placed = sharding.state_shardings(self.abstract, abstract, mesh)
+        labels = optim.frozen_labels(abstract, train.freeze) if train.freeze else None
+        self.new_state = jax.jit(lambda params: new_state(params, tx, config.seed), out_shardings=self.placed)
+        self.train_step = make_train_step(graph, self.task, tx, optim.schedule(train, self.steps), self.abstract, mesh,
+                                          compute=self.compute, accumulate=train.accumulate, labels=labels)
+        self.eval_step = make_eval_step(graph, self.task, abstract, mesh, compute=self.compute)
+
+    # ---------------------------------------------------------------- from start to end
+
+    def go(self) -> None:
+        checkpoint = self.config.checkpoint
+        with Checkpoints(self.workdir / "checkpoints", keep=checkpoint.keep, save_every=checkpoint.every) as checkpoints:
+            state, start = self._first_state(checkpoints)
+            resumed = start if start or checkpoints.latest_step is not None else None
+            with MetricLog(self.workdir, enabled=is_first(), resume_from=resumed) as metrics:
+                self._summarise(start)
+                if resumed is None:
+                    self._evaluate(state.params, 0, metrics)
+                state, stopped = self._loop(state, start, metrics, checkpoints)
+            best = checkpoints.best_step
+            if best is not None and best != stopped:
+                state = checkpoints.restore(best, self._targets())
+        self._finish(state, best if best is not None else stopped)
+
+    def _targets(self) -> TrainState:
+        return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+                            self.abstract, self.placed)
+
+    def _first_state(self, checkpoints: Checkpoints) -> tuple[TrainState, int]:
+        restored = checkpoints.restore_latest(self._targets())
+        if restored is not None:
+            log.info("going on from step %d of %d (%s)", restored[1], self.steps, self.workdir)
+            return restored
+        params = jax.tree.map(sharding.place, self.model.params, self.placed.params)
+        return self.new_state(params), 0
+
+    # ---------------------------------------------------------------- the loop
+
+    def _loop(self, state: TrainState, start: int, metrics: MetricLog, checkpoints: Checkpoints) -> tuple[TrainState, int]:
+        """Steps `start` … `self.steps`; returns the state and the step it ended with (earlier if patience ran out)."""
+        train = self.config.train
+        rows = self._validation_losses(start)
+        best, since_best = min(rows, default=math.inf), len(rows) - 1 - int(np.argmin(rows)) if rows else 0
+        meter = Meter(self.task)
+        batches = prefetch(self._device_batch, start, self.steps)
+        pending: dict[str, jax.Array] | None = None
+        bad_in_a_row = 0
+        with StopRequest() as stop, Progress(self.steps, start, log_every=train.log_every, enabled=is_first()) as progress:
+            try:
+                for step, batch in enumerate(batches, start + 1):
+                    state, fresh = self.train_step(state, batch)
+                    # Reading the step before while this one runs: the host never waits for an idle device.
+                    boundary = step % train.log_every == 0 or step == self.steps
+                    for values in [v for v in (pending, fresh if boundary else None) if v is not None]:
+                        bad_in_a_row = self._check(meter.read(values), bad_in_a_row, step, checkpoints)
+                    pending = None if boundary else fresh
+                    progress.update(step, loss=meter.loss, tokens_per_second=meter.speed)
+                    if boundary:
+                        metrics.write(step, "train", meter.report())
+                    if step == start + 5 and (left := progress.seconds_left) is not None and self.steps > step + 20:
+                        log.info("estimated time for the %s steps left: %s", f"{self.steps - step:,}", duration(left))
+                    evaluate = step % train.eval_every == 0 or step == self.steps
+                    loss = None
+                    with progress.paused(), meter.paused():
+                        if evaluate:
+                            loss = self._evaluate(state.params, step, metrics)
+                            since_best = 0 if loss < best else since_best + 1
+                        checkpoints.save(step, state, metric=loss, force=step == self.steps or (loss is not None and loss < best))
+                        best = min(best, math.inf if loss is None else loss)
+                    if train.patience and since_best >= train.patience:
+                        log.info("no gain in %d evaluations: stopping at step %d", since_best, step)
+                        checkpoints.save(step, state, metric=loss, force=True)
+                        return state, step
+                    # One process looks at every step; several must look at the same one, so they agree now and then.
+                    if (jax.process_count() == 1 or boundary) and (status := stop.agreed()) and step < self.steps:
+                        checkpoints.save(step, state, metric=loss, force=True)
+                        checkpoints.wait()
+                        raise Interrupted(status, f"stopped at step {step} of {self.steps}, saved: the same command goes on from here")
+            finally:
+                batches.close()
+        return state, self.steps
+
+    def _device_batch(self, step: int) -> Any:
+        return sharding.put_batch(self.corpus.train.batch(step), self.config.train.batch_size, self.mesh)
+
+    def _check(self, bad: bool, before: int, step: int, checkpoints: Checkpoints) -> int:
+        if not bad:
+            return 0
+        log.warning("step %d: the loss or the gradient is not finite; the update is skipped", step)
+        if before + 1 >= self.config.train.max_bad_steps:
+            last = checkpoints.latest_step
+            where = f"the last good checkpoint is {self.workdir / 'checkpoints' / str(last)}" if last else "no checkpoint yet"
+            raise UserError(f"{before + 1} steps in a row were not finite, up to step {step}: stopped; {where}."
+                            " Try a lower train.learning_rate, a longer train.warmup or compute.dtype=float32")
+        return before + 1
+
+    def _validation_losses(self, upto: int) -> list[float]:
+        """Of the trained states so far, in order: for patience and for knowing the best after a resume."""
+        path = self.workdir / "metrics.jsonl"
+        if not upto or not path.exists():
+            return []
+        return [row["loss"] if row["loss"] is not None else math.inf for row in read_metrics(path)
+                if row["split"] == "validation" and 0 < row["step"] <= upto]
+
+    # ---------------------------------------------------------------- evaluation
+
+    def _evaluate(self, params: nn.ParamTree, step: int, metrics: MetricLog) -> float:
+        """Writes a row for each evaluation set; returns the validation loss (infinite if it is not finite)."""
+        found = {}
+        for split, batches in self.corpus.evaluations.items():
+            began = time.monotonic()
+            found[split] = self.task.metrics(evaluation_sums(self.eval_step, params, batches, self.config.train.batch_size, self.mesh))
+            metrics.write(step, split, found[split] | {"seconds": round(time.monotonic() - began, 3)})
+        log.info("%s", f"evaluation at step {step}: " + "; ".join(
+            f"{split} loss {m['loss']:.4f}, perplexity {m['perplexity']:.2f}, accuracy {m['accuracy']:.1%}" for split, m in found.items()))
+        loss = found["validation"]["loss"]
+        return loss if math.isfinite(loss) else math.inf
+
+    # ---------------------------------------------------------------- what the user sees
+
+    def _facts(self, exported_step: int) -> report.Facts:
+        config, shape = self.config, self.model.config
+        rows = read_metrics(self.workdir / "metrics.jsonl") if (self.workdir / "metrics.jsonl").exists() else []
+        trained = [row for row in rows if row["split"] == "train"]
+        seconds = sum(row["seconds"] for row in trained)
+        tokens = sum(row["tokens"] for row in trained)
+        device = jax.devices()[0]
+        return report.Facts(
+            title=TITLES[config.recipe], recipe=config.recipe, command=self.command, base_model=config.model.path,
+            model={
+                "start": config.model.path or f"random weights, size {config.model.size}",
+                "architecture": f"{shape.model_type}, {shape.layers} layers × {shape.width}, {shape.heads} heads, vocabulary {shape.vocab_size:,}",
+                "parameters": f"{self.model.size:,}",
+            },
+            data=self.corpus.facts | {"tokens an epoch": f"{self.corpus.train.real_tokens:,}"},
+            settings={
+                "steps": f"{self.steps:,} × {config.train.batch_size} rows ({self.steps / self.corpus.train.steps_per_epoch:.2f} epochs)",
+                "masking": f"{config.data.mask_rate:.0%} of the tokens, {'whole words' if config.data.whole_word else 'single tokens'}",
+                "learning rate": f"{config.train.learning_rate:g}, warm-up {config.train.warmup:g}, {config.train.schedule}",
+                "weight decay": f"{config.train.weight_decay:g}",
+                "dropout": f"{shape.dropout:g}, attention {shape.attention_dropout:g}",
+                "compute": f"activations {self.compute.activations}, products {self.compute.operands}",
+                "seed": str(config.seed),
+            },
+            cost={
+                "hardware": f"{jax.device_count()} × {device.device_kind} ({jax.default_backend()}), {jax.process_count()} process(es)",
+                "mesh": " × ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items()),
+                "training time": duration(seconds) if seconds else "none",
+                "real tokens trained on": count(tokens) if tokens else "none",
+            },
+            exported_step=exported_step)
+
+    def _summarise(self, start: int) -> None:
+        facts = self._facts(0)
+        pairs = [*facts.model.items(), *facts.data.items(), *facts.settings.items(),
+                 ("devices", facts.cost["hardware"]), ("mesh", facts.cost["mesh"]), ("workdir", str(self.workdir))]
+        for line in summary_table(pairs).split("\n"):
+            log.info("%s", line)
+
+    def _finish(self, state: TrainState, step: int) -> None:
+        """Report and export; the export comes last, because it is what says that the run is done."""
+        params = sharding.gather(state.params)
+        if not is_first():
+            return
+        facts, rows = self._facts(step), read_metrics(self.workdir / "metrics.jsonl")
+        found = report.scores(rows, step)
+        if any(s.split == "validation" and s.name == "loss" and s.before is not None and s.after >= s.before for s in found):
+            log.warning("the validation loss did not improve on the start: a lower train.learning_rate or more text may help")
+        report.write_report(self.workdir, facts, rows)
+        card = report.model_card(facts, rows)
+        hf.save(self.workdir / "export", self.model.config, params, self.model.tokenizer, self.model.hf_config,
+                files={"README.md": card})
+        for line in summary_table(report.score_table(found), header=True).split("\n"):
+            log.info("%s", line)
+        log.info("exported: %s (step %d); report: %s", self.workdir / "export", step, self.workdir / "report.md")
+
+
+class Meter:
+    """Sums of the steps since the last report, and the speed over them."""
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+        self.loss: float | None = None
+        self.speed: float | None = None
+        self._restart()
+
+    def _restart(self) -> None:
+        self._sums: Sums = {}
+        self._last: dict[str, float] = {}
+        self._began = time.monotonic()
+        self._skipped = 0
+
+    def read(self, values: dict[str, jax.Array]) -> bool:
+        """Takes a step's metrics from the device; True if the step was not finite (its sums are left out)."""
+        numbers = {name: float(value) for name, value in jax.device_get(values).items()}
+        self._last = {name: numbers.pop(name) for name in ("grad_norm", "learning_rate", "bad")}
+        if self._last["bad"]:
+            self._skipped += 1
+            return True
+        self._sums = add([self._sums, numbers])
+        self.loss = numbers["loss"] / numbers["weight"] if numbers["weight"] else None
+        return False
+
+    def report(self) -> dict[str, float]:
+        """The row of the steps since the last one, and a new start."""
+        seconds = time.monotonic() - self._began
+        row = self._task.metrics(self._sums) if self._sums else {}
+        tokens = self._sums.get("tokens", 0.0)
+        self.speed = tokens / seconds
+        row |= {"learning_rate": self._last["learning_rate"], "grad_norm": self._last["grad_norm"],
+                "tokens_per_second": round(self.speed, 1), "tokens": tokens, "seconds": round(seconds, 3),
+                "skipped_steps": self._skipped}
+        self._restart()
+        return row
+
+    def paused(self) -> "_Paused":
+        """A context whose time is not counted (evaluations, checkpoints)."""
+        return _Paused(self)
+
+
+class _Paused:
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def __enter__(self) -> None:
+        self._entered = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._meter._began += time.monotonic() - self._entered
+
+
+def evaluation_sums(eval_step: Any, params: nn.ParamTree, batches: FrozenBatches, batch_size: int, mesh: jax.sharding.Mesh) -> Sums:
+    """The sums over a whole evaluation set; only a few numbers a batch ever leave the device."""
+    made: Iterable[Any] = prefetch(lambda i: sharding.put_batch(batches.batch(i), batch_size, mesh), 0, len(batches))
+    results: list[Sums] = []
+    pending = None
+    for batch in made:
+        fresh = eval_step(params, batch)
+        if pending is not None:
+            results.append({name: float(value) for name, value in jax.device_get(pending).items()})
+        pending = fresh
+    if pending is not None:
+        results.append({name: float(value) for name, value in jax.device_get(pending).items()})
+    return add(results)

@@ -1,0 +1,1 @@
+"""Vocabularies: trained anew on a corpus."""

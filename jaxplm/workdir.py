@@ -1,0 +1,61 @@
+"""The run's directory: whose it is, and whether the run is done."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxplm.config import Config, flatten
+from jaxplm.errors import UserError
+
+VERSION = "0.1.0"
+
+# These say how a run is watched or where it runs, not what it computes: they may change when it is resumed.
+FREE = ("train.log_every", "checkpoint.every", "checkpoint.keep", "mesh.data", "mesh.fsdp", "mesh.tensor")
+
+
+def claim(workdir: Path, config: Config, *, write: bool) -> None:
+    """Write config.json into a new workdir, or check that an old one was made by the same config.
+
+    Raises UserError naming the fields that differ, or where the directory cannot be written.
+    """
+    mine = {name: _plain(value) for name, value in flatten(config)}
+    path = workdir / "config.json"
+    if path.exists():
+        try:
+            theirs = {name: value for name, value in _leaves(json.loads(path.read_text("utf-8"))) if name != "version"}
+        except ValueError:
+            raise UserError(f"{path} is damaged: not JSON; remove {workdir} or choose another --workdir") from None
+        names = sorted(name for name in mine.keys() | theirs.keys()
+                       if name not in FREE and mine.get(name) != theirs.get(name))
+        if names:
+            changes = ", ".join(f"{name} ({theirs.get(name)} → {mine.get(name)})" for name in names)
+            raise UserError(f"{workdir} was made by another config: {changes}; choose another --workdir")
+        return
+    if not write:
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".json.partial")
+        content = {"version": VERSION, **dataclasses.asdict(config)}
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write the workdir {workdir}: {error.strerror or error}") from None
+
+
+def is_finished(workdir: Path) -> bool:
+    """The export is the last thing that a run writes, and it appears whole."""
+    return (workdir / "export" / "model.safetensors").exists()
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _leaves(tree: dict[str, Any], prefix: str = ""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
