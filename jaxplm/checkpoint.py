@@ -46,9 +46,7 @@ class Checkpoints:
       UserError: the directory cannot be made or written.
     """
 
-    def __init__(
-        self, directory: str | os.PathLike[str], *, keep: int, save_every: int, lower_is_better: bool = True
-    ) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, keep: int, save_every: int, lower_is_better: bool = True) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}")
         self.directory = Path(directory).absolute()
@@ -62,13 +60,9 @@ class Checkpoints:
             preservation_policy=_Preserve(self._kept),
         )
         try:
-            self._manager = ocp.CheckpointManager(
-                self.directory, options=options, handler_registry=_handlers()
-            )
+            self._manager = ocp.CheckpointManager(self.directory, options=options, handler_registry=_handlers())
         except OSError as error:
-            raise UserError(
-                f"cannot write checkpoints to {self.directory}: {error.strerror or error}"
-            ) from error
+            raise UserError(f"cannot write checkpoints to {self.directory}: {error.strerror or error}") from error
         self._reload()
 
     # ---------------------------------------------------------------- what there is
@@ -143,9 +137,7 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     # ---------------------------------------------------------------- reading
@@ -189,9 +181,7 @@ class Checkpoints:
         try:
             return self._read(step, abstract)
         except Damaged as damage:
-            raise UserError(
-                f"the checkpoint of step {step} in {self.directory} is damaged: {damage}"
-            ) from damage
+            raise UserError(f"the checkpoint of step {step} in {self.directory} is damaged: {damage}") from damage
 
     def _first_usable(self, order: Iterable[int], abstract: Any) -> tuple[Any, int] | None:
         damaged: dict[int, str] = {}
@@ -202,9 +192,7 @@ class Checkpoints:
                 damaged[step] = str(damage)
                 continue
             for bad, reason in damaged.items():
-                log.warning(
-                    "checkpoint of step %d is damaged (%s); using the one of step %d", bad, reason, step
-                )
+                log.warning("checkpoint of step %d is damaged (%s); using the one of step %d", bad, reason, step)
             self._set_aside(damaged)
             return state, step
         if damaged:
@@ -220,9 +208,7 @@ class Checkpoints:
         folder = self.directory / str(step)
         want = manifest.flatten(abstract)
         about = self._together(lambda: manifest.read(folder))
-        manifest.require_same(
-            about["leaves"], {path: leaf for path, leaf in want.items() if leaf.size}, folder
-        )
+        manifest.require_same(about["leaves"], {path: leaf for path, leaf in want.items() if leaf.size}, folder)
         targets = {path: stored.target(leaf) for path, leaf in want.items() if leaf.size}
         arrays = self._together(lambda: stored.read_arrays(folder / "state", targets))
         for path, found in zip(arrays, digests(list(arrays.values())), strict=True):
@@ -288,9 +274,7 @@ class Checkpoints:
     def _require_space(self, need: int) -> None:
         free = shutil.disk_usage(self.directory).free
         if need > free:
-            raise UserError(
-                _no_space(self.directory, f"a checkpoint needs {_gb(need)}, {_gb(free)} are free")
-            )
+            raise UserError(_no_space(self.directory, f"a checkpoint needs {_gb(need)}, {_gb(free)} are free"))
 
     def _guard(self, action: Callable[[], Any]) -> None:
         try:

@@ -166,6 +166,10 @@ def validate(config: Config) -> None:
         if value is not None and not (math.isfinite(value) and low <= value <= high):
             bound = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
             raise UserError(f"{name}={value}: must be {bound}")
+    if config.recipe == "evaluate":
+        if not (config.data.validation or config.data.general):
+            raise UserError("nothing to evaluate on: give data.validation, data.general or both")
+        return
     if (config.train.steps is None) == (config.train.epochs is None):
         raise UserError("train.steps and train.epochs: exactly one must be given"
                         f" (now train.steps={config.train.steps}, train.epochs={config.train.epochs})")

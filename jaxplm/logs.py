@@ -23,9 +23,11 @@ log = logging.getLogger("jaxplm")
 
 # Read by the libraries when they are imported; a user who sets one of them keeps what was set.
 _QUIET_ENVIRONMENT = {
+    "DATASETS_VERBOSITY": "error",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -42,7 +44,8 @@ def setup(verbosity: int = 0, *, enabled: bool = True) -> None:
     Call it before the libraries are imported, if that can be arranged; calling it again changes the settings.
 
     Args:
-      verbosity: 0 messages, -1 warnings only, 1 also debugging messages, the libraries' and Python's warnings.
+      verbosity: 0 messages, -1 warnings only, 1 also debugging messages, and the warnings of
+        Python and of the libraries.
       enabled: False in all processes but the first, which then say nothing but errors.
     """
     level = {-1: logging.WARNING, 0: logging.INFO}.get(max(verbosity, -1), logging.DEBUG)
@@ -90,16 +93,14 @@ class MetricLog:
     Args:
       workdir: the run's directory; made if it is not there.
       enabled: False writes nothing (all processes but the first).
-      resume_from: the step whose state the run goes on from. Rows of later steps will be written again, so they are
-        taken out now: a run that was killed and resumed has each row once. None: a new run, all rows go.
+      resume_from: the step whose state the run goes on from. Rows of later steps will be written again, so they
+        are taken out now: a run that was killed and resumed has each row once. None: a new run, all rows go.
 
     Raises:
       UserError: a metrics.jsonl is there that is none.
     """
 
-    def __init__(
-        self, workdir: str | os.PathLike[str], *, enabled: bool = True, resume_from: int | None = None
-    ) -> None:
+    def __init__(self, workdir: str | os.PathLike[str], *, enabled: bool = True, resume_from: int | None = None) -> None:
         self.path = Path(workdir) / "metrics.jsonl"
         self._file = None
         self._board = None
@@ -114,9 +115,7 @@ class MetricLog:
             _rewrite(self.path, [row for row in read_metrics(self.path) if row["step"] <= last])
         self._file = self.path.open("a", encoding="utf-8")
         # TensorBoard forgets what older event files say about steps from purge_step on.
-        self._board = SummaryWriter(
-            str(self.path.parent / "tensorboard"), purge_step=last + 1, flush_secs=30, write_to_disk=True
-        )
+        self._board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=last + 1, flush_secs=30, write_to_disk=True)
 
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Appends one row, `{"step": step, "split": split, **values}`.
@@ -145,9 +144,7 @@ class MetricLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
 
@@ -209,13 +206,16 @@ class Progress:
         self._total, self._step, self._log_every, self._enabled = total, start, log_every, enabled
         self._seconds_per_step: float | None = None
         self._last: float | None = None  # when `_step` was reached; None until the first update
+        sized = _columns() > 0  # some containers give a terminal without a size, where tqdm would draw nothing
         self._bar = tqdm(
             total=total,
             initial=start,
             file=sys.stdout,
             disable=None if enabled else True,  # None: only where stdout is a terminal
             leave=False,
-            dynamic_ncols=True,
+            dynamic_ncols=sized,
+            ncols=None if sized else 80,
+            nrows=None if sized else 24,
             bar_format="{percentage:3.0f}% |{bar}| step {n_fmt}/{total_fmt}{postfix}",
         )
 
@@ -273,10 +273,16 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _columns() -> int:
+    """Width of the terminal on stdout; 0 if there is none or it has no size."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError, AttributeError):
+        return 0
 
 
 def summary_table(rows: Sequence[Sequence[str]], *, header: bool = False) -> str:
@@ -287,7 +293,7 @@ def summary_table(rows: Sequence[Sequence[str]], *, header: bool = False) -> str
       header: the first row is a heading: it is underlined, and all columns but the first stand to the right.
 
     Returns:
-      Lines without a newline at the end; characters that take two cells (Korean, Chinese, Japanese) count as two.
+      Lines without a newline at the end; characters that take two cells (Korean, Chinese) count as two.
     """
     if not rows:
         return ""

@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
         return 0
     try:
         parse(argv)
-        config = resolve(flags.FLAGS.config, set(flags.FLAGS["config"].override_values))
+        config = resolve(flags.FLAGS.config, set(config_flags.get_override_values(flags.FLAGS["config"])))
         from jaxplm import logs, runtime
 
         runtime.join_processes()

@@ -34,10 +34,7 @@ def describe(leaves: dict[str, jax.Array], metric: float | None) -> dict[str, An
     sums = digests(list(leaves.values()))
     body = {
         "metric": metric,
-        "leaves": {
-            path: [list(leaf.shape), str(leaf.dtype), value]
-            for (path, leaf), value in zip(leaves.items(), sums, strict=True)
-        },
+        "leaves": {path: [list(leaf.shape), str(leaf.dtype), value] for (path, leaf), value in zip(leaves.items(), sums, strict=True)},
     }
     return body | {"sha256": _sha256(body)}
 

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 Sums = dict[str, float]
 
 
-def add(parts: Iterable[Mapping[str, float]]) -> Sums:
+def add(parts: Iterable[Mapping[str, Any]]) -> Sums:
     """Add up sums of several batches (or processes), key by key."""
     total: Sums = {}
     for part in parts:

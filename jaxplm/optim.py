@@ -36,7 +36,8 @@ def frozen_labels(params: Tree, patterns: tuple[str, ...]) -> Tree:
     names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern in patterns:
         if not any(re.match(pattern, name) for name in names):
-            raise UserError(f"train.freeze={pattern!r} matches no parameter; they are {', '.join(sorted({'/'.join(n.split('/')[:2]) for n in names}))}, ...")
+            begin = sorted({"/".join(name.split("/")[:2]) for name in names})
+            raise UserError(f"train.freeze={pattern!r} matches no parameter; their paths begin with {', '.join(begin)}")
     labels = by_path(lambda name, _: "frozen" if any(re.match(p, name) for p in patterns) else "trained", params)
     if all(label == "frozen" for label in jax.tree.leaves(labels)):
         raise UserError(f"train.freeze={patterns} freezes every parameter: nothing is left to train")
@@ -53,7 +54,7 @@ def schedule(train: Train, steps: int) -> optax.Schedule:
         raise UserError(f"train.warmup={train.warmup:g} is {warmup} steps, but there are only {steps}")
     peak, rest = train.learning_rate, max(steps - warmup, 1)
 
-    def rate(step: jax.Array) -> jax.Array:
+    def rate(step: Any) -> Any:
         now = jnp.asarray(step, jnp.float32)
         rising = (now + 1) / max(warmup, 1)
         progress = jnp.clip((now - warmup) / rest, 0, 1)

@@ -126,7 +126,7 @@ def _speed(axes: Any, rows: Rows) -> bool:
         f"median {median:,.0f}", (1, median), xycoords=("axes fraction", "data"), xytext=(-2, 5),
         textcoords="offset points", ha="right", fontsize=9,
     )  # fmt: skip
-    axes.set_ylim(0, max(values) * 1.12)
+    axes.set_ylim(0, max(values) * 1.12 or 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_title("Speed")
     axes.set_ylabel("real tokens a second (no padding)")
@@ -166,13 +166,9 @@ def _evaluations(axes: Any, rows: Rows, name: str, form: str) -> bool:
 
 def _finish(axes: Any, exported_step: int | None) -> None:
     if exported_step is not None and axes.lines:
-        axes.axvline(
-            exported_step, color=_INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1, label="exported"
-        )
+        axes.axvline(exported_step, color=_INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1, label="exported")
     if axes.lines:
-        axes.legend(
-            loc="lower right", bbox_to_anchor=(1, 1), ncols=5, fontsize=9, columnspacing=1.4, borderpad=0
-        )
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, fontsize=9, columnspacing=1.4, borderpad=0)
 
 
 def _is_mlm(rows: Rows) -> bool:

@@ -143,9 +143,7 @@ def model_card(facts: Facts, rows: Sequence[Mapping[str, Any]]) -> str:
     if found:
         parts += ["## Scores", _scores_markdown(found)]
         note = "Measured before the first step and with these weights"
-        parts.append(
-            f"{note}; masked-token scores on masks that are frozen by seed." if masked else f"{note}."
-        )
+        parts.append(f"{note}; masked-token scores on masks that are frozen by seed." if masked else f"{note}.")
     parts += _sections(facts)
     parts += [
         "## Limits",
@@ -176,11 +174,8 @@ def _header(facts: Facts) -> str:
 
 
 def _is_hub_id(path: str) -> bool:
-    return (
-        bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path))
-        and path not in (".", "..")
-        and not Path(path).exists()
-    )
+    name = r"[A-Za-z0-9][\w.-]*"
+    return bool(re.fullmatch(rf"{name}(/{name})?", path)) and not Path(path).exists()
 
 
 def _usage(masked: bool) -> str:
@@ -214,10 +209,7 @@ def _summary(found: Sequence[Score]) -> str:
     for split, name in (("validation", "perplexity"), ("validation", "accuracy"), ("general", "perplexity")):
         for score in found:
             if (score.split, score.name) == (split, name) and score.before is not None:
-                text = (
-                    f"{_SPLITS[split]} {name} {_value(name, score.before)} → "
-                    f"**{_value(name, score.after)}** ({_change(score)})"
-                )
+                text = f"{_SPLITS[split]} {name} {_value(name, score.before)} → **{_value(name, score.after)}** ({_change(score)})"
                 sentence += (", " if sentence else "") + text
     return sentence[:1].upper() + sentence[1:] + "." if sentence else ""
 

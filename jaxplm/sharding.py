@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxplm.config import Mesh as MeshConfig
 from jaxplm.errors import UserError
@@ -54,12 +55,10 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> jax.shard
 
 def spec_of(name: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> P:
     """The partition of one parameter. An uncovered path or an axis that does not divide is an error."""
-    for pattern, spec in RULES:
-        if re.match(pattern, name):
-            break
-    else:
+    spec = next((spec for pattern, spec in RULES if re.match(pattern, name)), None)
+    if spec is None:
         raise UserError(f"no sharding rule covers the parameter {name}")
-    for size, axis in zip(shape, spec):
+    for size, axis in zip(shape, spec, strict=False):  # a spec may leave the last dimensions out
         if axis and size % mesh.shape[axis]:
             raise UserError(f"mesh.{axis}={mesh.shape[axis]} does not divide the {size} of {name} {shape}")
     return spec
@@ -123,7 +122,7 @@ def put_batch(batch: Any, batch_size: int, mesh: jax.sharding.Mesh) -> Any:
     mine = my_rows(batch_size, mesh)
 
     def build(local: np.ndarray) -> jax.Array:
-        def rows(index: tuple[slice, ...]) -> np.ndarray:
+        def rows(index: Any) -> np.ndarray:
             wanted = np.arange(batch_size)[index[0]]
             return local[np.searchsorted(mine, wanted)]
         return jax.make_array_from_callback((batch_size, *local.shape[1:]), placed, rows)

@@ -30,7 +30,8 @@ EVAL_SEED = 20_040_964
 class Model:
     """A model before the first step; leaves are NumPy or JAX float32 arrays."""
 
-    config: nn.EncoderConfig
+    config: nn.EncoderConfig  # what is exported
+    training: nn.EncoderConfig  # the same with this run's dropout
     params: nn.ParamTree
     tokenizer: Any
     hf_config: dict[str, Any]  # config.json of the checkpoint, {} for a new model
@@ -59,11 +60,13 @@ def start_model(config: Config, workdir: Path) -> Model:
         params, hf_config = nn.random_params(shape, config.seed), {}
     changes = {name: value for name, value in (("dropout", config.model.dropout),
                                                ("attention_dropout", config.model.attention_dropout)) if value is not None}
-    shape = dataclasses.replace(shape, **changes)
+    training = dataclasses.replace(shape, **changes)
+    if not config.model.path:
+        shape = training  # a new model's dropout is its own; a checkpoint's survives what one run does without
     if config.data.seq_len > shape.max_positions:
         raise UserError(f"data.seq_len={config.data.seq_len}: {config.model.path or 'the model'} has only"
                         f" {shape.max_positions} positions")
-    return Model(shape, params, tokenizer, hf_config)
+    return Model(shape, training, params, tokenizer, hf_config)
 
 
 def _new_tokenizer(config: Config, workdir: Path) -> Any:

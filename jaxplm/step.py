@@ -13,6 +13,9 @@ from jaxplm.optim import Tree
 from jaxplm.sharding import batch_sharding, param_shardings, replicated, state_shardings
 from jaxplm.tasks import Task
 
+Metrics = dict[str, jax.Array]
+EvalStep = Callable[[ParamTree, Any], Metrics]
+
 
 class TrainState(NamedTuple):
     """Everything that a step reads and writes besides the batch; a checkpoint is this and nothing more."""
@@ -40,7 +43,7 @@ def _stop_frozen(params: ParamTree, labels: Tree) -> ParamTree:
 
 def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransformation, rate: optax.Schedule,
                     state: TrainState, mesh: jax.sharding.Mesh, *, compute: Compute, accumulate: int = 1,
-                    labels: Tree | None = None) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+                    labels: Tree | None = None) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """The jitted update `(state, batch) → (state, metrics)`; the state's memory is donated.
 
     The loss is the mean over the whole batch whatever `accumulate` and the mesh are: each part's sum is divided by
@@ -63,7 +66,7 @@ def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransform
 
     gradient = jax.grad(one_part, has_aux=True)
 
-    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         weight = jnp.maximum(task.weight(batch), 1.0)
         if accumulate == 1:
@@ -92,9 +95,9 @@ def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransform
 
 
 def make_eval_step(graph: nnx.GraphDef, task: Task, params: ParamTree, mesh: jax.sharding.Mesh, *,
-                   compute: Compute) -> Callable[[ParamTree, Any], dict[str, jax.Array]]:
+                   compute: Compute) -> EvalStep:
     """The jitted `(params, batch) → sums`, dropout off."""
-    def eval_step(params: ParamTree, batch: Any) -> dict[str, jax.Array]:
+    def eval_step(params: ParamTree, batch: Any) -> Metrics:
         return task.sums(module_with(graph, params), batch, key=None, compute=compute)
 
     return jax.jit(eval_step, in_shardings=(param_shardings(params, mesh), batch_sharding(mesh)),

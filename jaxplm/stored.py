@@ -53,9 +53,7 @@ def read_arrays(folder: Path, targets: dict[str, jax.ShapeDtypeStruct]) -> dict[
             blocks = {index: part.result() for index, part in parts.items()}
         except (ValueError, OSError) as error:
             raise _unreadable(path, error) from error
-        arrays[path] = jax.make_array_from_callback(
-            targets[path].shape, targets[path].sharding, lambda index: blocks[str(index)]
-        )
+        arrays[path] = jax.make_array_from_callback(targets[path].shape, targets[path].sharding, lambda index: blocks[str(index)])
 
     for path, wanted in targets.items():
         waiting.append((path, _begin(path, opened[path], wanted)))

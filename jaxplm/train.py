@@ -1,10 +1,8 @@
 """The loop: further pre-training from start to export. It knows the Task protocol, not the task."""
 
-import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ import numpy as np
 from jaxplm import hf, nn, optim, report, sharding
 from jaxplm.checkpoint import Checkpoints
 from jaxplm.config import Config
-from jaxplm.data.pipeline import FrozenBatches, prefetch
+from jaxplm.data.pipeline import prefetch
 from jaxplm.errors import UserError
+from jaxplm.evaluate import evaluation_sums
 from jaxplm.interrupt import Interrupted, StopRequest
 from jaxplm.logs import MetricLog, Progress, count, duration, read_metrics, summary_table
 from jaxplm.metrics import Sums, add
@@ -58,10 +57,11 @@ class Run:
         self.config, self.workdir, self.command = config, workdir, command
         self.mesh, self.model, self.corpus = mesh, model, corpus
         train = config.train
-        self.steps = train.steps if train.steps is not None else max(1, math.ceil(train.epochs * corpus.train.steps_per_epoch))
+        epochs = train.epochs or 0.0
+        self.steps = train.steps if train.steps is not None else max(1, math.ceil(epochs * corpus.train.steps_per_epoch))
         self.task = MaskedLanguageModelling()
         self.compute = resolve_compute(config.compute.dtype, config.compute.unroll)
-        graph, abstract = nn.graph_of(model.config)
+        graph, abstract = nn.graph_of(model.training)
         tx = optim.optimizer(train, self.steps, abstract)
         self.abstract = jax.eval_shape(lambda params: new_state(params, tx, config.seed), abstract)
         self.placed = sharding.state_shardings(self.abstract, abstract, mesh)
@@ -185,7 +185,7 @@ class Run:
     # ---------------------------------------------------------------- what the user sees
 
     def _facts(self, exported_step: int) -> report.Facts:
-        config, shape = self.config, self.model.config
+        config, shape = self.config, self.model.training
         rows = read_metrics(self.workdir / "metrics.jsonl") if (self.workdir / "metrics.jsonl").exists() else []
         trained = [row for row in rows if row["split"] == "train"]
         seconds = sum(row["seconds"] for row in trained)
@@ -195,7 +195,8 @@ class Run:
             title=TITLES[config.recipe], recipe=config.recipe, command=self.command, base_model=config.model.path,
             model={
                 "start": config.model.path or f"random weights, size {config.model.size}",
-                "architecture": f"{shape.model_type}, {shape.layers} layers × {shape.width}, {shape.heads} heads, vocabulary {shape.vocab_size:,}",
+                "architecture": f"{shape.model_type}, {shape.layers} layers × {shape.width}, {shape.heads} heads,"
+                                f" vocabulary {shape.vocab_size:,}",
                 "parameters": f"{self.model.size:,}",
             },
             data=self.corpus.facts | {"tokens an epoch": f"{self.corpus.train.real_tokens:,}"},
@@ -293,18 +294,3 @@ class _Paused:
 
     def __exit__(self, *_: object) -> None:
         self._meter._began += time.monotonic() - self._entered
-
-
-def evaluation_sums(eval_step: Any, params: nn.ParamTree, batches: FrozenBatches, batch_size: int, mesh: jax.sharding.Mesh) -> Sums:
-    """The sums over a whole evaluation set; only a few numbers a batch ever leave the device."""
-    made: Iterable[Any] = prefetch(lambda i: sharding.put_batch(batches.batch(i), batch_size, mesh), 0, len(batches))
-    results: list[Sums] = []
-    pending = None
-    for batch in made:
-        fresh = eval_step(params, batch)
-        if pending is not None:
-            results.append({name: float(value) for name, value in jax.device_get(pending).items()})
-        pending = fresh
-    if pending is not None:
-        results.append({name: float(value) for name, value in jax.device_get(pending).items()})
-    return add(results)

@@ -7,8 +7,7 @@ from typing import Any
 
 from jaxplm.config import Config, flatten
 from jaxplm.errors import UserError
-
-VERSION = "0.1.0"
+from jaxplm.version import VERSION
 
 # These say how a run is watched or where it runs, not what it computes: they may change when it is resumed.
 FREE = ("train.log_every", "checkpoint.every", "checkpoint.keep", "mesh.data", "mesh.fsdp", "mesh.tensor")

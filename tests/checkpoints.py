@@ -1,6 +1,10 @@
 """Small checkpoints of every supported family, made by stock transformers with random weights."""
 
-import warnings
+import functools
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +22,81 @@ TEXTS = (
     "the quick brown fox jumps over the lazy dog", "a model of the language is trained on the texts of a domain",
     "the dog and the fox read a text", "아버지가 방에 들어가신다", "영화가 정말 재미있다", "the language of the fox",
 )
-_STEMS = {"bert": "Bert", "roberta": "Roberta", "klue": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
+_STEMS = {"bert": "Bert", "roberta": "Roberta", "klue": "Roberta", "xlm-roberta": "XLMRoberta",
+          "camembert": "Camembert"}
+_TOKENIZERS = {"bert": "BertTokenizer", "roberta": "RobertaTokenizer", "klue": "BertTokenizer",
+               "xlm-roberta": "XLMRobertaTokenizer", "camembert": "CamembertTokenizer"}
 _BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _KLUE_SPECIALS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 _ROBERTA_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
+@functools.cache
+def _trained(kind: str) -> dict[str, Any]:
+    """The model part of a tokenizer.json; trained once a process, because training breaks ties at random."""
+    backend = Tokenizer(models.BPE() if kind == "BPE" else models.Unigram())
+    options: dict[str, Any] = {"special_tokens": list(_ROBERTA_SPECIALS), "show_progress": False}
+    if kind == "BPE":
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **options)
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(vocab_size=120, unk_token="<unk>", **options)
+    backend.train_from_iterator(TEXTS, trainer)
+    return json.loads(backend.to_str())["model"]
+
+
 def tokenizer(family: str) -> Any:
     """A tokenizer of the class that the family uses, of at most 400 tokens."""
+    made = getattr(transformers, _TOKENIZERS[family])
     if family in ("bert", "klue"):
+        letters = sorted(set("".join(TEXTS)) - {" "})
+        words = sorted(set(" ".join(TEXTS).split()))
         specials = _BERT_SPECIALS if family == "bert" else _KLUE_SPECIALS
-        backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        backend.train_from_iterator(TEXTS, trainers.WordPieceTrainer(
-            vocab_size=300, special_tokens=list(specials), show_progress=False))
-        return transformers.BertTokenizer(vocab=backend.get_vocab(), do_lower_case=False)
+        tokens = [*specials, *letters, *(f"##{letter}" for letter in letters), *words]
+        return made(vocab={token: i for i, token in enumerate(dict.fromkeys(tokens))}, do_lower_case=False)
     if family == "roberta":
-        backend = Tokenizer(models.BPE())
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.train_from_iterator(TEXTS, trainers.BpeTrainer(
-            vocab_size=330, special_tokens=list(_ROBERTA_SPECIALS), show_progress=False,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
-        state = eval_json(backend.to_str())["model"]
-        return transformers.RobertaTokenizer(vocab=state["vocab"], merges=[tuple(merge) for merge in state["merges"]])
-    backend = Tokenizer(models.Unigram())
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.train_from_iterator(TEXTS, trainers.UnigramTrainer(
-        vocab_size=120, special_tokens=list(_ROBERTA_SPECIALS), unk_token="<unk>", show_progress=False))
-    vocab = [tuple(entry) for entry in eval_json(backend.to_str())["model"]["vocab"]]
-    return getattr(transformers, _STEMS[family] + "Tokenizer")(vocab=vocab)
+        state = _trained("BPE")
+        return made(vocab=state["vocab"], merges=[tuple(merge) for merge in state["merges"]])
+    return made(vocab=[tuple(entry) for entry in _trained("Unigram")["vocab"]])
+
+
+def model(family: str, sizes: dict[str, int] = SMALL, head: str = "ForMaskedLM", seed: int = 0, **options: Any) -> Any:
+    """A stock model in evaluation mode, `head` one of transformers' class endings ("Model", "ForMaskedLM", ...).
+
+    Every parameter is drawn anew, biases and LayerNorms too, and large enough for attention to be far
+    from uniform: with the usual initialisation much of a model could be wrong and hardly show.
+    """
+    types = {} if family == "bert" else {"type_vocab_size": 1, "layer_norm_eps": 1e-5}
+    stem = _STEMS[family]
+    config = getattr(transformers, stem + "Config")(**{**sizes, **types, **options})
+    made = getattr(transformers, stem + head)(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            centre, spread = (1.0, 0.2) if "norm.weight" in name.lower() else (0.0, 0.12)
+            parameter.copy_(centre + spread * noise)
+    return made
+
+
+def save(directory: Path, family: str, made: Any = None, **options: Any) -> Path:
+    """Write a model (by default `model(family)`) and the family's tokenizer, as a stock user would."""
+    made = model(family) if made is None else made
+    made.save_pretrained(directory, **options)
+    tokenizer(family).save_pretrained(directory)
+    return directory
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """What transformers logs as a warning or worse while the block runs."""
+    heard: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: heard.append(record.getMessage())
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(handler)

@@ -15,6 +15,7 @@ import inspect
 import os
 import platform
 import sysconfig
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,7 +109,8 @@ def _documented_modules() -> Iterator[tuple[str, list[str]]]:
                     budget -= len(source)
                     if budget < 0:
                         return
-                    tree = ast.parse(source)
+                    with warnings.catch_warnings(action="ignore"):  # old escapes in others' sources
+                        tree = ast.parse(source)
                 except (OSError, SyntaxError, ValueError, RecursionError):
                     continue  # broken on purpose (templates), or written for another Python
                 found = _topics(tree) if module == "pydoc_data.topics" else _docstrings(tree.body, tree)

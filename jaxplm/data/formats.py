@@ -132,7 +132,8 @@ def _bounded_lines(stream: io.TextIOBase) -> Iterator[str]:
 def read_lines(stream: io.TextIOBase, counts: Counter[str]) -> Iterator[str]:
     """One text a line."""
     for line in _bounded_lines(stream):
-        counts["split"] += len(line) == MAX_TEXT_CHARS and line[-1] != "\n"
+        if len(line) == MAX_TEXT_CHARS and line[-1] != "\n":
+            counts["split"] += 1
         yield line
 
 

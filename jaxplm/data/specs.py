@@ -52,7 +52,7 @@ def same_files(a: str, b: str) -> list[str]:
     splits differ.
     """
     ours, theirs = (
-        [f for item in _items(spec) if ":" not in item for f in _files_of(item)] for spec in (a, b)
+        [f for item in _items(spec) if not item.startswith(("hf:", "builtin:")) for f in _files_of(item)] for spec in (a, b)
     )
     return [str(path) for path in ours if any(_same(path, other) for other in theirs)]
 

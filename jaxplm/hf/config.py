@@ -121,7 +121,6 @@ def config_to_hf(config: EncoderConfig, hf_config: Mapping[str, Any], tokenizer:
         "architectures": [f"{CLASS_STEMS[config.model_type]}For{architecture}"],
         "model_type": config.model_type,
         "max_position_embeddings": config.max_positions + config.position_offset,
-        # transformers cannot run a model without the table, so one that has none gets a row of zeros.
         "type_vocab_size": config.token_types or max(1, out.get("type_vocab_size", 1)),
         "pad_token_id": config.pad_id,
         "layer_norm_eps": config.norm_eps,

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from jaxplm.errors import UserError
 from jaxplm.hf.config import config_to_hf
-from jaxplm.hf.names import leaf_of, slots
+from jaxplm.hf.names import leaf_of, slots, token_type_table
 from jaxplm.hf.tensors import POOLER, WEIGHTS
 from jaxplm.hf.tokenizer import save_tokenizer
 from jaxplm.nn import EncoderConfig, ParamTree
@@ -51,10 +51,13 @@ def save(directory: str | Path, config: EncoderConfig, params: ParamTree, tokeni
         raise ValueError(f"no export for {architecture}")
     target = Path(directory)
     tensors = _tensors(config, params, dtype)
+    described = config_to_hf(config, hf_config, tokenizer, architecture=architecture, dtype=dtype)
+    if not config.token_types:  # transformers cannot do without the table: zeros compute the same
+        zeros = np.zeros((described["type_vocab_size"], config.width), _DTYPES[dtype])
+        tensors[token_type_table(config.model_type)] = zeros
     need = sum(tensor.nbytes for tensor in tensors.values())
     pooler = {name: tensor for name, tensor in tensors.items() if ".pooler." in name}
     masked_lm = {name: tensor for name, tensor in tensors.items() if name not in pooler}
-    described = config_to_hf(config, hf_config, tokenizer, architecture=architecture, dtype=dtype)
     texts = {"config.json": json.dumps(described, indent=2, ensure_ascii=False) + "\n", **(files or {})}
     scratch = target.with_name(f".{target.name}.partial")  # a fixed name: a killed run's is found again
     try:

@@ -110,6 +110,11 @@ def decoder_aliases(model_type: str) -> dict[str, str]:
     return {f"{decoder}.weight": f"{family}.embeddings.word_embeddings.weight", f"{decoder}.bias": bias}
 
 
+def token_type_table(model_type: str) -> str:
+    """The name of the one table that a checkpoint may lack."""
+    return f"{family_of(model_type)}.embeddings.token_type_embeddings.weight"
+
+
 def slots(config: EncoderConfig, shapes: ParamTree) -> Iterator[Slot]:
     """Every tensor of a checkpoint of `config`, with the MLM head and, if the config has one, the pooler.
 

@@ -11,11 +11,11 @@ from jaxplm.hf.names import (
     Slot,
     canonical,
     decoder_aliases,
-    family_of,
     is_buffer,
     is_other_head,
     leaf_of,
     slots,
+    token_type_table,
 )
 from jaxplm.hf.tensors import Tensors, listed
 from jaxplm.nn import EncoderConfig, graph_of
@@ -81,7 +81,7 @@ def _settled(config: EncoderConfig, found: dict[str, str], notes: list[str], sou
     """The config with the optional parts that the weights really have."""
     pooler = any(".pooler." in name for name in found)
     token_types = config.token_types
-    table = f"{family_of(config.model_type)}.embeddings.token_type_embeddings.weight"
+    table = token_type_table(config.model_type)
     if token_types == 0:
         found.pop(table, None)  # transformers writes a table of no rows
     elif table not in found:

@@ -6,7 +6,7 @@ from flax import nnx
 
 from jaxplm.nn.attention import attend, segment_bias
 from jaxplm.nn.config import EncoderConfig
-from jaxplm.nn.layers import Compute, Params, affine, dense, dropout, gelu, layer_norm, norm
+from jaxplm.nn.layers import Affine, Compute, dense, dropout, gelu, layer_norm, norm
 
 
 class Embeddings(nnx.Module):
@@ -14,13 +14,15 @@ class Embeddings(nnx.Module):
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
         self.config = config
-        rows = {"word": config.padded_vocab, "position": config.max_positions + config.position_offset}
+
+        def table(rows: int) -> nnx.Param[jax.Array]:
+            return nnx.Param(config.init_std * jax.random.normal(rngs.params(), (rows, config.width), jnp.float32))
+
+        self.word = table(config.padded_vocab)
+        self.position = table(config.max_positions + config.position_offset)
         if config.token_types:
-            rows["token_type"] = config.token_types
-        for name, count in rows.items():
-            table = config.init_std * jax.random.normal(rngs.params(), (count, config.width), jnp.float32)
-            setattr(self, name, nnx.Param(table))
-        self.norm = norm(config.width)
+            self.token_type = table(config.token_types)
+        self.norm = Norm(config.width)
 
     def __call__(self, input_ids: jax.Array, position_ids: jax.Array, token_types: jax.Array | None,
                  key: jax.Array | None, compute: Compute) -> jax.Array:
@@ -40,9 +42,9 @@ class Attention(nnx.Module):
         c, stack = config, (config.layers,)
         heads = (c.heads, c.head_width)
         self.config = config
-        self.qkv = affine(rngs.params(), (c.width,), (3, *heads), c.init_std, stack)
-        self.out = affine(rngs.params(), heads, (c.width,), c.init_std, stack)
-        self.norm = norm(c.width, stack)
+        self.qkv = Affine(rngs.params(), (c.width,), (3, *heads), c.init_std, stack)
+        self.out = Affine(rngs.params(), heads, (c.width,), c.init_std, stack)
+        self.norm = Norm(c.width, stack)
 
     def __call__(self, x: jax.Array, bias: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
         keys = (None, None) if key is None else jax.random.split(key)
@@ -59,9 +61,9 @@ class FeedForward(nnx.Module):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
         c, stack = config, (config.layers,)
         self.config = config
-        self.up = affine(rngs.params(), (c.width,), (c.ffn_width,), c.init_std, stack)
-        self.down = affine(rngs.params(), (c.ffn_width,), (c.width,), c.init_std, stack)
-        self.norm = norm(c.width, stack)
+        self.up = Affine(rngs.params(), (c.width,), (c.ffn_width,), c.init_std, stack)
+        self.down = Affine(rngs.params(), (c.ffn_width,), (c.width,), c.init_std, stack)
+        self.norm = Norm(c.width, stack)
 
     def __call__(self, x: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
         y = dense(gelu(dense(x, self.up, compute)), self.down, compute)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxplm.nn.config import EncoderConfig
-from jaxplm.nn.layers import Compute, affine, dense, gelu, layer_norm, norm, product
+from jaxplm.nn.layers import Affine, Compute, Norm, dense, gelu, layer_norm, product
 
 
 class MLMHead(nnx.Module):
@@ -17,8 +17,8 @@ class MLMHead(nnx.Module):
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
         self.config = config
-        self.dense = affine(rngs.params(), (config.width,), (config.width,), config.init_std)
-        self.norm = norm(config.width)
+        self.dense = Affine(rngs.params(), (config.width,), (config.width,), config.init_std)
+        self.norm = Norm(config.width)
         self.bias = nnx.Param(jnp.zeros((config.padded_vocab,), jnp.float32))
 
     def __call__(self, hidden: jax.Array, table: jax.Array, compute: Compute) -> jax.Array:

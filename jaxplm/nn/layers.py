@@ -25,23 +25,21 @@ class Compute:
     unroll: bool = False
 
 
-class Params(nnx.Module):
-    """A kernel or a scale, with its bias: the two leaves of a layer."""
+class Affine(nnx.Module):
+    """Kernel [*stack, *inputs, *outputs] drawn from N(0, std²), BERT's initialisation, and bias [*stack, *outputs], zero."""
 
-    def __init__(self, **leaves: jax.Array) -> None:
-        for name, value in leaves.items():
-            setattr(self, name, nnx.Param(value))
-
-
-def affine(key: jax.Array, inputs: tuple[int, ...], outputs: tuple[int, ...], std: float, stack: tuple[int, ...] = ()):
-    """Kernel [*stack, *inputs, *outputs] drawn from N(0, std²), bias [*stack, *outputs] zero (BERT's initialisation)."""
-    kernel = std * jax.random.normal(key, (*stack, *inputs, *outputs), jnp.float32)
-    return Params(kernel=kernel, bias=jnp.zeros((*stack, *outputs), jnp.float32))
+    def __init__(self, key: jax.Array, inputs: tuple[int, ...], outputs: tuple[int, ...], std: float,
+                 stack: tuple[int, ...] = ()) -> None:
+        self.kernel = nnx.Param(std * jax.random.normal(key, (*stack, *inputs, *outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((*stack, *outputs), jnp.float32))
 
 
-def norm(width: int, stack: tuple[int, ...] = ()):
+class Norm(nnx.Module):
     """LayerNorm's scale (ones) and bias (zeros), [*stack, D] each."""
-    return Params(scale=jnp.ones((*stack, width), jnp.float32), bias=jnp.zeros((*stack, width), jnp.float32))
+
+    def __init__(self, width: int, stack: tuple[int, ...] = ()) -> None:
+        self.scale = nnx.Param(jnp.ones((*stack, width), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((*stack, width), jnp.float32))
 
 
 def _contract(x: jax.Array, y: jax.Array, x_axes, y_axes, out: jnp.dtype) -> jax.Array:
@@ -76,19 +74,19 @@ def product(x: jax.Array, kernel: jax.Array, compute: Compute, axes: int = 1) ->
     """Contract the last `axes` dimensions of x [..., *I] with the first ones of kernel [*I, *O] → [..., *O]."""
     if compute.operands != compute.activations:
         inputs, outputs = math.prod(kernel.shape[:axes]), kernel.shape[axes:]
-        y = _mixed_product(x.reshape(-1, inputs), kernel.reshape(inputs, -1), compute.operands)
+        y: jax.Array = _mixed_product(x.reshape(-1, inputs), kernel.reshape(inputs, -1), compute.operands)
         return y.reshape(*x.shape[: x.ndim - axes], *outputs)
     return _contract(x, kernel.astype(x.dtype), range(x.ndim - axes, x.ndim), range(axes), x.dtype)
 
 
-def dense(x: jax.Array, layer: Params, compute: Compute, axes: int = 1) -> jax.Array:
+def dense(x: jax.Array, layer: Affine, compute: Compute, axes: int = 1) -> jax.Array:
     """x [..., *I] → [..., *O] by the layer's kernel and bias."""
     bias = layer.bias[...].astype(x.dtype)
     y = product(x, layer.kernel[...], compute, axes)
     return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
 
 
-def layer_norm(x: jax.Array, layer: Params, eps: float) -> jax.Array:
+def layer_norm(x: jax.Array, layer: Norm, eps: float) -> jax.Array:
     """LayerNorm over the last axis of x [..., D] (Ba et al. 2016); statistics in float32, result in x's dtype."""
     wide = x.astype(jnp.float32)
     mean = wide.mean(-1, keepdims=True)

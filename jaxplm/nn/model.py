@@ -9,7 +9,7 @@ from flax import nnx
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.encoder import Encoder
 from jaxplm.nn.heads import MLMHead
-from jaxplm.nn.layers import Compute, affine
+from jaxplm.nn.layers import Affine, Compute
 
 ParamTree = dict[str, Any]  # nested dicts; leaves are arrays
 
@@ -23,7 +23,7 @@ class MaskedLM(nnx.Module):
         self.encoder = Encoder(config, rngs)
         self.mlm_head = MLMHead(config, rngs)
         if config.pooler:
-            self.pooler = affine(rngs.params(), (config.width,), (config.width,), config.init_std)
+            self.pooler = Affine(rngs.params(), (config.width,), (config.width,), config.init_std)
 
     def masked_logits(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
                       positions: jax.Array, *, key: jax.Array | None = None,

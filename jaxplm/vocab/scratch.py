@@ -1,6 +1,8 @@
 """A tokenizer and an encoder from nothing."""
 
+import itertools
 import json
+import string
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,15 +28,19 @@ def new_config(size: str, vocab_size: int, max_positions: int) -> EncoderConfig:
 def train_wordpiece(texts: Iterable[str], size: int, directory: Path, max_positions: int) -> None:
     """Train an uncased WordPiece vocabulary (Wu et al. 2016) of `size` on texts and write it as a BERT tokenizer.
 
-    `directory` gets tokenizer.json, vocab.txt and tokenizer_config.json, which `transformers.AutoTokenizer` reads.
+    Accents stay: stripping them decomposes Hangul, and every Korean word would become [UNK]. `directory` gets
+    tokenizer.json, vocab.txt and tokenizer_config.json, which `transformers.AutoTokenizer` reads.
     Memory grows with the number of different words, not with the corpus.
     """
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # pyright: ignore[reportCallIssue]
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # pyright: ignore[reportAttributeAccessIssue]
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(SPECIAL), min_frequency=2,
-                                        show_progress=False, limit_alphabet=400)
-    tokenizer.train_from_iterator(iter(texts), trainer)
+                                        show_progress=False, limit_alphabet=1000,
+                                        initial_alphabet=list(string.punctuation))
+    # ASCII letters and digits are known at the start and inside of words, whatever the corpus: no [UNK] for "utf8".
+    basic = (c + c for c in string.ascii_lowercase + string.digits)
+    tokenizer.train_from_iterator(itertools.chain(basic, texts), trainer)
     cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
     tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)])
@@ -44,5 +50,6 @@ def train_wordpiece(texts: Iterable[str], size: int, directory: Path, max_positi
     words = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     (directory / "vocab.txt").write_text("".join(word + "\n" for word, _ in words), "utf-8")
     roles = {f"{role}_token": token for role, token in zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL, strict=True)}
-    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": max_positions, **roles}
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "strip_accents": False,
+                "model_max_length": max_positions, **roles}
     (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")

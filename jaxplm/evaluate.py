@@ -1,0 +1,69 @@
+"""Evaluation alone: the MLM loss of a model on frozen masks, in its domain and on general text."""
+
+import logging
+import math
+import time
+from pathlib import Path
+
+import jax
+
+from jaxplm import nn, sharding
+from jaxplm.config import Config
+from jaxplm.data.pipeline import FrozenBatches, prefetch
+from jaxplm.logs import MetricLog, summary_table
+from jaxplm.metrics import Sums, add
+from jaxplm.runtime import is_first, resolve_compute
+from jaxplm.start import Tokenized, start_model
+from jaxplm.step import EvalStep, make_eval_step
+from jaxplm.tasks.mlm import MaskedLanguageModelling
+from jaxplm.workdir import claim
+
+log = logging.getLogger("jaxplm")
+
+
+def evaluation_sums(eval_step: EvalStep, params: nn.ParamTree, batches: FrozenBatches, batch_size: int,
+                    mesh: jax.sharding.Mesh) -> Sums:
+    """The task's sums over a whole evaluation set; a few numbers a batch are all that leaves the device."""
+    made = prefetch(lambda i: sharding.put_batch(batches.batch(i), batch_size, mesh), 0, len(batches))
+    results, pending = [], None
+    for batch in made:
+        fresh = eval_step(params, batch)
+        if pending is not None:  # read while the next batch is computed
+            results.append(jax.device_get(pending))
+        pending = fresh
+    return add([*results, jax.device_get(pending)])
+
+
+def run(config: Config, workdir: Path, command: str) -> None:
+    """Print and write (metrics.jsonl) loss, perplexity and accuracy on `data.validation` and `data.general`.
+
+    The masks are those of the training runs' evaluations, so the numbers can be compared with theirs where
+    `data.seq_len`, `data.packing`, `data.mask_rate` and `data.whole_word` are the same.
+    """
+    del command
+    claim(workdir, config, write=False)
+    batch_size = config.train.batch_size
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch(batch_size, 1, mesh)
+    model = start_model(config, workdir)
+    tokenized = Tokenized(config, model.tokenizer, sharding.my_rows(batch_size, mesh))
+    graph, abstract = nn.graph_of(model.config)
+    task = MaskedLanguageModelling()
+    step = make_eval_step(graph, task, abstract, mesh, compute=resolve_compute(config.compute.dtype, config.compute.unroll))
+    params = jax.tree.map(sharding.place, model.params, sharding.param_shardings(abstract, mesh))
+    claim(workdir, config, write=is_first())
+    table = [("", "loss", "perplexity", "accuracy", "masked tokens")]
+    with MetricLog(workdir, enabled=is_first()) as metrics:
+        for split, source in (("validation", config.data.validation), ("general", config.data.general)):
+            if not source:
+                continue
+            began = time.monotonic()
+            store = tokenized.store(source, split="validation")
+            sums = evaluation_sums(step, params, tokenized.frozen(store, tokenized.plan(store, 0), batch_size), batch_size, mesh)
+            found = task.metrics(sums)
+            metrics.write(0, split, found | {"seconds": round(time.monotonic() - began, 3)})
+            if math.isfinite(found["loss"]):
+                table.append((f"{split}: {source}", f"{found['loss']:.4f}", f"{found['perplexity']:.2f}",
+                              f"{found['accuracy']:.2%}", f"{sums['weight']:,.0f}"))
+    for line in summary_table(table, header=True).split("\n"):
+        log.info("%s", line)

@@ -1,0 +1,164 @@
+"""report.md, plots and the model card."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxplm.plots import series, smooth, write_plots
+from jaxplm.report import Facts, model_card, score_table, scores, write_report
+
+PLOTS = ["accuracy.png", "learning_rate.png", "loss.png", "speed.png"]
+
+
+def rows(general: bool = True) -> list[dict[str, Any]]:
+    found = []
+    for step in range(0, 101, 5):
+        if step % 50 == 0:
+            for split, loss in (("validation", 3 - step / 100), ("general", 2 + step / 1000))[: 1 + general]:
+                found.append(
+                    {"step": step, "split": split, "loss": loss, "perplexity": math.exp(loss), "accuracy": 0.4 + step / 500}
+                )  # fmt: skip
+        if step:
+            found.append(
+                {"step": step, "split": "train", "loss": None if step == 10 else 3 - step / 90, "learning_rate": 1e-4,
+                 "tokens_per_second": 4000.0 + step, "seconds": 1.0}
+            )  # fmt: skip
+    return found
+
+
+def facts(**changes: Any) -> Facts:
+    given: dict[str, Any] = {
+        "title": "DAPT of builtin:tiny",
+        "recipe": "extend_vocab",
+        "command": "python -m jaxplm.main --config=configs/dapt.py",
+        "base_model": "builtin:tiny",
+        "model": {"parameters": "5.2 M"},
+        "data": {"training": "a|b\n말뭉치"},
+        "settings": {},
+        "cost": {"hardware": "2 CPU cores"},
+        "exported_step": 100,
+    }
+    return Facts(**{**given, **changes})
+
+
+def test_scores_before_and_as_exported() -> None:
+    found = {(score.split, score.name): (score.before, score.after) for score in scores(rows(), 100)}
+    assert found[("validation", "loss")] == (3.0, 2.0)
+    assert found[("general", "accuracy")] == pytest.approx((0.4, 0.6))
+    assert {name for _, name in found} == {"loss", "perplexity", "accuracy"}
+    # The best step was exported, not the last one; what was never measured before has no "before".
+    assert scores(rows(), 50)[0].after == 2.5
+    assert scores(rows(), 70)[0].after == 2.5
+    only_after = [row for row in rows() if row["step"] > 0]
+    assert scores(only_after, 100)[0].before is None
+    assert scores(rows(), 0)[0].before is None
+    assert scores([], 0) == []
+
+
+def test_score_table_words() -> None:
+    table = score_table(scores(rows(), 100))
+    assert table[0] == ("", "before", "after", "change")
+    assert table[1] == ("validation loss", "3.0000", "2.0000", "-33.3 %")
+    assert table[2] == ("validation perplexity", "20.09", "7.39", "-63.2 %")
+    assert table[3] == ("validation accuracy", "40.00 %", "60.00 %", "+20.00 points")
+    assert table[4][0] == "general text loss"
+    task = [
+        {"step": 0, "split": "test", "macro_f1": 0.5},
+        {"step": 9, "split": "test", "macro_f1": 0.75, "mse": 0.5},
+    ]
+    assert score_table(scores(task, 9))[1:] == [
+        ("test macro f1", "50.00 %", "75.00 %", "+25.00 points"),
+        ("test mse", "", "0.5", ""),
+    ]
+
+
+def test_report(tmp_path: Path) -> None:
+    path = write_report(tmp_path, facts(), rows())
+    text = path.read_text("utf-8")
+    assert path.name == "report.md" and text.startswith("# DAPT of builtin:tiny\n\nValidation perplexity 20.09 → **7.39**")
+    assert "| validation loss | 3.0000 | 2.0000 | -33.3 % |" in text
+    assert "| training | a\\|b 말뭉치 |" in text  # one cell, one line
+    assert "## Settings" not in text  # nothing to say
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == PLOTS
+    for name in PLOTS:
+        assert f"](plots/{name})" in text
+        assert (tmp_path / "plots" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    "few",
+    [
+        [],
+        [{"step": 0, "split": "validation", "loss": 2.0}],
+        [{"step": 1, "split": "train", "loss": None}],
+        [{"step": 1, "split": "train", "loss": 2.0, "learning_rate": 0.0, "tokens_per_second": 0.0}],
+        [{"step": 3, "split": "test", "accuracy": 1.0}],
+    ],
+)
+def test_runs_with_hardly_anything_to_draw(tmp_path: Path, few: list[dict[str, Any]]) -> None:
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "speed.png").write_text("of an earlier run")
+    text = write_report(tmp_path, facts(exported_step=0), few).read_text()
+    for path in (tmp_path / "plots").iterdir():
+        assert f"plots/{path.name}" in text and path.stat().st_size > 5000
+    assert "nan" not in text
+
+
+def test_plots_are_not_blank(tmp_path: Path) -> None:
+    import matplotlib.image
+
+    for _, path in write_plots(tmp_path, rows(), exported_step=50):
+        pixels = np.asarray(matplotlib.image.imread(path))[..., :3]
+        assert pixels.shape[0] >= 500 and pixels.shape[1] >= 900
+        coloured = (pixels.max(-1) - pixels.min(-1)) > 0.2
+        assert coloured.mean() > 0.002  # a curve was drawn
+
+
+def test_smooth_has_no_lag_and_keeps_lines() -> None:
+    line = [2.0 * i + 1 for i in range(40)]
+    np.testing.assert_allclose(smooth(line, 9), line)
+    noise = np.random.default_rng(0).normal(size=400)
+    assert np.std(smooth(list(noise), 25)) < 0.35 * np.std(noise)
+    assert smooth([], 5) == []
+    assert series(rows(), "train", "loss")[0][:3] == [5, 15, 20]  # step 10 was not finite
+
+
+def test_model_card() -> None:
+    card = model_card(facts(licence="apache-2.0", languages=("en", "no"), base_model="roberta-base"), rows())
+    header, body = card.split("---\n", 2)[1:]
+    assert header.splitlines() == [
+        "library_name: transformers",
+        "pipeline_tag: fill-mask",
+        "base_model: roberta-base",
+        'license: "apache-2.0"',
+        "language:",
+        '  - "en"',
+        '  - "no"',  # unquoted, YAML reads it as false
+        "tags:",
+        "  - jaxplm",
+        "  - extend-vocab",
+    ]
+    assert 'pipeline("fill-mask"' in body and "| validation perplexity | 20.09 | 7.39 | -63.2 % |" in body
+    assert "2 CPU cores" in body and "python -m jaxplm.main" in body and "Licence: apache-2.0." in body
+
+
+def test_model_card_says_what_is_unknown(tmp_path: Path) -> None:
+    card = model_card(facts(), [])
+    assert "license: unknown" in card and "No licence is recorded" in card
+    assert "base_model:" not in card and "language:" not in card  # builtin:tiny is no id of the hub's
+    assert "## Scores" not in card
+    for path in (str(tmp_path), "runs/dapt/export/", "../model", ".", "a/b/c", ""):
+        assert "base_model:" not in model_card(facts(base_model=path), [])
+    assert "from random weights" in model_card(facts(base_model=""), [])
+    other = model_card(facts(architecture="SequenceClassification"), [])
+    assert "fill-mask" not in other and "AutoModel" in other
+
+
+def test_matplotlib_is_not_loaded_before_it_is_needed() -> None:
+    code = "import sys, jaxplm.report; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
