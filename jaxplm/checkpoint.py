@@ -192,7 +192,10 @@ class Checkpoints:
                 damaged[step] = str(damage)
                 continue
             for bad, reason in damaged.items():
-                log.warning("checkpoint of step %d is damaged (%s); using the one of step %d", bad, reason, step)
+                log.warning(
+                    "checkpoint of step %d is damaged (%s); using the one of step %d; the damaged one is now %s%d",
+                    bad, reason, step, _SET_ASIDE, bad,
+                )  # fmt: skip
             self._set_aside(damaged)
             return state, step
         if damaged:

@@ -109,8 +109,8 @@ def _loss(axes: Any, rows: Rows, exported_step: int | None) -> bool:
 def _accuracy(axes: Any, rows: Rows, exported_step: int | None) -> bool:
     drawn = _evaluations(axes, rows, "accuracy", "{:.1%}")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
-    axes.set_title("Accuracy on masked tokens" if _is_mlm(rows) else "Accuracy")
-    axes.set_ylabel("predicted right")
+    axes.set_title("Accuracy")
+    axes.set_ylabel("masked tokens predicted right" if _is_mlm(rows) else "predicted right")
     _finish(axes, exported_step)
     return drawn
 

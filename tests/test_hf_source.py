@@ -96,7 +96,8 @@ def test_hub_says_no(monkeypatch, tmp_path):
 
 
 def test_no_network(monkeypatch, tmp_path):
-    hub = Hub(monkeypatch, tmp_path, error=TimeoutError(), download_error=LocalEntryNotFoundError("not in the cache"))
+    absent = LocalEntryNotFoundError("not in the cache")
+    hub = Hub(monkeypatch, tmp_path, error=TimeoutError(), download_error=absent)
     assert "cannot be reached" in refused("roberta-base")
     assert hub.asked["local_files_only"]
     hub = Hub(monkeypatch, tmp_path, error=TimeoutError())

@@ -1,4 +1,4 @@
-"""Tokenizers of a checkpoint: the classic files, the traps, and exports that stock transformers reads alike."""
+"""Tokenizers of a checkpoint: classic files, traps, and exports that stock transformers reads alike."""
 
 import json
 from pathlib import Path
@@ -98,8 +98,9 @@ def test_nothing_there(tmp_path):
 
 def test_no_mask_token(tmp_path):
     backend = Tokenizer(models.WordPiece({"[UNK]": 0, "[PAD]": 1, "a": 2}, unk_token="[UNK]"))
-    made = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]")
-    made.save_pretrained(tmp_path)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]")
+    fast.save_pretrained(tmp_path)
     assert "no cls_token, sep_token, mask_token" in refused(tmp_path)
 
 
@@ -145,7 +146,8 @@ def test_truncation_in_the_file_is_switched_off_and_not_exported(tmp_path):
 def test_pipeline_that_the_class_does_not_know_survives_the_export(tmp_path):
     """Stock BertTokenizer would rebuild its usual normalizer and splits; the export must not let it."""
     made = checkpoints.tokenizer("bert")
-    made.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace("dog", "fox")])
+    steps = [normalizers.NFC(), normalizers.Replace("dog", "fox")]
+    made.backend_tokenizer.normalizer = normalizers.Sequence(steps)
     made.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     save_tokenizer(made, tmp_path, max_positions=30)

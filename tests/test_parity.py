@@ -46,13 +46,14 @@ def _compiled(config: nn.EncoderConfig):
 
 
 def compiled(config: nn.EncoderConfig):
-    """(logits, loss and gradient) as functions of the parameters; compiled once for all of RoBERTa's family."""
+    """(logits, loss and gradient) as functions of the parameters; compiled once for RoBERTa's family."""
     return _compiled(dataclasses.replace(config, model_type=""))
 
 
 def test_logits(pair):
     theirs, ours = pair
-    assert ours.config.max_positions + ours.config.position_offset == checkpoints.SIZES["max_position_embeddings"]
+    positions = ours.config.max_positions + ours.config.position_offset
+    assert positions == checkpoints.SIZES["max_position_embeddings"]
     ids, mask = padded_batch(ours.config)
     with torch.no_grad():
         expected = theirs(torch.tensor(ids).long(), attention_mask=torch.tensor(mask)).logits.numpy()
@@ -74,7 +75,8 @@ def test_gradients(pair):
     all_labels = np.full(ids.shape, -100)
     for row, column in zip(*np.nonzero(weights), strict=True):
         all_labels[row, positions[row, column]] = labels[row, column]
-    output = theirs(torch.tensor(ids).long(), attention_mask=torch.tensor(mask), labels=torch.tensor(all_labels))
+    output = theirs(torch.tensor(ids).long(), attention_mask=torch.tensor(mask),
+                    labels=torch.tensor(all_labels))
     output.loss.backward()
 
     places = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
@@ -83,7 +85,8 @@ def test_gradients(pair):
 
     gradient = jax.tree.map(np.asarray, gradient)
     tied = decoder_aliases(ours.config.model_type)  # one parameter; PyTorch names it by whichever comes first
-    expected = {tied.get(name, name): p.grad.numpy() for name, p in theirs.named_parameters()}
+    expected: dict[str, np.ndarray] = {
+        tied.get(name, name): p.grad.numpy() for name, p in theirs.named_parameters()}
     found = {slot.name: slot.take(leaf_of(gradient, slot.path)) for slot in slots(ours.config, gradient)}
     assert found.keys() == expected.keys()
     # A bias of the keys shifts all scores of a query alike, so its true gradient is 0 and what remains is
@@ -91,7 +94,7 @@ def test_gradients(pair):
     floor = 1e-6 * max(np.linalg.norm(tensor) for tensor in expected.values())
     errors = {name: np.linalg.norm(found[name] - tensor) / max(np.linalg.norm(tensor), floor)
               for name, tensor in expected.items() if "key.bias" not in name}
-    assert max(errors.values()) < 1e-4, max(errors, key=lambda name: errors[name])
+    assert max(errors.values()) < 1e-4, max(errors.items(), key=lambda item: item[1])
     for name, tensor in expected.items():
         if "key.bias" in name:
             assert max(np.linalg.norm(tensor), np.linalg.norm(found[name])) < 10 * floor, name

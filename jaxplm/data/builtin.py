@@ -1,8 +1,8 @@
 """`builtin:pydocs`: a domain corpus that every machine has, the documentation inside its own Python.
 
-Python's language reference (`pydoc_data.topics`) and the docstrings of the standard library and of the installed
-scientific packages. Sources are parsed with `ast`, never imported. What is installed differs from machine to
-machine, so do perplexities on it: compare runs of one machine.
+Python's language reference (`pydoc_data.topics`) and the docstrings of the standard library and of the
+installed scientific packages. Sources are parsed with `ast`, never imported. What is installed differs from
+machine to machine, so do perplexities on it: compare runs of one machine.
 """
 
 import ast
@@ -34,13 +34,13 @@ _DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
 }  # fmt: skip
 _SKIPPED_DIRECTORIES = frozenset(
-    ("test", "tests", "testing", "idle_test", "_test", "site-packages", "dist-packages", "__pycache__", "encodings",
-     "turtledemo", "ensurepip", "lib2to3", "idlelib", "_vendored", "_vendor", "vendor", "externals", "extern")
+    ("test", "tests", "testing", "idle_test", "_test", "site-packages", "dist-packages", "__pycache__",
+     "encodings", "turtledemo", "ensurepip", "lib2to3", "idlelib", "_vendored", "_vendor", "vendor", "externals", "extern")
 )  # fmt: skip
 _MIN_CHARS = 30
 _VALIDATION_PERCENT = 6
-# Parsing takes a second for 4 MB and is all the time there is. Files that are mostly code give little text for
-# it, and a machine with every package must not wait a minute for its default corpus.
+# Parsing takes a second for 4 MB and is nearly all the time it takes. Files that are mostly code give little
+# text for it, and a machine with every package must not wait a minute for its default corpus.
 _MIN_TEXT_SHARE = 0.3
 _MAX_PARSED_BYTES = 18_000_000
 
@@ -72,7 +72,7 @@ def pydocs(split: str) -> Iterator[str]:
 
 
 def in_validation(module: str) -> bool:
-    """Whether a module's texts are held out; decided by its name alone, so new packages move no old module."""
+    """Whether a module's texts are held out: by its name alone, so that new packages move no old module."""
     return int.from_bytes(hashlib.sha256(module.encode()).digest()[:4], "big") % 100 < _VALIDATION_PERCENT
 
 
@@ -81,8 +81,8 @@ def _pydocs() -> dict[str, list[str]]:
     by_module = sorted(_documented_modules())
     splits: dict[str, list[str]] = {"train": [], "validation": []}
     seen: set[str] = set()
-    # Validation first: where a text stands in modules of both splits, training loses it, so that the validation
-    # set does not depend on what else is installed.
+    # Validation first: where a text stands in modules of both splits, training loses it, so that the
+    # validation set does not depend on what else is installed.
     for split in ("validation", "train"):
         for module, texts in by_module:
             if in_validation(module) == (split == "validation"):

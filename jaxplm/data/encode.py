@@ -73,9 +73,10 @@ def _batches(texts: Iterable[str]) -> Iterator[list[Piece]]:
 def encode_corpus(
     texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, directory: Path, unit: str
 ) -> dict[str, Any]:
-    """Writes `tokens.bin`, `word_starts.bin`, `offsets.bin` (see `store.TokenStore`) and returns the meta data.
+    """Writes `tokens.bin`, `word_starts.bin`, `offsets.bin` (see `store.TokenStore`); returns the meta data.
 
-    Memory does not grow with the corpus. Raises `UserError` if no text gives a token, `OSError` if the disk is full.
+    Memory does not grow with the corpus. Raises `UserError` if no text gives a token, `OSError` if the disk is
+    full.
     """
     tables = word_tables(backend)
     dtype = np.dtype(np.uint16 if len(tables.punctuation) <= 1 << 16 else np.uint32)
@@ -143,7 +144,7 @@ def _append(file: BinaryIO, array: np.ndarray) -> None:
 def token_arrays(
     batch: list[Piece], encodings: list[tokenizers.Encoding], tables: WordTables
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`ids [T]` int64 and `word_starts [T]` of a batch's pieces one after another, and their lengths `[pieces]`."""
+    """`ids [T]` int64 and `word_starts [T]` of a batch's pieces in a row, and their lengths `[pieces]`."""
     id_lists = [encoding.ids for encoding in encodings]
     lengths = np.fromiter(map(len, id_lists), np.int64, len(id_lists))
     total = int(lengths.sum())

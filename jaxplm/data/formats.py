@@ -1,9 +1,10 @@
 """Rows and texts of one file: .txt .jsonl .json .csv .tsv .parquet .conll, plain, .gz or .zst.
 
 One byte layer serves every text format, so that compression, byte-order marks, line ends and unreadable
-bytes behave the same everywhere. The readers stream: memory does not grow with the file. HF `datasets` reads
-parquet (and hub names, see `hub`). Its text and JSON builders are not used, for two measured reasons: they stop
-at an unreadable byte inside a compressed file, and at a key that first appears late in a file.
+bytes behave the same everywhere. The readers stream: memory does not grow with the file (only SQuAD, one
+nested object, is read whole). HF `datasets` reads parquet, and hub names (see `hub`). Its text and JSON builders are
+not used, for two measured reasons: they stop at an unreadable byte inside a .zst file, and at a key that first
+appears late in a file.
 """
 
 import codecs
@@ -59,11 +60,13 @@ def check_format(path: Path) -> str:
     kind, compression = split_suffix(path)
     if kind in PICKLES:
         raise UserError(
-            f"{path} is refused: {kind} files can run code when they are opened; save the texts as .jsonl or .parquet"
+            f"{path} is refused: {kind} files can run code when they are opened; "
+            "save the texts as .jsonl or .parquet"
         )
     if kind not in FORMATS:
         raise UserError(
-            f"{path}: the format cannot be told from its name; known: {' '.join(FORMATS)}, plain or {' '.join(COMPRESSIONS)}"
+            f"{path}: the format cannot be told from its name; known: {' '.join(FORMATS)}, "
+            f"plain or {' '.join(COMPRESSIONS)}"
         )
     if kind == ".parquet" and compression:
         raise UserError(f"{path}: parquet is compressed inside; unpack the {compression} around it")
@@ -72,7 +75,7 @@ def check_format(path: Path) -> str:
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns what goes wrong inside a file (no permission, damaged or cut packing) into a `UserError` naming it."""
+    """Turns what goes wrong inside a file (no permission, damaged packing) into a `UserError` naming it."""
     try:
         yield
     except (OSError, EOFError, zlib.error) as error:
@@ -98,7 +101,7 @@ def open_bytes(path: Path, raw: BinaryIO) -> BinaryIO:
 
 
 def open_text(path: Path, raw: BinaryIO) -> io.TextIOWrapper:
-    """The characters of a file: UTF-8 or, with a byte-order mark, UTF-16; unreadable bytes become `UNREADABLE`."""
+    """The characters of a file, unreadable bytes as `UNREADABLE`: UTF-8 or, with a byte-order mark, UTF-16."""
     stream = io.BufferedReader(open_bytes(path, raw), 1 << 20)  # type: ignore[arg-type]
     head = stream.peek(4)[:4]
     if re.match(rb"\x80[\x02-\x05]", head):
@@ -159,7 +162,7 @@ def read_paragraphs(stream: io.TextIOBase, counts: Counter[str]) -> Iterator[str
 def read_conll(lines: Iterator[str]) -> Iterator[list[list[str]]]:
     """Sentences of a CoNLL file as lists of columns; columns split at tabs, in files without tabs at spaces.
 
-    `-DOCSTART-` and comment lines (`# …`, `## …`) are left out. A token may be a space (character-level sets).
+    `-DOCSTART-` and comment lines (`# …`, `## …`) are left out. A token may be a space (sets of characters).
     """
     sentence: list[list[str]] = []
     for line in lines:
@@ -184,8 +187,8 @@ def join_tokens(tokens: list[str]) -> str:
 def read_delimited(path: Path, lines: Iterator[str], delimiter: str, counts: Counter[str]) -> Iterator[Row]:
     """Rows of a .csv or .tsv file with a header row; rows of another width are counted as `malformed`.
 
-    Quotes quote in .csv only: .tsv has no quoting (IANA text/tab-separated-values), and review corpora are full
-    of single `"` that would swallow the rows after them.
+    Quotes quote in .csv only: .tsv has no quoting (IANA text/tab-separated-values), and review corpora are
+    full of single `"` that would swallow the rows after them.
     """
     csv.field_size_limit(MAX_TEXT_CHARS)
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL

@@ -28,8 +28,8 @@ class Texts:
     Attributes:
       files: the local files, in reading order (empty for hub names and built-ins).
       describe: one line for the user.
-      counts: filled by an iteration: `texts` yielded, `empty` (dropped), `undecodable` (texts in which unreadable
-        bytes were skipped), `malformed` (rows that could not be parsed, dropped), `split`, `repeated`.
+      counts: filled by an iteration: `texts` yielded, `empty` (dropped), `undecodable` (texts in which
+        unreadable bytes were skipped), `malformed` (rows that could not be parsed, dropped), `split`, `repeated`.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Texts:
             )
         if counts["split"]:
             log.warning(
-                "%s: texts over %d characters cut at a line end, %d times (data.lines=true reads a text a line)",
+                "%s: texts over %d characters cut at a line end, %d times (data.lines=true: a text a line)",
                 self.describe, formats.MAX_TEXT_CHARS, counts["split"],
             )  # fmt: skip
 
@@ -200,8 +200,8 @@ def open_texts(
 
     Args:
       spec: a path, a glob, a directory, `hf:<name>`, `builtin:<name>`, or several separated by commas.
-      lines: `.txt` only. `"true"`: one text a line. `"false"`: texts separated by blank lines. `"auto"`: a text a
-        line in files without a blank line between lines; the choice is logged.
+      lines: `.txt` only. `"true"`: one text a line. `"false"`: texts separated by blank lines. `"auto"`: a
+        text a line in files without a blank line between lines; the choice is logged.
       text: the column that holds the text (`.jsonl .json .csv .tsv .parquet`, hub).
       text_pair: a second column, joined to the first by a newline.
       max_rows: stop after so many texts.

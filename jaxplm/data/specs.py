@@ -48,13 +48,16 @@ def resolve(spec: str, split: str = "train") -> list[Source]:
 def same_files(a: str, b: str) -> list[str]:
     """The files of spec `a` that are also in spec `b`, by place or by content (also when only one is packed).
 
-    Used to refuse a training file that is given as test set too. Hub names and built-ins are not compared: their
-    splits differ.
+    Used to refuse a training file that is given as test set too. Hub names and built-ins are not compared:
+    their splits differ.
     """
-    ours, theirs = (
-        [f for item in _items(spec) if not item.startswith(("hf:", "builtin:")) for f in _files_of(item)] for spec in (a, b)
-    )
-    return [str(path) for path in ours if any(_same(path, other) for other in theirs)]
+    theirs = _local_files(b)
+    return [str(path) for path in _local_files(a) if any(_same(path, other) for other in theirs)]
+
+
+def _local_files(spec: str) -> list[Path]:
+    items = (item for item in _items(spec) if not item.startswith(("hf:", "builtin:")))
+    return [path for item in items for path in _files_of(item)]
 
 
 def digest(path: Path) -> str:

@@ -40,8 +40,8 @@ def tokenize(
 ) -> TokenStore:
     """The tokens of a corpus, from the cache or made now.
 
-    The cache key is a hash of the texts' content, the tokenizer and the format. A store is complete or absent;
-    processes of one machine that want the same store wait for the first of them.
+    The cache key is a hash of the texts' content, the tokenizer and the format. A store is complete or
+    absent; processes of one machine that want the same store wait for the first of them.
 
     Args:
       texts: from `sources.open_texts`.
@@ -104,8 +104,8 @@ def _disk_error(error: OSError, cache_dir: Path, texts: Texts) -> UserError:
     place = cache_dir if cache_dir.exists() else cache_dir.parent
     free = f"{shutil.disk_usage(place).free / 1e6:,.0f} MB free" if place.exists() else "none free"
     return UserError(
-        f"no space for the tokens of {texts.describe} in {cache_dir}: about {max(need, 10_000_000) / 1e6:,.0f} MB "
-        f"needed, {free}; set JAXPLM_CACHE to a larger disk"
+        f"no space for the tokens of {texts.describe} in {cache_dir}: about "
+        f"{max(need, 10_000_000) / 1e6:,.0f} MB needed, {free}; set JAXPLM_CACHE to a larger disk"
     )
 
 
@@ -144,12 +144,13 @@ def _build(texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, fina
         shutil.rmtree(temporary, ignore_errors=True)
     log.info(
         "%s: %s %ss, %s tokens, tokenized in %.1f s (%s tokens/s)",
-        texts.describe, f"{meta['texts']:,}", unit, f"{meta['tokens']:,}", seconds, f"{meta['tokens'] / seconds:,.0f}",
+        texts.describe, f"{meta['texts']:,}", unit, f"{meta['tokens']:,}", seconds,
+        f"{meta['tokens'] / seconds:,.0f}",
     )  # fmt: skip
 
 
 def _warn_unknown(meta: dict[str, Any], tokenizer: Any, describe: str) -> None:
-    # Of the words, not of the tokens: where Hangul is taken apart, the words that do survive give ten tokens each.
+    # Of the words, not of the tokens: where Hangul is taken apart, the words that survive give ten tokens each.
     share = meta["unk"] / meta["words"]
     if share <= _HIGH_UNK:
         return

@@ -7,8 +7,8 @@ The words are the tokenizer's pre-tokens (`Encoding.word_ids`), with three refin
   words are groups of about four characters of one script;
 * a character is never cut: the byte-level pieces of one character, and its combining marks, stay together.
 
-Two speeds. Most texts need only tables over token ids (`word_starts`). Texts with a script without spaces also
-need the characters under the tokens (`refine`), whose offsets cost half as much as tokenization itself.
+Two speeds. Most texts need only tables over token ids (`word_starts`). Texts with a script without spaces
+also need the characters under the tokens (`refine`), whose offsets cost half as much as tokenization itself.
 
 >>> split_words("hospital, (COVID-19)", tokenizer)
 ['hospital', ',', '(', 'COVID', '-', '19', ')']
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Characters a word may have in a script without spaces; the mean word of Chinese, Japanese and Thai is 2 to 4.
+# Characters a word may have in a script without spaces; the mean Chinese, Japanese or Thai word has 2 to 4.
 _GROUP = 4
 
 # Character classes. Those from _HAN on belong to scripts without spaces.

@@ -6,7 +6,7 @@ from flax import nnx
 
 from jaxplm.nn.attention import attend, segment_bias
 from jaxplm.nn.config import EncoderConfig
-from jaxplm.nn.layers import Affine, Compute, dense, dropout, gelu, layer_norm, norm
+from jaxplm.nn.layers import Affine, Compute, Norm, dense, dropout, gelu, layer_norm
 
 
 class Embeddings(nnx.Module):

@@ -1,0 +1,108 @@
+"""Writing a model directory: what config.json says, and what happens when the disk says no."""
+
+import errno
+import json
+
+import checkpoints
+import ml_dtypes
+import numpy as np
+import pytest
+import transformers
+from checkpoints import reconfigure, resave
+from safetensors.numpy import load_file
+
+from jaxplm import hf, nn
+from jaxplm.errors import UserError
+
+
+@pytest.fixture
+def bert(tmp_path):
+    return checkpoints.save(tmp_path / "bert", "bert")
+
+
+def test_config_of_an_export(bert, tmp_path):
+    reconfigure(bert, id2label={"0": "a"}, _name_or_path="/home/me", torch_dtype="float16",
+                hidden_dropout_prob=0.2, my_field=1)
+    loaded = hf.load(str(bert))
+    assert loaded.config.dropout == 0.2
+    config = nn.EncoderConfig(**{**loaded.config.__dict__, "dropout": 0.0})
+    export = hf.save(tmp_path / "export", config, loaded.params, loaded.tokenizer, loaded.hf_config,
+                     files={"README.md": "card\n"})
+    written = json.loads((export / "config.json").read_text())
+    assert not {"id2label", "_name_or_path", "torch_dtype"} & written.keys()
+    assert (written["my_field"], written["hidden_dropout_prob"], written["dtype"]) == (1, 0.2, "float32")
+    assert written["architectures"] == ["BertForMaskedLM"]
+    assert (export / "README.md").read_text() == "card\n"
+
+
+@pytest.mark.parametrize("name", ["bert", "klue"])
+def test_export_from_scratch(name, tmp_path):
+    """No config.json to begin with: ours and the tokenizer tell everything."""
+    tokenizer = checkpoints.tokenizer(name)
+    kind = "bert" if name == "bert" else "roberta"
+    pad_id = tokenizer.pad_token_id
+    config = nn.EncoderConfig(kind, len(tokenizer), width=12, layers=1, heads=2, ffn_width=20, max_positions=16,
+                              pad_id=pad_id, token_types=2 if name == "bert" else 1,
+                              position_offset=0 if name == "bert" else pad_id + 1)
+    export = hf.save(tmp_path / "export", config, nn.random_params(config, 0), tokenizer, {})
+    with checkpoints.listening() as heard:
+        model, report = transformers.AutoModelForMaskedLM.from_pretrained(export, output_loading_info=True)
+    assert heard == []
+    assert not any(report.values())
+    assert model.config.pad_token_id == tokenizer.pad_token_id
+    assert hf.load(str(export)).config == config
+
+
+def test_export_replaces_and_leaves_nothing_behind(bert, tmp_path):
+    loaded = hf.load(str(bert))
+    target = tmp_path / "out" / "export"
+    resave(loaded, target, files={"old.txt": "old"})
+    (target.parent / ".export.partial" / "export").mkdir(parents=True)  # of a run that was killed
+    resave(loaded, target)
+    assert [entry.name for entry in target.parent.iterdir()] == ["export"]
+    assert not (target / "old.txt").exists()
+
+
+def test_failed_export_keeps_the_old_one(bert, tmp_path, monkeypatch):
+    loaded = hf.load(str(bert))
+    target = resave(loaded, tmp_path / "export")
+    before = (target / "model.safetensors").read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("jaxplm.hf.export.save_tokenizer", full)
+    with pytest.raises(UserError, match=r"no disk space for the export .*export: it needs .* MiB"):
+        resave(loaded, target)
+    assert (target / "model.safetensors").read_bytes() == before
+    assert not (tmp_path / ".export.partial").exists()
+
+
+def test_no_room_is_noticed_before_writing(bert, tmp_path, monkeypatch):
+    loaded = hf.load(str(bert))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(UserError, match="no disk space"):
+        resave(loaded, tmp_path / "export")
+    assert not list(tmp_path.glob("*export*"))
+
+
+def test_target_under_a_file(bert, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write the export"):
+        resave(hf.load(str(bert)), tmp_path / "file" / "export")
+
+
+def test_values_that_a_dtype_cannot_hold(bert, tmp_path):
+    loaded = hf.load(str(bert))
+    leaf = loaded.params["mlm_head"]["bias"]
+    leaf[3] = 1e6
+    with pytest.raises(UserError, match="float16 cannot hold cls.predictions.bias, which reaches 1e"):
+        resave(loaded, tmp_path / "export", dtype="float16")
+    resave(loaded, tmp_path / "export", dtype="bfloat16")
+    stored = load_file(tmp_path / "export" / "model.safetensors")
+    assert stored["cls.predictions.bias"].dtype == ml_dtypes.bfloat16
+    leaf[3] = np.inf
+    with pytest.raises(ValueError, match="not finite"):
+        resave(loaded, tmp_path / "export")
+    with pytest.raises(ValueError, match="float8"):
+        resave(loaded, tmp_path / "export", dtype="float8")
