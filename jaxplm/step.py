@@ -80,7 +80,7 @@ def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransform
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(
                 gradient, state.params, jax.tree.map(lambda x: x[0], parts), key, weight))
             (grads, sums), _ = jax.lax.scan(add_part, zeros, (jnp.arange(accumulate), parts))
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         good = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

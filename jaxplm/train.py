@@ -83,10 +83,10 @@ class Run:
                 if resumed is None:
                     self._evaluate(state.params, 0, metrics)
                 state, stopped = self._loop(state, start, metrics, checkpoints)
-            best = checkpoints.best_step
-            if best is not None and best != stopped:
-                state = checkpoints.restore(best, self._targets())
-        self._finish(state, best if best is not None else stopped)
+            exported = state, stopped
+            if checkpoints.best_step not in (None, stopped):
+                exported = checkpoints.restore_best(self._targets()) or exported
+        self._finish(*exported)
 
     def _targets(self) -> TrainState:
         return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),

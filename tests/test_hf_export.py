@@ -41,8 +41,8 @@ def test_export_from_scratch(name, tmp_path):
     tokenizer = checkpoints.tokenizer(name)
     kind = "bert" if name == "bert" else "roberta"
     pad_id = tokenizer.pad_token_id
-    config = nn.EncoderConfig(kind, len(tokenizer), width=12, layers=1, heads=2, ffn_width=20, max_positions=16,
-                              pad_id=pad_id, token_types=2 if name == "bert" else 1,
+    config = nn.EncoderConfig(kind, len(tokenizer), width=12, layers=1, heads=2, ffn_width=20,
+                              max_positions=16, pad_id=pad_id, token_types=2 if name == "bert" else 1,
                               position_offset=0 if name == "bert" else pad_id + 1)
     export = hf.save(tmp_path / "export", config, nn.random_params(config, 0), tokenizer, {})
     with checkpoints.listening() as heard:

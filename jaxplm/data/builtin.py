@@ -35,7 +35,8 @@ _DISTRIBUTIONS = {
 }  # fmt: skip
 _SKIPPED_DIRECTORIES = frozenset(
     ("test", "tests", "testing", "idle_test", "_test", "site-packages", "dist-packages", "__pycache__",
-     "encodings", "turtledemo", "ensurepip", "lib2to3", "idlelib", "_vendored", "_vendor", "vendor", "externals", "extern")
+     "encodings", "turtledemo", "ensurepip", "lib2to3", "idlelib",
+     "_vendored", "_vendor", "vendor", "externals", "extern")
 )  # fmt: skip
 _MIN_CHARS = 30
 _VALIDATION_PERCENT = 6

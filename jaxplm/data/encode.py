@@ -75,8 +75,8 @@ def encode_corpus(
 ) -> dict[str, Any]:
     """Writes `tokens.bin`, `word_starts.bin`, `offsets.bin` (see `store.TokenStore`); returns the meta data.
 
-    Memory does not grow with the corpus. Raises `UserError` if no text gives a token, `OSError` if the disk is
-    full.
+    Memory does not grow with the corpus. Raises `UserError` if no text gives a token, `OSError` if the disk
+    is full.
     """
     tables = word_tables(backend)
     dtype = np.dtype(np.uint16 if len(tables.punctuation) <= 1 << 16 else np.uint32)

@@ -2,9 +2,9 @@
 
 One byte layer serves every text format, so that compression, byte-order marks, line ends and unreadable
 bytes behave the same everywhere. The readers stream: memory does not grow with the file (only SQuAD, one
-nested object, is read whole). HF `datasets` reads parquet, and hub names (see `hub`). Its text and JSON builders are
-not used, for two measured reasons: they stop at an unreadable byte inside a .zst file, and at a key that first
-appears late in a file.
+nested object, is read whole). HF `datasets` reads parquet, and hub names (see `hub`). Its text and JSON
+builders are not used, for two measured reasons: they stop at an unreadable byte inside a .zst file, and at a
+key that first appears late in a file.
 """
 
 import codecs
@@ -101,7 +101,7 @@ def open_bytes(path: Path, raw: BinaryIO) -> BinaryIO:
 
 
 def open_text(path: Path, raw: BinaryIO) -> io.TextIOWrapper:
-    """The characters of a file, unreadable bytes as `UNREADABLE`: UTF-8 or, with a byte-order mark, UTF-16."""
+    """The characters of a file, unreadable bytes as `UNREADABLE`: UTF-8, or UTF-16 by its byte-order mark."""
     stream = io.BufferedReader(open_bytes(path, raw), 1 << 20)  # type: ignore[arg-type]
     head = stream.peek(4)[:4]
     if re.match(rb"\x80[\x02-\x05]", head):

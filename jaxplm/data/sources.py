@@ -29,7 +29,8 @@ class Texts:
       files: the local files, in reading order (empty for hub names and built-ins).
       describe: one line for the user.
       counts: filled by an iteration: `texts` yielded, `empty` (dropped), `undecodable` (texts in which
-        unreadable bytes were skipped), `malformed` (rows that could not be parsed, dropped), `split`, `repeated`.
+        unreadable bytes were skipped), `malformed` (rows that could not be parsed, dropped), `split` (cut
+        for length), `repeated` (contexts of SQuAD).
     """
 
     def __init__(

@@ -150,7 +150,7 @@ def _build(texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, fina
 
 
 def _warn_unknown(meta: dict[str, Any], tokenizer: Any, describe: str) -> None:
-    # Of the words, not of the tokens: where Hangul is taken apart, the words that survive give ten tokens each.
+    # Of the words, not of the tokens: where Hangul is taken apart, words that survive give ten tokens each.
     share = meta["unk"] / meta["words"]
     if share <= _HIGH_UNK:
         return

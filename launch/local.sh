@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# N processes on this machine, as one run: launch/local.sh N [--config=... and every other flag of jaxplm.main]
+# For trying out what several hosts do; one process alone is faster on one machine.
+set -u
+if [[ $# -lt 2 || ! $1 =~ ^[1-9][0-9]*$ ]]; then
+  echo "usage: launch/local.sh N --config=configs/dapt.py [--workdir=DIR] [--config.<field>=<value> ...]" >&2
+  exit 2
+fi
+count=$1
+shift
+python=${PYTHON:-python}
+port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+export JAX_COORDINATOR_ADDRESS="127.0.0.1:$port" JAX_NUM_PROCESSES=$count
+
+pids=()
+for ((i = 0; i < count; i++)); do
+  JAX_PROCESS_ID=$i "$python" -m jaxplm.main "$@" &
+  pids+=($!)
+done
+# Ctrl-C reaches all of them by itself; SIGTERM is passed on, so that they save and stop together.
+trap 'kill -TERM "${pids[@]}" 2>/dev/null' TERM
+trap ':' INT
+
+status=0
+for pid in "${pids[@]}"; do
+  wait "$pid"
+  code=$?
+  while kill -0 "$pid" 2>/dev/null; do wait "$pid"; code=$?; done # a trapped signal interrupts wait
+  # The first failure ends the others: they would wait for it for ever.
+  if ((code != 0 && status == 0)); then
+    status=$code
+    if ((code != 130 && code != 143)); then kill -TERM "${pids[@]}" 2>/dev/null; fi
+  fi
+done
+exit "$status"

@@ -1,0 +1,80 @@
+"""Small models, batches and tokenizers that several tests need."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplm import config, nn, optim, sharding, step
+from jaxplm.batch import Batch
+from jaxplm.tasks.mlm import MaskedLanguageModelling
+
+WORDS = "the cat dog sat ran on under mat tree house river with and a small big old new red green of to in was is".split()
+
+
+def tiny_config(**changes) -> nn.EncoderConfig:
+    """3 layers, 5 heads × 24, vocabulary 1,013: nothing is a power of two. No dropout."""
+    fields = {"model_type": "bert", "vocab_size": 1013, "width": 120, "layers": 3, "heads": 5, "ffn_width": 200,
+              "max_positions": 64, "dropout": 0.0, "attention_dropout": 0.0}
+    return nn.EncoderConfig(**(fields | changes))
+
+
+def random_batch(rows: int = 8, length: int = 24, masked: int = 4, vocab: int = 1013, seed: int = 0) -> Batch:
+    """Rows of two texts and some padding each; the number of masked positions differs from row to row."""
+    random = np.random.default_rng(seed)
+    cuts = random.integers(4, length - 8, rows)
+    ends = random.integers(length - 6, length + 1, rows)
+    place = np.arange(length)[None]
+    segments = np.where(place < cuts[:, None], 1, np.where(place < ends[:, None], 2, 0))
+    positions = np.where(segments == 2, place - cuts[:, None], np.where(segments == 1, place, 0))
+    used = random.integers(1, masked + 1, rows)
+    weights = (np.arange(masked)[None] < used[:, None]).astype(np.float32)
+    chosen = np.stack([np.sort(random.choice(int(end), masked, replace=False)) for end in ends])
+    return Batch(random.integers(5, vocab, (rows, length)).astype(np.int32), segments.astype(np.int32), positions.astype(np.int32),
+                 (chosen * weights).astype(np.int32), random.integers(5, vocab, (rows, masked)).astype(np.int32), weights)
+
+
+def trainer(shape: nn.EncoderConfig, mesh: jax.sharding.Mesh | None = None, *, accumulate: int = 1,
+            compute: nn.Compute = nn.Compute(), seed: int = 0, **train):
+    """(state, train step, batch placer) for random weights of `shape`."""
+    mesh = sharding.make_mesh(config.Mesh(), jax.devices()[:1]) if mesh is None else mesh
+    settings = config.Train(**({"steps": 100, "warmup": 2, "learning_rate": 1e-3} | train))
+    graph, abstract = nn.graph_of(shape)
+    tx = optim.optimizer(settings, settings.steps or 1, abstract)
+    labels = optim.frozen_labels(abstract, settings.freeze) if settings.freeze else None
+    outline = jax.eval_shape(lambda params: step.new_state(params, tx, seed), abstract)
+    placed = sharding.state_shardings(outline, abstract, mesh)
+    params = jax.tree.map(sharding.place, nn.random_params(shape, 1), placed.params)
+    state = jax.jit(lambda params: step.new_state(params, tx, seed), out_shardings=placed)(params)
+    compiled = step.make_train_step(graph, MaskedLanguageModelling(), tx, optim.schedule(settings, settings.steps or 1), state,
+                                    mesh, compute=compute, accumulate=accumulate, labels=labels)
+    return state, compiled, lambda batch: sharding.put_batch(batch, len(batch.input_ids), mesh)
+
+
+def wordpiece(directory: Path, words: list[str] = WORDS) -> Path:
+    """A BERT tokenizer that knows `words`, letters and their continuations, written as vocab.txt alone."""
+    directory.mkdir(parents=True, exist_ok=True)
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", *words, *(l for l in letters if l not in words),
+             *("##" + l for l in letters)]
+    (directory / "vocab.txt").write_text("\n".join(vocab) + "\n")
+    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}))
+    (directory / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    return directory
+
+
+def sentences(count: int, seed: int = 0, length: int = 12) -> list[str]:
+    """Random sentences over WORDS."""
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(WORDS, random.integers(3, length))) + "." for _ in range(count)]
+
+
+def same(a, b) -> bool:
+    """Bitwise equality of two trees."""
+    return all(np.array_equal(np.asarray(x), np.asarray(y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def as_jax(batch: Batch) -> Batch:
+    return jax.tree.map(jnp.asarray, batch)
