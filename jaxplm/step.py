@@ -82,7 +82,8 @@ def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransform
             (grads, sums), _ = jax.lax.scan(add_part, zeros, (jnp.arange(accumulate), parts))
         norm = optax.tree.norm(grads)
         good = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises its decay rates to an int32 power
+            updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         params, opt_state = jax.tree.map(lambda new, old: jnp.where(good, new, old),
                                          (params, opt_state), (state.params, state.opt_state))

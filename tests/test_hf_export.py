@@ -4,6 +4,7 @@ import errno
 import json
 
 import checkpoints
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -44,7 +45,9 @@ def test_export_from_scratch(name, tmp_path):
     config = nn.EncoderConfig(kind, len(tokenizer), width=12, layers=1, heads=2, ffn_width=20,
                               max_positions=16, pad_id=pad_id, token_types=2 if name == "bert" else 1,
                               position_offset=0 if name == "bert" else pad_id + 1)
-    export = hf.save(tmp_path / "export", config, nn.random_params(config, 0), tokenizer, {})
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), nn.graph_of(config)[1])
+    export = hf.save(tmp_path / "export", config, params, tokenizer, {})
     with checkpoints.listening() as heard:
         model, report = transformers.AutoModelForMaskedLM.from_pretrained(export, output_loading_info=True)
     assert heard == []
@@ -63,13 +66,14 @@ def test_export_replaces_and_leaves_nothing_behind(bert, tmp_path):
     assert not (target / "old.txt").exists()
 
 
-def test_failed_export_keeps_the_old_one(bert, tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_failed_export_keeps_the_old_one(code, bert, tmp_path, monkeypatch):
     loaded = hf.load(str(bert))
     target = resave(loaded, tmp_path / "export")
     before = (target / "model.safetensors").read_bytes()
 
     def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(code, "no space")
 
     monkeypatch.setattr("jaxplm.hf.export.save_tokenizer", full)
     with pytest.raises(UserError, match=r"no disk space for the export .*export: it needs .* MiB"):

@@ -161,6 +161,20 @@ def test_pipeline_that_the_class_does_not_know_survives_the_export(tmp_path):
     assert loaded.backend_tokenizer.to_str() == made.backend_tokenizer.to_str()
 
 
+def test_a_tokenizer_of_no_class_of_its_own(tmp_path):
+    backend = checkpoints.tokenizer("roberta").backend_tokenizer
+    made = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, cls_token="<s>", sep_token="</s>", pad_token="<pad>", mask_token="<mask>", unk_token="<unk>")
+    (tmp_path / "config.json").write_text('{"model_type": "roberta"}')
+    save_tokenizer(made, tmp_path, max_positions=30)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"  # the name that older versions know, too
+    with checkpoints.listening() as heard:
+        stock = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert heard == []
+    assert stock(TEXT)["input_ids"] == made(TEXT)["input_ids"]
+
+
 def test_vocabulary_with_gaps_has_no_vocab_txt(tmp_path):
     """vocab.txt numbers by line, so it would move every token after the gap."""
     vocab = {**checkpoints.tokenizer("bert").get_vocab(), "far": 390}

@@ -22,6 +22,7 @@ from jaxplm.hf.tokenizer import save_tokenizer
 from jaxplm.nn import EncoderConfig, ParamTree
 
 _DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SMALL_FILES = 64 * 2**20  # bytes; generous for config.json and the largest tokenizer
 
 
@@ -112,7 +113,7 @@ def _flush(file: Path) -> None:
 def _explain(error: OSError | SafetensorError, target: Path, need: int) -> None:
     """Raise the user's error that `error` is, if it is one. safetensors has the number in its text only."""
     number = getattr(error, "errno", None)
-    if number == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error):
+    if number in _FULL or any(f"os error {code}" in str(error) for code in _FULL):
         raise UserError(f"no disk space for the export {target}: it needs {need / 2**20:,.0f} MiB") from None
     if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         raise UserError(f"cannot write the export {target}: {os.strerror(number)}") from None

@@ -130,6 +130,8 @@ def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", directory: Path, max_po
     settings = json.loads(settings_file.read_text("utf-8"))
     for key in ("is_local", "local_files_only", "name_or_path"):  # of the place that it was loaded from
         settings.pop(key, None)
+    if settings.get("tokenizer_class") == "TokenizersBackend":  # version 5's name for what every version knows as
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     settings["model_max_length"] = min(settings.get("model_max_length", max_positions), max_positions)
     _write_json(settings_file, settings)
     _save_classic_files(backend, directory)
