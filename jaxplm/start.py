@@ -96,7 +96,7 @@ class Tokenized:
         if None in ids:
             raise UserError("the tokenizer lacks one of the special tokens cls, sep, pad, mask: MLM needs all four")
         self._data, self._tokenizer, self._slots = config.data, tokenizer, slots
-        self._special = SpecialIds(*ids)
+        self._special = SpecialIds(*ids, unk=-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)
         outside = set(tokenizer.all_special_ids)
         self._random_ids = np.array([i for i in range(len(tokenizer)) if i not in outside], np.int32)
 

@@ -206,3 +206,10 @@ def test_mistakes():
         plan_rows(make_store([5]), 3, "documents")
     with pytest.raises(ValueError, match="packing"):
         plan_rows(make_store([5]), 8, "lines")
+
+
+def test_unknown_tokens_and_spelled_out_special_ones_are_never_to_be_guessed():
+    store = make_store([5])
+    store.tokens[1], store.tokens[3] = 7, SPECIAL.mask
+    rows = gather(store, plan_rows(store, 8, "documents"), np.array([0]), SPECIAL._replace(unk=7))
+    assert rows.maskable[0].tolist() == [False, True, False, True, False, True, False, False]

@@ -47,6 +47,7 @@ class SpecialIds(NamedTuple):
     sep: int
     pad: int
     mask: int
+    unk: int = -1  # -1: the tokenizer has none
 
 
 class Rows(NamedTuple):
@@ -189,8 +190,8 @@ def gather(store: TokenArrays, plan: RowPlan, row_ids: np.ndarray, special: Spec
     ids[padding] = special.pad
     segments[padding] = 0
     positions[padding] = 0
-    # Also where the text itself spells a special token out: that is no word to be guessed.
-    maskable = (ids != special.cls) & (ids != special.sep) & (ids != special.pad) & (ids != special.mask)
+    # Also where the text itself spells a special token out, or was not understood: that is no word to be guessed.
+    maskable = (ids != special.cls) & (ids != special.sep) & (ids != special.pad) & (ids != special.mask) & (ids != special.unk)
     return Rows(ids, segments, positions, words & maskable, maskable)
 
 

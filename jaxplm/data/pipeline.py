@@ -14,7 +14,7 @@ import numpy as np
 from jaxplm.batch import Batch
 from jaxplm.data import rng
 from jaxplm.data.mask import capacity, mask_batch
-from jaxplm.data.pack import RowPlan, SpecialIds, TokenArrays, gather
+from jaxplm.data.pack import RowPlan, Rows, SpecialIds, TokenArrays, gather
 from jaxplm.errors import UserError
 
 T = TypeVar("T")
@@ -85,6 +85,10 @@ class MlmBatches:
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted from 0: always the same for the same number."""
         return self._make(self.rows_of_step(step), key=(self._seed, step), row_index=self._slots)
+
+    def unmasked(self, step: int) -> Rows:
+        """The rows of a step as they are before masking: to look at, or to check the masks against."""
+        return self._make.rows(self.rows_of_step(step))
 
 
 class FrozenBatches:
@@ -171,8 +175,11 @@ class _Maker:
         self._capacity = capacity(mask_rate, plan.seq_len)
         self.empty = Batch(special.pad, 0, 0, 0, 0, 0)  # what an empty row is filled with
 
+    def rows(self, row_ids: np.ndarray) -> Rows:
+        return gather(self._store, self._plan, row_ids, self._special)
+
     def __call__(self, row_ids: np.ndarray, *, key: tuple[int, ...], row_index: np.ndarray) -> Batch:
-        rows = gather(self._store, self._plan, row_ids, self._special)
+        rows = self.rows(row_ids)
         masked = mask_batch(
             rows.input_ids,
             rows.maskable,

@@ -65,7 +65,8 @@ def module_with(graph: nnx.GraphDef, params: ParamTree) -> MaskedLM:
 
 def random_params(config: EncoderConfig, seed: int) -> ParamTree:
     """Freshly initialised parameters: N(0, init_std²) kernels and tables, unit LayerNorm, zero biases; pad rows zero."""
-    params = params_of(MaskedLM(config, nnx.Rngs(seed)))
+    # One compiled function: drawn leaf by leaf, every shape would be compiled by itself.
+    params = jax.jit(lambda: params_of(MaskedLM(config, nnx.Rngs(seed))))()
     word = params["encoder"]["embeddings"]["word"]
     params["encoder"]["embeddings"]["word"] = word.at[config.vocab_size :].set(0)
     return params

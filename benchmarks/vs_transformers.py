@@ -1,0 +1,175 @@
+"""The same MLM training work in jaxplm and in transformers' PyTorch, in turn on this machine.
+
+    python benchmarks/vs_transformers.py --model=DIR --corpus=FILE [--rows=32] [--length=128] [--steps=6] [--rounds=3]
+
+Both get the same checkpoint, the same packed rows, the same masks, the checkpoint's dropout, AdamW with decay and
+clipping by global norm. jaxplm projects the masked positions alone and keeps the texts of a row apart; transformers'
+BertForMaskedLM projects every position and sees the whole row, as run_mlm.py does. Each contestant runs in a process of
+its own, one after the other, `rounds` times; the first steps (compilation, warm-up) are not counted. Printed: real
+tokens a second (no padding), the median over all counted steps, and the ratio to each. A line of JSON with everything
+is appended to benchmarks/results.jsonl.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+# What a PyTorch user may set by hand: glibc then keeps freed memory instead of giving it back every step.
+TUNED_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30), "MALLOC_TOP_PAD_": str(512 * 2**20)}
+CONTESTANTS = {
+    "jaxplm": ("jaxplm", {}),
+    "torch float32": ("torch-float32", {}),
+    "torch bfloat16": ("torch-bfloat16", {}),
+    "torch float32, tuned malloc": ("torch-float32", TUNED_MALLOC),
+    "torch bfloat16, tuned malloc": ("torch-bfloat16", TUNED_MALLOC),
+}
+WARM_UP = 2
+
+
+def make_batches(options: argparse.Namespace, path: Path) -> None:
+    """The rows of `steps` training batches as one .npz."""
+    from jaxplm import hf
+    from jaxplm.config import Config, Data
+    from jaxplm.start import Tokenized
+
+    loaded = hf.load(options.model)
+    config = Config(data=Data(train=options.corpus, seq_len=options.length))
+    tokenized = Tokenized(config, loaded.tokenizer, np.arange(options.rows))
+    store = tokenized.store(options.corpus)
+    batches = tokenized.training(store, tokenized.plan(store, 0), options.rows, 0)
+    made = [batches.batch(step) for step in range(WARM_UP + options.steps)]
+    np.savez(path, **{f"{name}{i}": array for i, batch in enumerate(made) for name, array in batch._asdict().items()})
+
+
+def read_batches(path: Path, steps: int) -> list:
+    from jaxplm.batch import Batch
+
+    with np.load(path) as arrays:
+        return [Batch(*(arrays[f"{name}{i}"] for name in Batch._fields)) for i in range(steps)]
+
+
+def jaxplm_worker(options: argparse.Namespace, batches: list) -> tuple[list[float], list[float]]:
+    import jax
+
+    from jaxplm import hf, nn, optim, runtime, sharding
+    from jaxplm.config import Mesh, Train
+    from jaxplm.step import make_train_step, new_state
+    from jaxplm.tasks.mlm import MaskedLanguageModelling
+
+    loaded = hf.load(options.model)
+    mesh = sharding.make_mesh(Mesh())
+    graph, abstract = nn.graph_of(loaded.config)
+    train = Train(steps=1000, learning_rate=2e-4, warmup=0, schedule="constant")
+    tx = optim.optimizer(train, 1000, abstract)
+    outline = jax.eval_shape(lambda params: new_state(params, tx, 0), abstract)
+    placed = sharding.state_shardings(outline, abstract, mesh)
+    state = jax.jit(lambda p: new_state(p, tx, 0), out_shardings=placed)(jax.tree.map(sharding.place, loaded.params, placed.params))
+    step = make_train_step(graph, MaskedLanguageModelling(), tx, optim.schedule(train, 1000), outline, mesh,
+                           compute=runtime.resolve_compute("bfloat16", True))
+    seconds, losses = [], []
+    for batch in batches:
+        began = time.perf_counter()
+        state, metrics = step(state, sharding.put_batch(batch, options.rows, mesh))
+        values = jax.device_get(metrics)
+        seconds.append(time.perf_counter() - began)
+        losses.append(float(values["loss"]) / float(values["weight"]))
+    return seconds, losses
+
+
+def torch_worker(options: argparse.Namespace, batches: list, dtype: str) -> tuple[list[float], list[float]]:
+    import torch
+    from transformers import AutoModelForMaskedLM
+
+    torch.manual_seed(0)
+    model = AutoModelForMaskedLM.from_pretrained(options.model, dtype=torch.float32, attn_implementation="sdpa").train()
+    groups = [{"params": [p for n, p in model.named_parameters() if p.ndim > 1], "weight_decay": 0.01},
+              {"params": [p for n, p in model.named_parameters() if p.ndim <= 1], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=2e-4, betas=(0.9, 0.98), eps=1e-6, fused=True)
+    seconds, losses = [], []
+    for batch in batches:
+        began = time.perf_counter()
+        labels = np.full(batch.input_ids.shape, -100, np.int64)
+        for row, (positions, answers, weights) in enumerate(zip(batch.mlm_positions, batch.mlm_labels, batch.mlm_weights, strict=True)):
+            labels[row, positions[weights > 0]] = answers[weights > 0]
+        inputs = {"input_ids": torch.from_numpy(batch.input_ids.astype(np.int64)),
+                  "attention_mask": torch.from_numpy((batch.segment_ids > 0).astype(np.int64)), "labels": torch.from_numpy(labels)}
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = model(**inputs).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        seconds.append(time.perf_counter() - began)
+    return seconds, losses
+
+
+def work(options: argparse.Namespace) -> None:
+    """One contestant's process: prints a line of JSON."""
+    batches = read_batches(Path(options.batches), WARM_UP + options.steps)
+    kind = options.worker
+    seconds, losses = (jaxplm_worker(options, batches) if kind == "jaxplm" else
+                       torch_worker(options, batches, kind.split("-")[1]))
+    tokens = [int((batch.segment_ids > 0).sum()) for batch in batches]
+    print(json.dumps({"seconds": seconds[WARM_UP:], "tokens": tokens[WARM_UP:], "first": seconds[0], "losses": losses}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="directory in transformers' format")
+    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="comma-separated beginnings of contestants' names")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--batches", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        return work(options)
+
+    chosen = {name: how for name, how in CONTESTANTS.items()
+              if not options.only or any(name.startswith(only.strip()) for only in options.only.split(","))}
+    rates: dict[str, list[float]] = {name: [] for name in chosen}
+    losses: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "batches.npz"
+        make_batches(options, path)
+        for turn in range(options.rounds):
+            for name, (worker, extra) in chosen.items():
+                command = [sys.executable, __file__, *sys.argv[1:], f"--worker={worker}", f"--batches={path}"]
+                done = subprocess.run(command, env=os.environ | extra, capture_output=True, text=True)
+                if done.returncode:
+                    sys.exit(f"{name} failed:\n{done.stderr}")
+                result = json.loads(done.stdout.strip().splitlines()[-1])
+                rates[name] += [tokens / seconds for tokens, seconds in zip(result["tokens"], result["seconds"], strict=True)]
+                losses[name] = result["losses"]
+                print(f"round {turn + 1}: {name}: {statistics.median(rates[name]):,.0f} tokens/s", flush=True)
+
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    print(f"\n{'':<30}{'tokens/s':>10}{'jaxplm is':>12}{'last loss':>12}")
+    for name, rate in medians.items():
+        print(f"{name:<30}{rate:>10,.0f}{medians.get('jaxplm', float('nan')) / rate:>11.2f}×{losses[name][-1]:>12.4f}")
+    import jax
+    import torch
+    import transformers
+
+    record = {"benchmark": "vs_transformers", "command": " ".join(sys.argv), "rows": options.rows, "length": options.length,
+              "tokens_per_second": medians, "all": rates, "losses": losses, "cpus": os.cpu_count(), "machine": platform.machine(),
+              "jax": jax.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    with (Path(__file__).parent / "results.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
