@@ -5,10 +5,11 @@
 
 import os
 import re
+import runpy
 import shlex
 import sys
+import traceback
 from pathlib import Path
-from typing import Any
 
 # Quiet libraries: set before they are imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -28,12 +29,17 @@ RECIPES = {"dapt": "train", "tapt": "train", "scratch": "train", "evaluate": "ev
 
 def parse(argv: list[str]) -> list[str]:
     """Parse the flags; every mistake becomes one line of a `UserError`."""
+    files = []
     for position, argument in enumerate(argv):
         if override := re.match(r"--?config\.([^=]*)", argument):
             check_field(override[1])
         if given := re.match(r"--?config(?:=(.*))?$", argument):
             path = given[1] if given[1] is not None else argv[position + 1] if position + 1 < len(argv) else ""
-            _check_config_file(Path(path))
+            files.append(Path(path))
+    if len(files) > 1:
+        raise UserError(f"--config is given {len(files)} times: {', '.join(map(str, files))}")
+    for path in files:
+        _check_config_file(path)
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, ValueError, TypeError) as error:
@@ -46,10 +52,21 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def _check_config_file(path: Path) -> None:
-    if path.is_file():
-        return
-    known = sorted(str(p) for p in Path("configs").glob("*.py"))
-    raise UserError(f"--config={path}: no such file" + (f"; there are {', '.join(known)}" if known else ""))
+    """Run it once by ourselves: ml_collections would answer a mistake in it with a traceback or an empty message."""
+    if not path.is_file():
+        known = sorted(str(p) for p in Path("configs").glob("*.py"))
+        raise UserError(f"--config={path}: no such file" + (f"; there are {', '.join(known)}" if known else ""))
+    try:
+        config = runpy.run_path(str(path))["get_config"]()
+    except Exception as error:  # noqa: BLE001 whatever a user's file raises
+        if isinstance(error, KeyError) and error.args == ("get_config",):
+            raise UserError(f"--config={path}: it has no function get_config()") from None
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        where = f" in line {line}" if line else ""
+        raise UserError(f"--config={path}: {type(error).__name__}{where}: {' '.join(str(error).split())}") from None
+    if not isinstance(config, Config):
+        raise UserError(f"--config={path}: get_config() must return a jaxplm.config.Config, not {type(config).__name__}")
 
 
 def _readable(error: Exception) -> str:
@@ -59,10 +76,8 @@ def _readable(error: Exception) -> str:
     return text.split("\n")[-1] if "Traceback" in text else text.split("\n")[0]
 
 
-def resolve(config: Any, overridden: set[str]) -> Config:
+def resolve(config: Config, overridden: set[str]) -> Config:
     """A checked config. Giving one of train.steps and train.epochs takes the recipe's own choice of the other away."""
-    if not isinstance(config, Config):
-        raise UserError(f"the config file's get_config() must return a jaxplm.config.Config, not {type(config).__name__}")
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
         if f"train.{one}" in overridden and f"train.{other}" not in overridden:
             setattr(config.train, other, None)

@@ -6,7 +6,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+pytest.register_assert_rewrite("commands")
+
+# Fixtures of the whole session, made when a test first asks for them.
+from commands import lab, reference  # noqa: E402, F401
