@@ -6,7 +6,10 @@ needs nothing else: a small built-in BERT on the documentation of Python and its
 
     python -m jaxplm.main --config=configs/dapt.py --workdir=runs/mine \
         --config.model.path=roberta-base --config.data.train='corpus/*.txt' --config.data.seq_len=512 \
-        --config.train.batch_size=256 --config.train.learning_rate=5e-4 --config.train.steps=12500
+        --config.train.batch_size=2048 --config.train.accumulate=16 --config.train.learning_rate=5e-4 \
+        --config.train.steps=12500
+
+which are the paper's settings; with smaller batches take a smaller learning rate (1e-4 at 256 rows).
 """
 
 from jaxplm.config import Checkpoint, Config, Data, Model, Train

@@ -42,11 +42,6 @@ class Data:
 
 
 @dataclass
-class Task:
-    kind: str = "mlm"
-
-
-@dataclass
 class Train:
     steps: int | None = None  # exactly one of steps and epochs
     epochs: float | None = None
@@ -77,10 +72,7 @@ class Checkpoint:
 
 @dataclass
 class Vocab:
-    size: int = 8192  # of a new vocabulary
-    new_tokens: int = 0
-    terms: str = ""
-    init: str = "subword_mean"
+    size: int = 8192  # of a new vocabulary, read only where `model.path` is empty
 
 
 @dataclass
@@ -102,7 +94,6 @@ class Config:
     seed: int = 0
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
-    task: Task = field(default_factory=Task)
     train: Train = field(default_factory=Train)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     vocab: Vocab = field(default_factory=Vocab)
@@ -136,7 +127,6 @@ CHOICES = {
     "data.packing": ("documents", "stream"),
     "train.schedule": ("linear", "cosine", "constant"),
     "compute.dtype": ("bfloat16", "float32"),
-    "task.kind": ("mlm",),
 }
 # name: (lowest, highest), both allowed
 RANGES: dict[str, tuple[float, float]] = {
@@ -148,7 +138,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.beta1": (0, 0.99999), "train.beta2": (0, 0.9999999), "train.epsilon": (1e-15, 1), "train.clip": (0, math.inf),
     "train.layer_decay": (0.01, 1), "train.eval_every": (1, math.inf), "train.patience": (0, math.inf),
     "train.log_every": (1, math.inf), "train.max_bad_steps": (1, math.inf), "checkpoint.every": (1, math.inf),
-    "checkpoint.keep": (1, math.inf), "vocab.size": (256, 2**22), "vocab.new_tokens": (0, 2**22),
+    "checkpoint.keep": (1, math.inf), "vocab.size": (256, 2**22),
     "mesh.data": (-1, math.inf), "mesh.fsdp": (-1, math.inf), "mesh.tensor": (-1, math.inf),
 }
 
@@ -166,6 +156,9 @@ def validate(config: Config) -> None:
         if value is not None and not (math.isfinite(value) and low <= value <= high):
             bound = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
             raise UserError(f"{name}={value}: must be {bound}")
+    for name in ("mesh.data", "mesh.fsdp", "mesh.tensor"):
+        if values[name] == 0:
+            raise UserError(f"{name}=0: must be -1 (what is left) or at least 1")
     if config.recipe == "evaluate":
         if not (config.data.validation or config.data.general):
             raise UserError("nothing to evaluate on: give data.validation, data.general or both")
@@ -176,9 +169,6 @@ def validate(config: Config) -> None:
     if config.train.batch_size % config.train.accumulate:
         raise UserError(f"train.batch_size={config.train.batch_size} does not divide by"
                         f" train.accumulate={config.train.accumulate}")
-    for name in ("mesh.data", "mesh.fsdp", "mesh.tensor"):
-        if values[name] == 0:
-            raise UserError(f"{name}=0: must be -1 (what is left) or at least 1")
     for pattern in config.train.freeze:
         try:
             re.compile(pattern)
@@ -188,5 +178,3 @@ def validate(config: Config) -> None:
         raise UserError("data.train is empty: give a path, a glob, a directory, hf:<name> or builtin:pydocs")
     if config.train.seeds:
         raise UserError("train.seeds: several seeds in one command are for downstream tasks; use seed=... here")
-    if len(config.train.seeds) != len(set(config.train.seeds)):
-        raise UserError(f"train.seeds={config.train.seeds}: a seed is given twice")

@@ -25,10 +25,20 @@ def join_processes() -> None:
         except (KeyError, ValueError):
             raise UserError("JAX_COORDINATOR_ADDRESS is set: JAX_NUM_PROCESSES and JAX_PROCESS_ID must be numbers too") from None
         jax.distributed.initialize(environment["JAX_COORDINATOR_ADDRESS"], count, index)
+    elif environment.get("JAXPLM_DISTRIBUTED") == "auto":  # launch/tpu_pod.sh: JAX asks the TPU's own metadata
+        jax.distributed.initialize()
     elif int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
         jax.distributed.initialize()
     elif "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()
+
+
+def wait_for_all(name: str) -> None:
+    """A barrier: returns when every process of the run is here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
 
 
 def is_first() -> bool:

@@ -1,6 +1,7 @@
 """What a run begins with: the model, its tokenizer, and the corpus as batches."""
 
 import dataclasses
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from jaxplm.data.sources import open_texts, same_files
 from jaxplm.data.store import TokenStore
 from jaxplm.data.tokenize import tokenize
 from jaxplm.errors import UserError
+from jaxplm.runtime import is_first, wait_for_all
 from jaxplm.vocab.scratch import new_config, train_wordpiece
 
 log = logging.getLogger("jaxplm")
@@ -71,11 +73,14 @@ def start_model(config: Config, workdir: Path) -> Model:
 
 def _new_tokenizer(config: Config, workdir: Path) -> Any:
     directory = Path(config.model.tokenizer) if config.model.tokenizer else workdir / "tokenizer"
-    if not config.model.tokenizer and not (directory / "tokenizer_config.json").exists():
+    if not config.model.tokenizer and is_first() and not directory.exists():
         texts = open_texts(config.data.train, lines=config.data.lines, text=config.data.text,
                            text_pair=config.data.text_pair, max_rows=config.data.max_rows)
         log.info("training a WordPiece vocabulary of %s on %s", f"{config.vocab.size:,}", texts.describe)
-        train_wordpiece(texts, config.vocab.size, directory, config.model.max_positions)
+        partial = directory.with_name("tokenizer.partial")
+        train_wordpiece(texts, config.vocab.size, partial, config.model.max_positions)
+        partial.replace(directory)
+    wait_for_all("tokenizer")
     return hf.load_tokenizer(directory, str(directory))[0]
 
 
@@ -86,6 +91,7 @@ class Corpus:
     train: MlmBatches
     evaluations: dict[str, FrozenBatches]  # 'validation', and 'general' if it was asked for
     facts: dict[str, str]
+    fingerprint: str  # of all texts that were read
 
 
 class Tokenized:
@@ -96,6 +102,7 @@ class Tokenized:
         if None in ids:
             raise UserError("the tokenizer lacks one of the special tokens cls, sep, pad, mask: MLM needs all four")
         self._data, self._tokenizer, self._slots = config.data, tokenizer, slots
+        self.fingerprints: list[str] = []  # of the sources opened so far
         self._special = SpecialIds(*ids, unk=-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)
         outside = set(tokenizer.all_special_ids)
         self._random_ids = np.array([i for i in range(len(tokenizer)) if i not in outside], np.int32)
@@ -103,6 +110,7 @@ class Tokenized:
     def store(self, spec: str, split: str = "train", max_rows: int | None = None) -> TokenStore:
         data = self._data
         texts = open_texts(spec, lines=data.lines, text=data.text, text_pair=data.text_pair, max_rows=max_rows, split=split)
+        self.fingerprints.append(texts.fingerprint)
         return tokenize(texts, self._tokenizer)
 
     def plan(self, store: TokenStore, seed: int, texts: np.ndarray | None = None) -> RowPlan:
@@ -130,7 +138,7 @@ def load_corpus(config: Config, tokenizer: Any, slots: np.ndarray) -> Corpus:
     maker = Tokenized(config, tokenizer, slots)
     store = maker.store(data.train, max_rows=data.max_rows)
     chosen: np.ndarray | None = None
-    if data.validation or data.train.startswith("builtin:"):
+    if data.validation or (data.train.startswith("builtin:") and "," not in data.train):
         source = data.validation or data.train
         held = maker.store(source, split="validation")
         held_plan = maker.plan(held, 0)
@@ -148,8 +156,8 @@ def load_corpus(config: Config, tokenizer: Any, slots: np.ndarray) -> Corpus:
         "validation text": f"{source}: {held_plan.tokens:,} tokens",
     }
     if data.general:
-        general = maker.store(data.general, split="validation" if data.general.startswith("builtin:") else "train")
+        general = maker.store(data.general, split="validation")
         general_plan = maker.plan(general, 0)
         evaluations["general"] = maker.frozen(general, general_plan, batch)
         facts["general text"] = f"{data.general}: {general_plan.tokens:,} tokens"
-    return Corpus(train, evaluations, facts)
+    return Corpus(train, evaluations, facts, hashlib.sha256("\n".join(maker.fingerprints).encode()).hexdigest()[:16])

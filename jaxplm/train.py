@@ -45,7 +45,7 @@ def run(config: Config, workdir: Path, command: str) -> None:
     sharding.check_batch(config.train.batch_size, config.train.accumulate, mesh)
     model = start_model(config, workdir)
     corpus = load_corpus(config, model.tokenizer, sharding.my_rows(config.train.batch_size, mesh))
-    claim(workdir, config, write=is_first())
+    claim(workdir, config, write=is_first(), corpus=corpus.fingerprint)
     Run(config, workdir, command, mesh, model, corpus).go()
 
 
@@ -117,8 +117,9 @@ class Run:
                     state, fresh = self.train_step(state, batch)
                     # Reading the step before while this one runs: the host never waits for an idle device.
                     boundary = step % train.log_every == 0 or step == self.steps
-                    for values in [v for v in (pending, fresh if boundary else None) if v is not None]:
-                        bad_in_a_row = self._check(meter.read(values), bad_in_a_row, step, checkpoints)
+                    for of_step, values in ((step - 1, pending), (step, fresh if boundary else None)):
+                        if values is not None:
+                            bad_in_a_row = self._check(meter.read(values), bad_in_a_row, of_step, checkpoints)
                     pending = None if boundary else fresh
                     progress.update(step, loss=meter.loss, tokens_per_second=meter.speed)
                     if boundary:

@@ -13,10 +13,11 @@ from jaxplm.version import VERSION
 FREE = ("train.log_every", "checkpoint.every", "checkpoint.keep", "mesh.data", "mesh.fsdp", "mesh.tensor")
 
 
-def claim(workdir: Path, config: Config, *, write: bool) -> None:
+def claim(workdir: Path, config: Config, *, write: bool, corpus: str = "") -> None:
     """Write config.json into a new workdir, or check that an old one was made by the same config.
 
-    Raises UserError naming the fields that differ, or where the directory cannot be written.
+    `corpus` is the fingerprint of the texts, where they have been read: a run must not go on with others. Raises
+    UserError naming the fields that differ, or where the directory cannot be written.
     """
     mine = {name: _plain(value) for name, value in flatten(config)}
     path = workdir / "config.json"
@@ -25,6 +26,10 @@ def claim(workdir: Path, config: Config, *, write: bool) -> None:
             theirs = {name: value for name, value in _leaves(json.loads(path.read_text("utf-8"))) if name != "version"}
         except ValueError:
             raise UserError(f"{path} is damaged: not JSON; remove {workdir} or choose another --workdir") from None
+        if corpus and theirs.pop("corpus", corpus) != corpus:
+            raise UserError(f"the texts of {config.data.train} (or of the evaluation sets) have changed since {workdir} was begun;"
+                            " choose another --workdir")
+        theirs.pop("corpus", None)
         names = sorted(name for name in mine.keys() | theirs.keys()
                        if name not in FREE and mine.get(name) != theirs.get(name))
         if names:
@@ -36,7 +41,7 @@ def claim(workdir: Path, config: Config, *, write: bool) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".json.partial")
-        content = {"version": VERSION, **dataclasses.asdict(config)}
+        content = {"version": VERSION, "corpus": corpus, **dataclasses.asdict(config)}
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
         partial.replace(path)
     except OSError as error:

@@ -22,14 +22,22 @@ trap 'kill -TERM "${pids[@]}" 2>/dev/null' TERM
 trap ':' INT
 
 status=0
-for pid in "${pids[@]}"; do
-  wait "$pid"
-  code=$?
-  while kill -0 "$pid" 2>/dev/null; do wait "$pid"; code=$?; done # a trapped signal interrupts wait
-  # The first failure ends the others: they would wait for it for ever.
-  if ((code != 0 && status == 0)); then
-    status=$code
-    if ((code != 130 && code != 143)); then kill -TERM "${pids[@]}" 2>/dev/null; fi
-  fi
+while ((${#pids[@]} > 0)); do
+  sleep 0.2
+  alive=()
+  for pid in "${pids[@]}"; do
+    if kill -0 "$pid" 2>/dev/null; then
+      alive+=("$pid")
+      continue
+    fi
+    wait "$pid"
+    code=$?
+    if ((code != 0 && status == 0)); then
+      status=$code
+      # The first failure ends the others: they would wait for it for ever.
+      if ((code != 130 && code != 143)); then kill -TERM "${pids[@]}" 2>/dev/null; fi
+    fi
+  done
+  pids=("${alive[@]+"${alive[@]}"}")
 done
 exit "$status"

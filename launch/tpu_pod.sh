@@ -17,4 +17,4 @@ git archive --format=tar.gz HEAD > "$archive"
 gcloud compute tpus tpu-vm scp "$archive" "$TPU:jaxplm.tar.gz" --zone="$ZONE" --worker=all
 every "mkdir -p $remote && tar xzf jaxplm.tar.gz -C $remote && cd $remote && python3 -m venv .venv && .venv/bin/pip install -q -e '.[tpu]'"
 flags=$(printf '%q ' "$@")
-every "cd $remote && .venv/bin/python -m jaxplm.main $flags"
+every "cd $remote && JAXPLM_DISTRIBUTED=auto .venv/bin/python -m jaxplm.main $flags"

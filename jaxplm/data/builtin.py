@@ -38,6 +38,8 @@ _SKIPPED_DIRECTORIES = frozenset(
      "encodings", "turtledemo", "ensurepip", "lib2to3", "idlelib",
      "_vendored", "_vendor", "vendor", "externals", "extern")
 )  # fmt: skip
+_NAMES = ("pydocs", "pydocs-short")
+_SHORT_CHARS, _SHORT_TEXTS = 160, 200
 _MIN_CHARS = 30
 _VALIDATION_PERCENT = 6
 # Parsing takes a second for 4 MB and is nearly all the time it takes. Files that are mostly code give little
@@ -50,10 +52,10 @@ class BuiltinSource:
     """One split of a built-in corpus; `UserError` if there is none of that name."""
 
     def __init__(self, name: str, split: str) -> None:
-        if name != "pydocs":
-            raise UserError(f"builtin:{name} does not exist as data; there is builtin:pydocs")
+        if name not in _NAMES:
+            raise UserError(f"builtin:{name} does not exist as data; there are {', '.join('builtin:' + n for n in _NAMES)}")
         if split not in ("train", "validation"):
-            raise UserError(f"builtin:pydocs has the splits train and validation, not {split}")
+            raise UserError(f"builtin:{name} has the splits train and validation, not {split}")
         self.name, self.split = name, split
 
     @property
@@ -61,7 +63,7 @@ class BuiltinSource:
         return f"builtin:{self.name}:{self.split}:{_VERSION}:{_environment()}"
 
     def texts(self) -> Iterator[str]:
-        return pydocs(self.split)
+        return pydocs(self.split) if self.name == "pydocs" else pydocs_short(self.split)
 
 
 def pydocs(split: str) -> Iterator[str]:
@@ -70,6 +72,12 @@ def pydocs(split: str) -> Iterator[str]:
     Sorted by module name, then by place in the module: the same on every run of one installation.
     """
     return iter(_pydocs()[split])
+
+
+def pydocs_short(split: str) -> Iterator[str]:
+    """A few short texts of `pydocs`, evenly spread: the size and shape of a small task's training set."""
+    short = [text for text in pydocs(split) if len(text) <= _SHORT_CHARS]
+    return iter(short[:: max(1, len(short) // _SHORT_TEXTS)][:_SHORT_TEXTS])
 
 
 def in_validation(module: str) -> bool:

@@ -36,7 +36,7 @@ def train_wordpiece(texts: Iterable[str], size: int, directory: Path, max_positi
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # pyright: ignore[reportAttributeAccessIssue]
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(SPECIAL), min_frequency=2,
-                                        show_progress=False, limit_alphabet=1000,
+                                        show_progress=False, limit_alphabet=max(1000, size // 4),
                                         initial_alphabet=list(string.punctuation))
     # ASCII letters and digits are known at the start and inside of words, whatever the corpus: no [UNK] for "utf8".
     basic = (c + c for c in string.ascii_lowercase + string.digits)
