@@ -28,6 +28,9 @@ from jaxplm.manifest import Damaged
 log = logging.getLogger("jaxplm")
 
 _SET_ASIDE = "damaged-"
+# Left free besides the arrays: the store's own files, the metrics and the report. A write that fails half-way does
+# no harm, but Orbax's threads then print tracebacks.
+_SPARE = 64 * 2**20  # bytes
 
 
 class Checkpoints:
@@ -117,6 +120,10 @@ class Checkpoints:
         )
         self._guard(lambda: self._manager.save(step, args=items, force=True))
         return True
+
+    def require_space(self, state: Any) -> None:
+        """Raises UserError if the disk has no room for a checkpoint of this state: better before hours of work than after."""
+        self._require_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
 
     def wait(self) -> None:
         """Waits until what was started is on disk.
@@ -276,8 +283,8 @@ class Checkpoints:
 
     def _require_space(self, need: int) -> None:
         free = shutil.disk_usage(self.directory).free
-        if need > free:
-            raise UserError(_no_space(self.directory, f"a checkpoint needs {_gb(need)}, {_gb(free)} are free"))
+        if need + _SPARE > free:
+            raise UserError(_no_space(self.directory, f"a checkpoint needs {_gb(need + _SPARE)}, {_gb(free)} are free"))
 
     def _guard(self, action: Callable[[], Any]) -> None:
         try:

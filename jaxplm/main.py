@@ -3,6 +3,7 @@
     python -m jaxplm.main --config=configs/dapt.py [--workdir=DIR] [--config.<field>=<value> ...]
 """
 
+import errno
 import os
 import re
 import runpy
@@ -117,6 +118,11 @@ def main(argv: list[str]) -> int:
         recipe.run(config, workdir, command_line(argv))
     except UserError as error:
         print(f"jaxplm: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"jaxplm: no disk space{f' for {error.filename}' if error.filename else ''}", file=sys.stderr)
         return 2
     except Interrupted as stopped:
         print(f"jaxplm: {stopped}", file=sys.stderr)

@@ -77,6 +77,8 @@ class Run:
         checkpoint = self.config.checkpoint
         with Checkpoints(self.workdir / "checkpoints", keep=checkpoint.keep, save_every=checkpoint.every) as checkpoints:
             state, start = self._first_state(checkpoints)
+            if start < self.steps:
+                checkpoints.require_space(state)
             resumed = start if start or checkpoints.latest_step is not None else None
             with MetricLog(self.workdir, enabled=is_first(), resume_from=resumed) as metrics:
                 self._summarise(start)

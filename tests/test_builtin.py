@@ -120,7 +120,14 @@ def test_this_installation():
 
 
 def test_wrong_names():
-    with pytest.raises(UserError, match="there is builtin:pydocs"):
+    with pytest.raises(UserError, match="there are builtin:pydocs, builtin:pydocs-short"):
         open_texts("builtin:pydoc")
     with pytest.raises(UserError, match="splits train and validation, not test"):
         open_texts("builtin:pydocs", split="test")
+
+
+def test_short_texts_stand_in_for_a_small_task():
+    texts = list(open_texts("builtin:pydocs-short"))
+    assert len(texts) == 200
+    assert max(map(len, texts)) <= 160
+    assert set(texts) <= set(open_texts("builtin:pydocs"))

@@ -114,6 +114,6 @@ def _explain(error: OSError | SafetensorError, target: Path, need: int) -> None:
     """Raise the user's error that `error` is, if it is one. safetensors has the number in its text only."""
     number = getattr(error, "errno", None)
     if number in _FULL or any(f"os error {code}" in str(error) for code in _FULL):
-        raise UserError(f"no disk space for the export {target}: it needs {need / 2**20:,.0f} MiB") from None
+        raise UserError(f"no disk space for the export {target}: it needs {(need + _SMALL_FILES) / 2**20:,.0f} MiB") from None
     if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         raise UserError(f"cannot write the export {target}: {os.strerror(number)}") from None
