@@ -19,7 +19,7 @@ def get_config() -> Config:
     return Config(
         recipe="dapt",
         model=Model(path="builtin:tiny"),
-        data=Data(train="builtin:pydocs", seq_len=128, eval_rows=500),
-        train=Train(steps=400, batch_size=32, learning_rate=5e-4, eval_every=100),
+        data=Data(train="builtin:pydocs", seq_len=128, eval_rows=250),
+        train=Train(steps=300, batch_size=16, learning_rate=5e-4, eval_every=100),
         checkpoint=Checkpoint(every=100),
     )

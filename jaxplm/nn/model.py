@@ -64,9 +64,22 @@ def module_with(graph: nnx.GraphDef, params: ParamTree) -> MaskedLM:
 
 
 def random_params(config: EncoderConfig, seed: int) -> ParamTree:
-    """Freshly initialised parameters: N(0, init_std²) kernels and tables, unit LayerNorm, zero biases; pad rows zero."""
+    """Freshly initialised parameters: N(0, init_std²) kernels and tables, unit LayerNorm, zero biases; pad rows zero.
+
+    Positions start as sinusoids of the same variance (Vaswani et al. 2017): neighbours start alike, so attention to
+    "the token before" is learned for all positions at once and not for each by itself. They are trained like the rest.
+    """
     # One compiled function: drawn leaf by leaf, every shape would be compiled by itself.
     params = jax.jit(lambda: params_of(MaskedLM(config, nnx.Rngs(seed))))()
-    word = params["encoder"]["embeddings"]["word"]
-    params["encoder"]["embeddings"]["word"] = word.at[config.vocab_size :].set(0)
+    tables = params["encoder"]["embeddings"]
+    tables["word"] = tables["word"].at[config.vocab_size :].set(0)
+    tables["position"] = config.init_std * jnp.sqrt(2.0) * sinusoids(*tables["position"].shape)
     return params
+
+
+def sinusoids(rows: int, width: int) -> jax.Array:
+    """[rows, width] float32: sines in the first half, cosines in the second, wavelengths from 2π to 10,000 · 2π."""
+    half = (width + 1) // 2
+    frequency = jnp.exp(-jnp.log(10_000.0) * jnp.arange(half, dtype=jnp.float32) / half)
+    angle = jnp.arange(rows, dtype=jnp.float32)[:, None] * frequency[None]
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)[:, :width]

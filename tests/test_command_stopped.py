@@ -1,0 +1,143 @@
+"""Runs that are stopped, killed or find damage: the same command goes on, and the end is the one of an undisturbed run."""
+
+import random
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from commands import STEPS, fields, rows, succeeded, weights
+
+# Slower steps to be stopped in, and a save between any two of them. Neither changes what is computed.
+OFTEN = fields(checkpoint__every=1)
+
+
+def saved(workdir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
+
+
+def assert_same_run(workdir: Path, reference: Path, why: str) -> None:
+    assert weights(workdir) == weights(reference), why
+    assert rows(workdir) == rows(reference), why
+
+
+@pytest.fixture(scope="module")
+def stopped(lab):
+    """(workdir, step) of a run that SIGTERM stopped in the middle."""
+    workdir = lab.root / "stopped"
+    with lab.started(lab.training(workdir, *OFTEN)) as command:
+        command.wait_for(r"^step 7/")
+        status, _, err = command.stop(signal.SIGTERM)
+    assert status == 143, err
+    told = re.fullmatch(rf"jaxplm: stopped at step (\d+) of {STEPS}, saved: the same command goes on from here\n", err)
+    assert told, err
+    return workdir, int(told[1])
+
+
+def test_sigterm_saves_the_step_it_stopped_at(stopped):
+    workdir, step = stopped
+    assert step >= 7
+    assert saved(workdir)[-1] == step
+    assert not (workdir / "export").exists()
+
+
+def test_the_same_command_goes_on_after_sigterm_and_after_ctrl_c(lab, reference, stopped, tmp_path):
+    """Compiled anew, as on a machine that was started again."""
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped[0], workdir)
+    with lab.started(lab.training(workdir, *OFTEN), cached=False) as command:
+        command.wait_for(rf"^going on from step {stopped[1]} of {STEPS} ")
+        command.wait_for(rf"^step {stopped[1] + 2}/")
+        status, _, err = command.stop(signal.SIGINT)
+    assert status == 130, err
+    told = re.fullmatch(rf"jaxplm: stopped at step (\d+) of {STEPS}, saved: .*\n", err)
+    assert told, err
+    out = succeeded(lab.train(workdir, *OFTEN, cached=False))
+    assert f"going on from step {told[1]} of {STEPS}" in out
+    assert "evaluation at step 0" not in out
+    assert_same_run(workdir, reference.workdir, f"stopped at {stopped[1]} and {told[1]}")
+
+
+def test_ctrl_c_before_there_is_anything_to_save(lab, tmp_path):
+    with lab.started(lab.training(tmp_path / "run")) as command:
+        command.wait_for("^evaluation at step 0|^start ")
+        status, _, err = command.stop(signal.SIGINT)
+    assert status == 130
+    assert re.fullmatch(r"jaxplm: stopped .*\n", err), err
+
+
+def damage(workdir: Path, step: int, *, cut: bool) -> None:
+    """What a bad disk does to a checkpoint: its largest file ends early, or has one bit that is another."""
+    folder = workdir / "checkpoints" / str(step)
+    largest = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content[: len(content) // 2] if cut else content)
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(lab, reference, stopped, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped[0], workdir)
+    before, newest = saved(workdir)[-2:]
+    damage(workdir, newest, cut=False)
+    out = succeeded(lab.train(workdir))
+    assert re.search(rf"^warning: checkpoint of step {newest} is damaged \(.+\); using the one of step {before}", out, re.M), out
+    assert_same_run(workdir, reference.workdir, f"{newest}, {before}")
+
+
+def test_no_usable_checkpoint_is_the_users_decision(lab, stopped, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped[0], workdir)
+    for step in saved(workdir):
+        damage(workdir, step, cut=True)
+    done = lab.train(workdir)
+    assert done.returncode == 2
+    assert re.fullmatch(r"jaxplm: none of the \d+ checkpoints in \S+ is usable \(.*\); remove the directory to start again\n", done.stderr)
+
+
+def test_a_run_does_not_go_on_with_other_texts(lab, stopped, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped[0], workdir)
+    config = workdir / "config.json"
+    config.write_text(config.read_text().replace('"corpus": "', '"corpus": "0'))
+    done = lab.train(workdir)
+    assert done.returncode == 2
+    assert re.fullmatch(r"jaxplm: the texts of \S+corpus\.txt .*have changed since \S+ was begun; .*\n", done.stderr)
+    assert saved(workdir) == saved(stopped[0])
+
+
+def killed(lab, workdir: Path, line: str, delay: float) -> bool:
+    """Runs the command and kills it `delay` seconds after a line; False if it was done by then."""
+    with lab.started(lab.training(workdir, *OFTEN)) as command:
+        command.wait_for(line)
+        time.sleep(delay)
+        status, _, err = command.stop(signal.SIGKILL)
+    assert status in (0, -signal.SIGKILL), err
+    return status != 0
+
+
+def test_killed_at_three_random_moments(lab, reference, tmp_path):
+    """Once before or at the first steps, once between steps and saves, once while the last is saved, reported and exported."""
+    workdir = tmp_path / "run"
+    moments = [
+        (random.choice(["^data.lines", "^start ", "^evaluation at step 0", "^step 1/", "^step 2/"]), random.uniform(0, 0.3)),
+        (rf"^step {random.randint(8, STEPS - 6)}/", random.uniform(0, 0.1)),
+        (rf"^step {STEPS}/", random.uniform(0, 0.5)),
+    ]
+    hits = []
+    for line, delay in moments:
+        try:
+            hits.append(killed(lab, workdir, line, delay))
+        except AssertionError as error:
+            raise AssertionError(f"{moments}: {error}") from None
+    assert any(hits), moments
+    out = lab.train(workdir, *OFTEN)
+    assert out.returncode == 0, f"{moments}\n{out.stdout}\n{out.stderr}"
+    assert_same_run(workdir, reference.workdir, str(moments))
+    found = [(row["step"], row["split"]) for row in rows(workdir)]
+    assert len(found) == len(set(found)), moments
+    left = {path.name for path in workdir.iterdir() if not path.name.startswith(".")}
+    left -= {"config.json", "metrics.jsonl", "checkpoints", "export", "plots", "report.md", "tensorboard"}
+    assert not left, f"{moments}: {left}"

@@ -1,0 +1,110 @@
+"""Two processes of one run by launch/local.sh compute what one process computes."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from commands import LIMIT, ROOT, STEPS, fields, rows
+from safetensors.numpy import load_file
+
+
+def launch(lab, count: int, flags: list[str]) -> subprocess.Popen[str]:
+    """launch/local.sh in a process group of its own, as a shell starts it."""
+    return subprocess.Popen(["bash", str(ROOT / "launch" / "local.sh"), str(count), *flags], cwd=ROOT, env=lab.environment(PYTHONUNBUFFERED="1"),
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Whatever of the group is left."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.communicate()
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=LIMIT)
+    return process.returncode, out, err
+
+
+def test_two_processes_are_stopped_together_go_on_together_and_equal_one(lab, reference, tmp_path):
+    """Same rows, masks and dropout: the losses agree to 1e-5, and so do the weights (sums are taken in another order)."""
+    workdir = tmp_path / "run"
+    flags = lab.training(workdir)
+    first = launch(lab, 2, flags)
+    try:
+        assert first.stdout is not None
+        seen = ""
+        for line in first.stdout:
+            seen += line
+            if line.startswith("step 5/"):
+                break
+        first.terminate()  # of the script alone: it passes the signal on
+        status, out, err = finish(first)
+    finally:
+        end(first)
+    assert status == 143, f"{seen}{out}\n{err}"
+    stopped = re.findall(rf"stopped at step (\d+) of {STEPS}, saved", err)
+    assert stopped, err
+    assert len(set(stopped)) == 1, "both stopped at one step"
+
+    second = launch(lab, 2, flags)
+    try:
+        status, out, err = finish(second)
+    finally:
+        end(second)
+    assert status == 0, f"{out}\n{err}"
+    assert err == ""
+    assert out.count(f"going on from step {stopped[0]} of {STEPS}") == 1, "only the first process speaks"
+    assert "2 × cpu (cpu), 2 process(es)" in out
+
+    for ours, theirs in zip(rows(workdir), rows(reference.workdir), strict=True):
+        assert (ours["step"], ours["split"]) == (theirs["step"], theirs["split"])
+        assert ours.get("tokens") == theirs.get("tokens")
+        np.testing.assert_allclose(ours["loss"], theirs["loss"], atol=1e-5, err_msg=str(theirs))
+    ours, theirs = (load_file(run / "export" / "model.safetensors") for run in (workdir, reference.workdir))
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, atol=2e-5, err_msg=name)
+
+
+def test_the_users_mistake_ends_both(lab, tmp_path):
+    process = launch(lab, 2, lab.training(tmp_path / "run", *fields(train__batch_size=9)))
+    try:
+        status, _, err = finish(process)
+    finally:
+        end(process)
+    assert status == 2
+    assert set(err.splitlines()) == {
+        "jaxplm: train.batch_size=9 in 1 part(s) does not divide by the 2 row shards of the mesh (data × fsdp)"}
+
+
+def test_one_process_that_dies_takes_the_other_with_it(lab, tmp_path):
+    """The other would wait for it for ever."""
+    process = launch(lab, 2, lab.training(tmp_path / "run", *fields(checkpoint__every=1, train__steps=100_000, train__eval_every=50_000)))
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 3/"):
+                break
+        children = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "jaxplm.main"], capture_output=True, text=True, check=True).stdout.split()
+        assert len(children) == 2
+        os.kill(int(children[1]), signal.SIGKILL)
+        began = time.monotonic()
+        status, _, _ = finish(process)
+        assert status not in (0, 2)
+        assert time.monotonic() - began < 60
+    finally:
+        end(process)
+
+
+@pytest.mark.parametrize("arguments", [[], ["2"], ["zero", "--config=configs/dapt.py"], ["0", "--config=configs/dapt.py"]])
+def test_usage(arguments):
+    done = subprocess.run(["bash", "launch/local.sh", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: launch/local.sh N ")
