@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from jaxplm.errors import UserError
 
@@ -143,8 +144,29 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+def _check_types(config: Any, prefix: str = "") -> None:
+    """Flags are converted by their parser; what a config file gives is taken as it is, so it is looked at here."""
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value) and isinstance(value, kind):
+            _check_types(value, f"{prefix}{name}.")
+        elif not _fits(value, kind):
+            raise UserError(f"{prefix}{name}={value!r}: must be {getattr(kind, '__name__', kind)}, not {type(value).__name__}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(one, get_args(kind)[0]) for one in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
 def validate(config: Config) -> None:
     """Raise a `UserError` for the first impossible value; the message names the field, the value and what is possible."""
+    _check_types(config)
     values = dict(flatten(config))
     for name, allowed in CHOICES.items():
         if values[name] not in allowed:

@@ -8,14 +8,6 @@ import jax
 import numpy as np
 
 
-class Interrupted(Exception):
-    """The run was stopped and saved; `status` is the exit status (143 after SIGTERM, 130 after Ctrl-C)."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 class StopRequest:
     """A context in which the two signals are noted instead of obeyed."""
 

@@ -20,7 +20,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxplm.config import Config, check_field, flatten, validate
-from jaxplm.errors import UserError
+from jaxplm.errors import Interrupted, UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/<recipe>.py", lock_config=False)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run is kept; default: runs/<recipe>")
@@ -95,8 +95,6 @@ def command_line(argv: list[str]) -> str:
 
 def main(argv: list[str]) -> int:
     """Run the recipe; returns the exit status (see the module's interface: 0, 2, 130, 143)."""
-    from jaxplm.interrupt import Interrupted
-
     if any(re.fullmatch(r"--?h(elp)?", argument) for argument in argv[1:]):
         print(__doc__)
         print("Fields and their defaults:")

@@ -13,9 +13,9 @@ from jaxplm import hf, nn, optim, report, sharding
 from jaxplm.checkpoint import Checkpoints
 from jaxplm.config import Config
 from jaxplm.data.pipeline import prefetch
-from jaxplm.errors import UserError
+from jaxplm.errors import Interrupted, UserError
 from jaxplm.evaluate import evaluation_sums
-from jaxplm.interrupt import Interrupted, StopRequest
+from jaxplm.interrupt import StopRequest
 from jaxplm.logs import MetricLog, Progress, count, duration, read_metrics, summary_table
 from jaxplm.metrics import Sums, add
 from jaxplm.runtime import is_first, resolve_compute

@@ -22,6 +22,7 @@ trap 'kill -TERM "${pids[@]}" 2>/dev/null' TERM
 trap ':' INT
 
 status=0
+deadline=
 while ((${#pids[@]} > 0)); do
   sleep 0.2
   alive=()
@@ -35,9 +36,14 @@ while ((${#pids[@]} > 0)); do
     if ((code != 0 && status == 0)); then
       status=$code
       # The first failure ends the others: they would wait for it for ever.
-      if ((code != 130 && code != 143)); then kill -TERM "${pids[@]}" 2>/dev/null; fi
+      if ((code != 130 && code != 143)); then
+        kill -TERM "${pids[@]}" 2>/dev/null
+        deadline=$((SECONDS + 10))
+      fi
     fi
   done
   pids=("${alive[@]+"${alive[@]}"}")
+  # One that is inside a collective with the dead one cannot obey.
+  if [[ -n $deadline ]] && ((SECONDS >= deadline)); then kill -KILL "${pids[@]}" 2>/dev/null; fi
 done
 exit "$status"

@@ -56,7 +56,8 @@ class Lab:
         return [
             f"--config={config}", f"--workdir={workdir}",
             *fields(model__path=self.model, data__train=self.corpus, data__general=self.general, data__seq_len=32,
-                    train__batch_size=8, train__steps=STEPS, train__learning_rate=2e-3, train__eval_every=6, train__log_every=1, checkpoint__every=2),
+                    train__batch_size=8, train__steps=STEPS, train__learning_rate=2e-3, train__eval_every=6, train__log_every=1,
+                    checkpoint__every=2),
             *more,
         ]
 

@@ -2,12 +2,13 @@
 
 import json
 import re
+import runpy
 
 import checkpoints
 import numpy as np
 import torch
 import transformers
-from commands import STEPS, fields, rows, succeeded, tree
+from commands import ROOT, STEPS, fields, rows, succeeded, tree
 
 import jaxplm
 
@@ -29,7 +30,7 @@ def test_the_resolved_config_is_kept(reference):
     assert kept["version"] == jaxplm.__version__
     assert kept["train"]["steps"] == STEPS  # an override
     assert kept["train"]["beta2"] == 0.98  # a default
-    assert kept["data"]["eval_rows"] == 500  # the recipe's own
+    assert kept["data"]["eval_rows"] == runpy.run_path(str(ROOT / "configs" / "dapt.py"))["get_config"]().data.eval_rows  # the recipe's own
 
 
 def test_metrics(reference):

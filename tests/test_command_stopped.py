@@ -44,7 +44,7 @@ def test_sigterm_saves_the_step_it_stopped_at(stopped):
 
 
 def test_the_same_command_goes_on_after_sigterm_and_after_ctrl_c(lab, reference, stopped, tmp_path):
-    """Compiled anew, as on a machine that was started again."""
+    """The first time compiled anew, as on a machine that was started again."""
     workdir = tmp_path / "run"
     shutil.copytree(stopped[0], workdir)
     with lab.started(lab.training(workdir, *OFTEN), cached=False) as command:
@@ -54,7 +54,7 @@ def test_the_same_command_goes_on_after_sigterm_and_after_ctrl_c(lab, reference,
     assert status == 130, err
     told = re.fullmatch(rf"jaxplm: stopped at step (\d+) of {STEPS}, saved: .*\n", err)
     assert told, err
-    out = succeeded(lab.train(workdir, *OFTEN, cached=False))
+    out = succeeded(lab.train(workdir, *OFTEN))
     assert f"going on from step {told[1]} of {STEPS}" in out
     assert "evaluation at step 0" not in out
     assert_same_run(workdir, reference.workdir, f"stopped at {stopped[1]} and {told[1]}")

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from jaxplm.data.json_rows import Row, read_json, read_json_lines
+from jaxplm.data.json_rows import Row, missing_column, read_json, read_json_lines
 from jaxplm.errors import UserError
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll")
@@ -226,12 +226,6 @@ def read_parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     )
     for table in stream.with_format("arrow").iter(batch_size=1024):
         yield from table.to_pylist()
-
-
-def missing_column(where: object, column: str, names: list[str]) -> UserError:
-    """The error for a column that is not there: names the columns that are."""
-    shown = ", ".join(repr(name) for name in names[:12]) + (" …" if len(names) > 12 else "")
-    return UserError(f"{where} has no column {column!r}; it has {shown or 'none'} (set data.text)")
 
 
 def read_rows(path: Path, raw: BinaryIO, columns: tuple[str, ...], counts: Counter[str]) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from jaxplm.data.json_rows import missing_column
 from jaxplm.errors import UserError
 
 # A hub that does not answer within this many seconds is taken as unreachable.
@@ -50,7 +51,6 @@ class HubSource:
 
     def rows(self, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         """The rows with these columns; `UserError` names the splits or columns that exist instead."""
-        from jaxplm.data.formats import missing_column
 
         where = f"hf:{self.name}"
         try:

@@ -1,4 +1,4 @@
-"""Rows of JSON files: one object a line, an array of objects, or SQuAD; decoded piece by piece."""
+"""Rows, and those of JSON files: one object a line, an array of objects, or SQuAD; decoded piece by piece."""
 
 import io
 import json
@@ -11,6 +11,12 @@ from typing import Any
 from jaxplm.errors import UserError
 
 Row = dict[str, Any]
+
+
+def missing_column(where: object, column: str, names: list[str]) -> UserError:
+    """The error for a column that is not there: names the columns that are."""
+    shown = ", ".join(repr(name) for name in names[:12]) + (" …" if len(names) > 12 else "")
+    return UserError(f"{where} has no column {column!r}; it has {shown or 'none'} (set data.text)")
 
 
 def read_json_lines(lines: Iterator[str], counts: Counter[str]) -> Iterator[Row]:

@@ -1,0 +1,193 @@
+"""Fields, their types and limits, and the recipes in configs/."""
+
+import math
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import tiny_config
+
+from jaxplm import main, nn, optim, workdir
+from jaxplm.config import CHOICES, RANGES, Config, Data, Train, check_field, flatten, validate
+from jaxplm.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "configs").glob("*.py"))
+
+
+def good(**changes: Any) -> Config:
+    """A config that validates; field__name=value changes it."""
+    config = Config(data=Data(train="a.txt"), train=Train(steps=10))
+    for name, value in changes.items():
+        *section, leaf = name.split("__")
+        setattr(getattr(config, section[0]) if section else config, leaf, value)
+    return config
+
+
+def refused(config: Config) -> str:
+    with pytest.raises(UserError) as caught:
+        validate(config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "nearest"), [
+    ("trian.steps", "train.steps"), ("train.step", "train.steps"), ("steps", "train.steps"), ("data.sequence_len", "data.seq_len"),
+    ("lr.learning_rate", "train.learning_rate"), ("model.pth", "model.path"), ("checkpoint.evry", "checkpoint.every"), ("sead", "seed"),
+])
+def test_an_unknown_field_names_the_nearest(given, nearest):
+    with pytest.raises(UserError, match=rf"^unknown field {re.escape(given)}; did you mean {re.escape(nearest)}\?$"):
+        check_field(given)
+
+
+def test_an_unknown_field_near_nothing_names_the_sections():
+    with pytest.raises(UserError, match=r"^unknown field xyzzyq; sections: .*checkpoint, .*data, .*train"):
+        check_field("xyzzyq")
+
+
+def test_every_field_is_known_and_the_defaults_are_good():
+    names = [name for name, _ in flatten(Config())]
+    assert len(names) == len(set(names)) > 40
+    for name in names:
+        check_field(name)
+    validate(good())
+    assert RANGES.keys() | CHOICES.keys() <= set(names)
+
+
+def test_every_number_has_limits():
+    """A new number without an entry in RANGES would be taken whatever it is."""
+    numbers = {name for name, value in flatten(good(train__epochs=1.0, model__dropout=0.1, model__attention_dropout=0.1, data__max_rows=1))
+               if isinstance(value, int | float) and not isinstance(value, bool)}
+    assert numbers == RANGES.keys()
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_impossible_numbers(name):
+    low, high = RANGES[name]
+    section = name.replace(".", "__")
+    for value in (low - 1, math.nan, math.inf, *([high + 1] if math.isfinite(high) else [])):
+        # Whether the type or the limit is named, the field is, in one line.
+        assert refused(good(**{section: value})).startswith(f"{name}=")
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_choices(name):
+    section = name.replace(".", "__")
+    for value in CHOICES[name]:
+        validate(good(**{section: value}))
+    said = refused(good(**{section: CHOICES[name][0][:-1]}))
+    assert said.startswith(f"{name}='{CHOICES[name][0][:-1]}': must be one of {', '.join(CHOICES[name])}")
+    assert said.endswith(f"did you mean {CHOICES[name][0]}?")
+
+
+@pytest.mark.parametrize(("field", "value", "kind"), [
+    ("train__steps", "10", "str"), ("train__steps", 10.0, "float"), ("train__steps", True, "bool"), ("data__seq_len", None, "NoneType"),
+    ("train", None, "NoneType"), ("model__dropout", "0.1", "str"), ("data__whole_word", 1, "int"), ("model__path", None, "NoneType"),
+    ("train__freeze", "encoder/", "str"), ("train__freeze", (1,), "tuple"), ("data__train", ["a.txt"], "list"),
+    ("mesh__data", 1.5, "float"),
+])
+def test_wrong_types_in_a_config_file(field, value, kind):
+    said = refused(good(**{field: value}))
+    assert said.startswith(f"{field.replace('__', '.')}={value!r}: must be ")
+    assert said.endswith(f", not {kind}")
+
+
+def test_an_integer_will_do_for_a_fraction():
+    validate(good(train__steps=None, train__epochs=3, train__learning_rate=1, train__warmup=10))
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"train__steps": None}, r"train\.steps and train\.epochs: exactly one .*train\.steps=None, train\.epochs=None"),
+    ({"train__epochs": 2.0}, r"train\.steps and train\.epochs: exactly one .*train\.steps=10, train\.epochs=2\.0"),
+    ({"train__accumulate": 5}, r"train\.batch_size=32 does not divide by train\.accumulate=5"),
+    ({"mesh__tensor": 0}, r"mesh\.tensor=0: must be -1 .* or at least 1"),
+    ({"train__freeze": ("encoder/(",)}, r"train\.freeze='encoder/\(': not a regular expression"),
+    ({"data__train": ""}, r"data\.train is empty"),
+    ({"recipe": "evaluate"}, r"nothing to evaluate on: give data\.validation, data\.general or both"),
+])
+def test_values_that_do_not_go_together(changes, said):
+    assert re.match(said, refused(good(**changes)))
+
+
+@pytest.mark.parametrize(("steps", "epochs", "overridden", "left"), [
+    (300, None, set(), (300, None)),
+    (500, None, {"train.steps"}, (500, None)),
+    (300, 2.0, {"train.epochs"}, (None, 2.0)),  # the recipe has steps, the command gives epochs
+    (50, 100.0, {"train.steps", "data.train"}, (50, None)),  # and the other way round
+])
+def test_one_of_steps_and_epochs_takes_the_recipes_other_away(steps, epochs, overridden, left):
+    config = main.resolve(good(train__steps=steps, train__epochs=epochs), overridden)
+    assert (config.train.steps, config.train.epochs) == left
+
+
+def test_both_on_the_command_line_are_too_many():
+    with pytest.raises(UserError, match="exactly one must be given"):
+        main.resolve(good(train__epochs=2.0), {"train.steps", "train.epochs"})
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_loads_and_validates(recipe):
+    config = runpy.run_path(str(recipe))["get_config"]()
+    assert isinstance(config, Config)
+    assert config.recipe == recipe.stem
+    assert main.resolve(config, set()) is config
+    text = recipe.read_text("utf-8")
+    assert f"python -m jaxplm.main --config=configs/{recipe.name}" in text, "it says how it is called"
+    for field in re.findall(r"--config\.([\w.]+)=", text):
+        check_field(field)
+
+
+def test_every_recipe_of_the_command_has_a_file():
+    assert {path.stem for path in RECIPES} == main.RECIPES.keys()
+
+
+def test_recipes_do_not_share_state():
+    load = runpy.run_path(str(RECIPES[0]))["get_config"]
+    load().train.steps = 7
+    assert load().train.steps != 7
+    assert Config().train is not Config().train
+
+
+def labels(*patterns: str) -> dict[str, str]:
+    _, params = nn.graph_of(tiny_config(pooler=True))
+    return optim.named(optim.frozen_labels(params, patterns))
+
+
+def test_freeze_patterns_match_from_the_start_of_a_path():
+    found = labels("encoder/")
+    assert {path for path, label in found.items() if label == "frozen"} == {path for path in found if path.startswith("encoder/")}
+    found = labels("encoder/embeddings/(word|position)$", ".*/norm/")
+    assert {path for path, label in found.items() if label == "frozen"} == {
+        "encoder/embeddings/word", "encoder/embeddings/position", *(path for path in found if "/norm/" in path)}
+    assert "trained" in labels("mlm_head").values()
+
+
+@pytest.mark.parametrize(("patterns", "said"), [
+    (("enconder/",), r"train\.freeze='enconder/' matches no parameter; their paths begin with encoder/blocks, .*pooler/kernel"),
+    (("encoder/", "embeddings"), r"train\.freeze='embeddings' matches no parameter"),  # not in the middle
+    ((".*",), r"freezes every parameter: nothing is left to train"),
+])
+def test_freeze_patterns_that_cannot_be_meant(patterns, said):
+    with pytest.raises(UserError, match=said):
+        labels(*patterns)
+
+
+def test_the_workdir_compares_every_field_but_how_a_run_is_watched(tmp_path):
+    workdir.claim(tmp_path, good(), write=True, corpus="abc")
+    workdir.claim(tmp_path, good(train__log_every=3, checkpoint__every=7, checkpoint__keep=5, mesh__fsdp=2), write=True, corpus="abc")
+    for name, value in flatten(good()):
+        if name in workdir.FREE:
+            continue
+        other = {int: 97, float: 0.5, bool: value is False, str: "other", tuple: ("other",), type(None): 1}[type(value)]
+        with pytest.raises(UserError, match=rf"was made by another config: {re.escape(name)} \(.* → .*\); choose another --workdir"):
+            workdir.claim(tmp_path, good(**{name.replace(".", "__"): other}), write=True, corpus="abc")
+    with pytest.raises(UserError, match=r"the texts of a\.txt .* have changed"):
+        workdir.claim(tmp_path, good(), write=True, corpus="abd")
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_command_can_be_typed_again():
+    assert main.command_line(["main.py", "--config=configs/dapt.py", "--config.data.train=my corpus/*.txt"]) == (
+        "python -m jaxplm.main --config=configs/dapt.py '--config.data.train=my corpus/*.txt'")
