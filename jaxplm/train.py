@@ -109,6 +109,8 @@ class Run:
         train = self.config.train
         rows = self._validation_losses(start)
         best, since_best = min(rows, default=math.inf), len(rows) - 1 - int(np.argmin(rows)) if rows else 0
+        if train.patience and since_best >= train.patience:
+            return state, start  # it had ended, and was killed before the export
         meter = Meter(self.task)
         batches = prefetch(self._device_batch, start, self.steps)
         pending: dict[str, jax.Array] | None = None
