@@ -74,6 +74,7 @@ def save(directory: str | Path, config: EncoderConfig, params: ParamTree, tokeni
             (staged / name).write_text(text, "utf-8")
         save_tokenizer(tokenizer, staged, config.max_positions)
         for file in staged.iterdir():
+            file.chmod(staged.stat().st_mode & 0o666)  # safetensors lets the owner alone read
             _flush(file)
         if target.exists():  # rename() does not replace a full directory, so the old one steps aside
             os.rename(target, scratch / "old")
