@@ -113,7 +113,7 @@ def test_values_that_a_dtype_cannot_hold(bert, tmp_path):
 
 
 def test_every_file_can_be_read_by_others_as_the_directory_can(bert, tmp_path):
-    loaded = hf.load(bert)
+    loaded = hf.load(str(bert))
     exported = hf.save(tmp_path / "export", loaded.config, loaded.params, loaded.tokenizer, loaded.hf_config)
     modes = {file.name: file.stat().st_mode & 0o777 for file in exported.iterdir()}
     assert set(modes.values()) == {exported.stat().st_mode & 0o666}, modes
