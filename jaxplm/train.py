@@ -75,7 +75,9 @@ class Run:
 
     def go(self) -> None:
         checkpoint = self.config.checkpoint
-        with Checkpoints(self.workdir / "checkpoints", keep=checkpoint.keep, save_every=checkpoint.every) as checkpoints:
+        # From here on a signal is noted, not obeyed: an exception in the middle of a compilation or a write is no way out.
+        with StopRequest() as stop, Checkpoints(self.workdir / "checkpoints", keep=checkpoint.keep,
+                                                save_every=checkpoint.every) as checkpoints:
             state, start = self._first_state(checkpoints)
             if start < self.steps:
                 checkpoints.require_space(state)
@@ -84,7 +86,9 @@ class Run:
                 self._summarise(start)
                 if resumed is None:
                     self._evaluate(state.params, 0, metrics)
-                state, stopped = self._loop(state, start, metrics, checkpoints)
+                    if status := stop.agreed():
+                        raise Interrupted(status, "stopped before the first step: the same command begins anew")
+                state, stopped = self._loop(state, start, metrics, checkpoints, stop)
             exported = state, stopped
             if checkpoints.best_step not in (None, stopped):
                 exported = checkpoints.restore_best(self._targets()) or exported
@@ -104,7 +108,8 @@ class Run:
 
     # ---------------------------------------------------------------- the loop
 
-    def _loop(self, state: TrainState, start: int, metrics: MetricLog, checkpoints: Checkpoints) -> tuple[TrainState, int]:
+    def _loop(self, state: TrainState, start: int, metrics: MetricLog, checkpoints: Checkpoints,
+              stop: StopRequest) -> tuple[TrainState, int]:
         """Steps `start` … `self.steps`; returns the state and the step it ended with (earlier if patience ran out)."""
         train = self.config.train
         rows = self._validation_losses(start)
@@ -115,7 +120,7 @@ class Run:
         batches = prefetch(self._device_batch, start, self.steps)
         pending: dict[str, jax.Array] | None = None
         bad_in_a_row = 0
-        with StopRequest() as stop, Progress(self.steps, start, log_every=train.log_every, enabled=is_first()) as progress:
+        with Progress(self.steps, start, log_every=train.log_every, enabled=is_first()) as progress:
             try:
                 for step, batch in enumerate(batches, start + 1):
                     state, fresh = self.train_step(state, batch)
