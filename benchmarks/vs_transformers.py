@@ -123,6 +123,12 @@ def work(options: argparse.Namespace) -> None:
     print(json.dumps({"seconds": seconds[WARM_UP:], "tokens": tokens[WARM_UP:], "first": seconds[0], "losses": losses}))
 
 
+def _without_directories(argument: str) -> str:
+    """'--model=/somewhere/minilm' → '--model=minilm': a result is read on other machines."""
+    name, equals, value = argument.rpartition("=")
+    return name + equals + Path(value).name
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="directory in transformers' format")
@@ -164,7 +170,7 @@ def main() -> None:
     import torch
     import transformers
 
-    record = {"benchmark": "vs_transformers", "command": " ".join(sys.argv), "rows": options.rows, "length": options.length,
+    record = {"benchmark": "vs_transformers", "command": " ".join(map(_without_directories, sys.argv)), "rows": options.rows, "length": options.length,
               "tokens_per_second": medians, "all": rates, "losses": losses, "cpus": os.cpu_count(), "machine": platform.machine(),
               "jax": jax.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
     with (Path(__file__).parent / "results.jsonl").open("a") as file:
