@@ -170,8 +170,9 @@ def main() -> None:
     import torch
     import transformers
 
-    record = {"benchmark": "vs_transformers", "command": " ".join(map(_without_directories, sys.argv)), "rows": options.rows, "length": options.length,
-              "tokens_per_second": medians, "all": rates, "losses": losses, "cpus": os.cpu_count(), "machine": platform.machine(),
+    record = {"benchmark": "vs_transformers", "command": " ".join(map(_without_directories, sys.argv)),
+              "rows": options.rows, "length": options.length, "tokens_per_second": medians,
+              "all": rates, "losses": losses, "cpus": os.cpu_count(), "machine": platform.machine(),
               "jax": jax.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
     with (Path(__file__).parent / "results.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
