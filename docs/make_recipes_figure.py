@@ -4,6 +4,7 @@ Run it after a change: `python docs/make_recipes_figure.py`. It needs nothing bu
 """
 
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 1110, 414
@@ -101,9 +102,9 @@ def text(
     )
 
 
-def box(x: float, y: float, height: float, words: object, colours: tuple[str, str]) -> str:
+def box(x: float, y: float, height: float, words: Any, colours: tuple[str, str]) -> str:
     """A titled box; words are (title, file or "", lines)."""
-    title, file, lines = words  # type: ignore[misc]
+    title, file, lines = words
     centre = x + BOX_WIDTH / 2
     rows = [(title, 16, 600, INK, "", 21)]
     if file:
@@ -120,10 +121,10 @@ def box(x: float, y: float, height: float, words: object, colours: tuple[str, st
     return "\n".join(parts)
 
 
-def chip(x: float, y: float, lines: object, height: float = CHIP_HEIGHT) -> str:
+def chip(x: float, y: float, lines: Any, height: float = CHIP_HEIGHT) -> str:
     """Data that goes in: two lines in a rounded outline."""
     centre = x + BOX_WIDTH / 2
-    first, second = lines  # type: ignore[misc]
+    first, second = lines
     return "\n".join(
         [
             f'<rect x="{x:g}" y="{y:g}" width="{BOX_WIDTH}" height="{height:g}" rx="{height / 2:g}" fill="#fff8e6" '

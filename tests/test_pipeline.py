@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxplm.data.pack import SpecialIds, plan_rows
-from jaxplm.data.pipeline import FrozenBatches, MlmBatches, RowOrder, frozen_batches, prefetch
+from jaxplm.data.pipeline import FrozenBatches, MlmBatches, RowOrder, prefetch
 from jaxplm.errors import UserError
 
 SPECIAL = SpecialIds(cls=1, sep=2, pad=0, mask=3)
@@ -139,7 +139,7 @@ def test_frozen_sample():
     assert real_rows(frozen(max_rows=20)).items() <= some.items()
     assert len(frozen(max_rows=21)) == 3 and frozen(max_rows=10**6).rows == PLAN.rows
     options = OPTIONS | {"eval_seed": 5, "max_rows": 21}
-    once = frozen_batches(STORE, PLAN, SPECIAL, RANDOM_IDS, **options)
+    once = FrozenBatches(STORE, PLAN, SPECIAL, RANDOM_IDS, **options)
     assert all(same(a, b) for a, b in zip(once, frozen(max_rows=21), strict=True))
 
 

@@ -150,13 +150,6 @@ class FrozenBatches:
         return Batch(*(_spread(a, real, fill) for a, fill in zip(full, self._make.empty, strict=True)))
 
 
-def frozen_batches(
-    store: TokenArrays, plan: RowPlan, special: SpecialIds, random_ids: np.ndarray, **options
-) -> Iterator[Batch]:
-    """Iterates over `FrozenBatches` once; the arguments are the same."""
-    return iter(FrozenBatches(store, plan, special, random_ids, **options))
-
-
 class _Maker:
     """Rows of the plan to a masked batch; what training and evaluation share."""
 
