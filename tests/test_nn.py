@@ -8,7 +8,7 @@ from helpers import as_jax, random_batch, tiny_config
 
 from jaxplm import nn
 from jaxplm.batch import Batch
-from jaxplm.nn.layers import dropout, keep_mask
+from jaxplm.nn.layers import Norm, dropout, gelu, keep_mask, layer_norm
 from jaxplm.tasks.mlm import MaskedLanguageModelling, cross_entropy
 
 
@@ -136,16 +136,49 @@ def test_masked_logits_are_the_logits_at_those_positions(model):
         np.testing.assert_allclose(chosen[b, :, :1013], every[b][batch.mlm_positions[b]], atol=1e-5)
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.5])
 @pytest.mark.parametrize("shape", [(64, 128), (7, 33)])
-def test_dropout_rate_scale_and_independence(shape):
-    keep, scale = keep_mask(jax.random.key(0), 0.1, (1000, *shape))
-    assert scale == 256 / 230
-    assert abs(float(keep.mean(dtype=jnp.float32)) - 230 / 256) < 2e-3
-    x = jnp.ones((1000, *shape))
-    assert abs(float(dropout(x, 0.1, jax.random.key(0)).mean()) - 1) < 2e-3
-    # Neighbours share a 32-bit draw: their masks must still be independent of each other.
-    a, b = keep[..., :-1].reshape(-1), keep[..., 1:].reshape(-1)
-    assert abs(float(jnp.mean(a & b, dtype=jnp.float32)) - (230 / 256) ** 2) < 2e-3
+def test_dropout_rate_scale_and_independence(shape, rate):
+    keep = keep_mask(jax.random.key(0), rate, (1000, *shape))
+    stays = 1 - rate
+    tolerance = 5 * (rate * stays / keep.size) ** 0.5  # five standard deviations of an independent draw
+    assert abs(float(keep.mean(dtype=jnp.float32)) - stays) < tolerance
+    assert abs(float(dropout(jnp.ones(keep.shape), rate, jax.random.key(0)).mean()) - 1) < tolerance / stays
+    other = keep_mask(jax.random.key(1), rate, keep.shape)
+    for axis, neighbour in enumerate([jnp.roll(keep, 1, axis) for axis in range(3)] + [other]):
+        both = float(jnp.mean(keep & neighbour, dtype=jnp.float32))
+        assert abs(both - stays**2) < 2 * tolerance, axis
+    # No row and no column is drawn unlike the others: their means scatter as binomial ones do.
+    rows = np.asarray(keep.mean(-1, dtype=jnp.float32))
+    assert 0.9 < rows.std() / (rate * stays / shape[-1]) ** 0.5 < 1.1
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_layer_norm_and_gelu_and_their_gradients_are_those_of_jax(dtype):
+    """Both have backward passes of their own."""
+    rng = np.random.default_rng(0)
+    x, dy = (jnp.asarray(3 * rng.standard_normal((4, 7, 33)) + 1, dtype) for _ in range(2))
+    layer = Norm(33)
+    layer.scale[...], layer.bias[...] = (jnp.asarray(rng.standard_normal(33), jnp.float32) for _ in range(2))
+
+    def reference_norm(x, scale, bias):
+        wide = x.astype(jnp.float32)
+        normed = jax.nn.standardize(wide, epsilon=1e-5)
+        return (normed * scale[None, None] + bias[None, None]).astype(dtype)
+
+    def ours(x, scale, bias):
+        copy = Norm(33)
+        copy.scale[...], copy.bias[...] = scale, bias
+        return layer_norm(x, copy, 1e-5)
+
+    tolerance = {"rtol": 1e-5, "atol": 2e-5} if dtype == jnp.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    arguments = (x, layer.scale[...], layer.bias[...])
+    for function, reference, given in ((ours, reference_norm, arguments), (gelu, lambda x: jax.nn.gelu(x, approximate=False), (x,))):
+        y, back = jax.vjp(function, *given)
+        wanted, wanted_back = jax.vjp(reference, *given)
+        for found, expected in zip((y, *back(dy)), (wanted, *wanted_back(dy)), strict=True):
+            assert found.dtype == expected.dtype
+            np.testing.assert_allclose(np.asarray(found, np.float32), np.asarray(expected, np.float32), **tolerance)
 
 
 def test_no_two_layers_and_no_two_steps_share_a_dropout_mask():

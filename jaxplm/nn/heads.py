@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxplm.nn.config import EncoderConfig
-from jaxplm.nn.layers import Affine, Compute, Norm, dense, gelu, layer_norm, product
+from jaxplm.nn.layers import Affine, Compute, Norm, add_wide_bias, dense, gelu, layer_norm, product
 
 
 class MLMHead(nnx.Module):
@@ -31,4 +31,4 @@ class MLMHead(nnx.Module):
             logits = product(x, table.T, compute)
         real = jnp.arange(self.config.padded_vocab) < self.config.vocab_size
         bias = jnp.where(real, self.bias[...], jnp.float32(-1e9))
-        return logits + bias.reshape((1,) * (logits.ndim - 1) + (-1,))
+        return add_wide_bias(logits, bias)
