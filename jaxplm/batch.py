@@ -16,3 +16,23 @@ class Batch(NamedTuple):
     mlm_positions: Any  # [B, K] int32, where the head looks
     mlm_labels: Any  # [B, K] int32, the original tokens there
     mlm_weights: Any  # [B, K] float32, 1 for a masked position, 0 for an unused slot
+
+
+class TaskBatch(NamedTuple):
+    """One batch of labelled texts that share rows; NumPy on the host, `jax.Array` on the device.
+
+    A unit is what the encoder reads at once: a text or a pair with its special tokens, or one window of a long one.
+    B rows of L tokens; at most S units a row. Unit s of a row is segment s + 1. Unused slots: `first` 0, weight 0.
+
+    `labels` and `weights` by kind of task: classify [B, S] int32 and [B, S]; multilabel [B, S, C] float32 and [B, S];
+    regress [B, S] float32 and [B, S]; tag [B, L] int32 and [B, L]; qa [B, S, 2] int32 (first and last token of the
+    answer, counted from the start of the row) and [B, S]. Weights are float32, 1 for what counts, 0 for what does not.
+    """
+
+    input_ids: Any  # [B, L] int32
+    segment_ids: Any  # [B, L] int32: 0 = padding, 1, 2, ... = the units that share the row
+    position_ids: Any  # [B, L] int32, restarting at 0 with every unit
+    token_types: Any  # [B, L] int32: 1 in the second text of a pair where the tokenizer says so
+    first: Any  # [B, S] int32: where each unit starts, which is its [CLS]
+    labels: Any
+    weights: Any

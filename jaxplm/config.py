@@ -33,6 +33,8 @@ class Data:
     text: str = "text"
     text_pair: str = ""
     label: str = "label"
+    tokens: str = "tokens"  # tagging: columns of token and tag lists (CoNLL files need neither)
+    tags: str = "tags"
     seq_len: int = 128
     packing: str = "documents"  # documents: texts share rows but never see each other; stream: contiguous
     mask_rate: float = 0.15
@@ -40,6 +42,22 @@ class Data:
     max_rows: int | None = None  # use at most so many texts of train
     held_out: float = 0.05  # share of train held out where no validation set is given
     eval_rows: int = 1000  # at most so many packed rows an evaluation
+
+
+@dataclass
+class Task:
+    kind: str = ""  # classify, multilabel, regress, tag, qa; empty: masked language modelling
+    pooling: str = "cls"  # cls, mean, max: a text's vector, from its tokens'
+    layers: str = "last"  # last, last4 (the mean of the last four), mix (a learned mix of all; Peters et al. 2018)
+    body: str = ""  # tagging: lstm or transformer between the vectors and the output; empty: nothing
+    body_width: int = 256
+    dropout: float | None = None  # of the head; None: the checkpoint's
+    label_smoothing: float = 0.0
+    class_weights: str = "none"  # balanced: each class counts alike in the loss
+    overlap: int = 32  # tokens that two windows of a long text share (tag, qa)
+    max_answer: int = 30  # tokens of an answer, at most (qa)
+    rules: str = "squad"  # how answers are compared (qa): squad (words) or korquad (characters)
+    cache: str = "auto"  # vectors of a frozen encoder are computed once: auto, on, off
 
 
 @dataclass
@@ -60,7 +78,10 @@ class Train:
     freeze: tuple[str, ...] = ()  # regular expressions over parameter paths
     seeds: tuple[int, ...] = ()  # several runs in one command
     eval_every: int = 100
+    metric: str = ""  # picks the best checkpoint; empty: the task's usual one
     patience: int = 0  # evaluations without gain before the run ends; 0 = never
+    reinit_layers: int = 0  # so many top blocks start from random weights (Zhang et al. 2021)
+    unfreeze_every: int = 0  # steps after which one block more, from the top, is trained (Howard & Ruder 2018); 0: all at once
     log_every: int = 10
     max_bad_steps: int = 10  # so many non-finite steps in a row end the run
 
@@ -74,6 +95,16 @@ class Checkpoint:
 @dataclass
 class Vocab:
     size: int = 8192  # of a new vocabulary, read only where `model.path` is empty
+
+
+@dataclass
+class Embed:
+    pooling: str = "mean"  # cls, mean, max; none: a vector for every token
+    layers: str = "last"  # last, last4 (the mean of the last four), mean (of all), or a number: 0 = embeddings, 1 = first block, -1 = last
+    mix: tuple[float, ...] = ()  # weights of the N + 1 layers instead; normalised to sum 1
+    normalize: bool = False  # to length 1
+    dtype: str = "float32"  # or float16, of the files
+    shard_rows: int = 65536  # vectors a file
 
 
 @dataclass
@@ -95,6 +126,8 @@ class Config:
     seed: int = 0
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
+    task: Task = field(default_factory=Task)
+    embed: Embed = field(default_factory=Embed)
     train: Train = field(default_factory=Train)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     vocab: Vocab = field(default_factory=Vocab)
@@ -127,6 +160,15 @@ CHOICES = {
     "data.lines": ("auto", "true", "false"),
     "data.packing": ("documents", "stream"),
     "train.schedule": ("linear", "cosine", "constant"),
+    "task.kind": ("", "classify", "multilabel", "regress", "tag", "qa"),
+    "task.pooling": ("cls", "mean", "max"),
+    "task.layers": ("last", "last4", "mix"),
+    "task.body": ("", "lstm", "transformer"),
+    "task.class_weights": ("none", "balanced"),
+    "task.rules": ("squad", "korquad"),
+    "task.cache": ("auto", "on", "off"),
+    "embed.pooling": ("cls", "mean", "max", "none"),
+    "embed.dtype": ("float32", "float16"),
     "compute.dtype": ("bfloat16", "float32"),
 }
 # name: (lowest, highest), both allowed
@@ -138,7 +180,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.learning_rate": (0, 10), "train.warmup": (0, math.inf), "train.weight_decay": (0, 10),
     "train.beta1": (0, 0.99999), "train.beta2": (0, 0.9999999), "train.epsilon": (1e-15, 1), "train.clip": (0, math.inf),
     "train.layer_decay": (0.01, 1), "train.eval_every": (1, math.inf), "train.patience": (0, math.inf),
-    "train.log_every": (1, math.inf), "train.max_bad_steps": (1, math.inf), "checkpoint.every": (1, math.inf),
+    "task.body_width": (8, 2**14), "task.dropout": (0, 0.99), "task.label_smoothing": (0, 0.9), "task.overlap": (0, 2**20),
+    "task.max_answer": (1, 2**20), "train.reinit_layers": (0, 1000), "train.unfreeze_every": (0, math.inf),
+    "embed.shard_rows": (1, math.inf), "train.log_every": (1, math.inf), "train.max_bad_steps": (1, math.inf), "checkpoint.every": (1, math.inf),
     "checkpoint.keep": (1, math.inf), "vocab.size": (256, 2**22),
     "mesh.data": (-1, math.inf), "mesh.fsdp": (-1, math.inf), "mesh.tensor": (-1, math.inf),
 }

@@ -103,16 +103,27 @@ class Encoder(nnx.Module):
           token_types: [B, L] int32, or None for all zeros.
           key: dropout's; None turns dropout off. Split by layer, so no two layers share a mask.
         """
+        return self._run(input_ids, segment_ids, position_ids, token_types, key, compute, every=False)[0]
+
+    def every_layer(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
+                    token_types: jax.Array | None = None, *, key: jax.Array | None = None,
+                    compute: Compute = Compute()) -> jax.Array:
+        """Hidden states of the embeddings and of all N blocks, [N + 1, B, L, D]; arguments as in a call."""
+        first, rest = self._run(input_ids, segment_ids, position_ids, token_types, key, compute, every=True)[1]
+        return jnp.concatenate([first[None], rest])
+
+    def _run(self, input_ids, segment_ids, position_ids, token_types, key, compute, *, every):
         n = self.config.layers
         keys = None if key is None else jax.random.split(key, n + 1)
-        x = self.embeddings(input_ids, position_ids, token_types, None if keys is None else keys[n], compute)
+        first = self.embeddings(input_ids, position_ids, token_types, None if keys is None else keys[n], compute)
         bias = segment_bias(segment_ids)
         graph, stacked = nnx.split(self.blocks)
 
-        def one_block(x: jax.Array, layer: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, None]:
+        def one_block(x: jax.Array, layer: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, jax.Array | None]:
             params, key = layer
-            return nnx.merge(graph, params)(x, bias, key, compute), None
+            y = nnx.merge(graph, params)(x, bias, key, compute)
+            return y, y if every else None
 
-        x, _ = jax.lax.scan(one_block, x, (stacked, None if keys is None else keys[:n]),
-                            unroll=n if compute.unroll else 1)
-        return x
+        last, rest = jax.lax.scan(one_block, first, (stacked, None if keys is None else keys[:n]),
+                                  unroll=n if compute.unroll else 1)
+        return last, (first, rest)
