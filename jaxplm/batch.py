@@ -36,3 +36,12 @@ class TaskBatch(NamedTuple):
     first: Any  # [B, S] int32: where each unit starts, which is its [CLS]
     labels: Any
     weights: Any
+
+
+class FeatureBatch(NamedTuple):
+    """The same units as vectors that a frozen encoder gave: what a head alone is trained on."""
+
+    features: Any  # [B, S, M, D] a unit, or [B, L, M, D] a token; float32
+    segment_ids: Any  # [B, L] int32
+    labels: Any  # as in TaskBatch
+    weights: Any

@@ -182,7 +182,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.layer_decay": (0.01, 1), "train.eval_every": (1, math.inf), "train.patience": (0, math.inf),
     "task.body_width": (8, 2**14), "task.dropout": (0, 0.99), "task.label_smoothing": (0, 0.9), "task.overlap": (0, 2**20),
     "task.max_answer": (1, 2**20), "train.reinit_layers": (0, 1000), "train.unfreeze_every": (0, math.inf),
-    "embed.shard_rows": (1, math.inf), "train.log_every": (1, math.inf), "train.max_bad_steps": (1, math.inf), "checkpoint.every": (1, math.inf),
+    "embed.shard_rows": (1, math.inf), "train.log_every": (1, math.inf), "train.max_bad_steps": (1, math.inf),
+    "checkpoint.every": (1, math.inf),
     "checkpoint.keep": (1, math.inf), "vocab.size": (256, 2**22),
     "mesh.data": (-1, math.inf), "mesh.fsdp": (-1, math.inf), "mesh.tensor": (-1, math.inf),
 }

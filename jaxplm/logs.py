@@ -18,6 +18,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from jaxplm.errors import UserError
+from jaxplm.metrics import NOT_SCORES, SHARES
 
 log = logging.getLogger("jaxplm")
 
@@ -112,7 +113,8 @@ class MetricLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         last = -1 if resume_from is None else resume_from
         if self.path.exists():
-            _rewrite(self.path, [row for row in read_metrics(self.path) if row["step"] <= last])
+            # Test rows are written at the very end: a run that goes on has not come to its end, or does so again.
+            _rewrite(self.path, [row for row in read_metrics(self.path) if row["step"] <= last and row["split"] != "test"])
         self._file = self.path.open("a", encoding="utf-8")
         # TensorBoard forgets what older event files say about steps from purge_step on.
         self._board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=last + 1, flush_secs=30, write_to_disk=True)
@@ -310,6 +312,16 @@ def summary_table(rows: Sequence[Sequence[str]], *, header: bool = False) -> str
     if header:
         lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def in_words(metrics: Mapping[str, Any]) -> str:
+    """ "loss 4.1234, perplexity 61.77, accuracy 32.1%": the scores of one evaluation, without what is none."""
+    parts = []
+    for name, value in metrics.items():
+        if name not in NOT_SCORES and value is not None:
+            shown = f"{value:.1%}" if name in SHARES else f"{value:.2f}" if name == "perplexity" else f"{value:.4f}"
+            parts.append(f"{name.replace('_', ' ')} {shown}")
+    return ", ".join(parts)
 
 
 def display_width(text: str) -> int:

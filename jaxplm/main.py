@@ -10,6 +10,7 @@ import runpy
 import shlex
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 # Quiet libraries: set before they are imported.
@@ -25,7 +26,7 @@ from jaxplm.errors import Interrupted, UserError
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/<recipe>.py", lock_config=False)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run is kept; default: runs/<recipe>")
 
-RECIPES = {"dapt": "train", "tapt": "train", "scratch": "train", "evaluate": "evaluate"}
+RECIPES = {"dapt": "pretraining", "tapt": "pretraining", "scratch": "pretraining", "evaluate": "evaluate"}
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -93,6 +94,18 @@ def command_line(argv: list[str]) -> str:
     return " ".join(["python -m jaxplm.main", *map(shlex.quote, argv[1:])])
 
 
+def _recipe(name: str) -> Callable[[Config, Path, str], None]:
+    """What runs a recipe. Imported here: a wrong flag should be answered before JAX is imported."""
+    if name == "evaluate":
+        from jaxplm.evaluate import run
+
+        return run
+    from jaxplm import train
+    from jaxplm.pretraining import Pretraining
+
+    return lambda config, workdir, command: train.run(config, workdir, command, Pretraining)
+
+
 def main(argv: list[str]) -> int:
     """Run the recipe; returns the exit status (see the module's interface: 0, 2, 130, 143)."""
     if any(re.fullmatch(r"--?h(elp)?", argument) for argument in argv[1:]):
@@ -109,11 +122,7 @@ def main(argv: list[str]) -> int:
         runtime.join_processes()
         logs.setup(enabled=runtime.is_first())
         workdir = Path(_WORKDIR.value or Path("runs") / config.recipe)
-        if RECIPES[config.recipe] == "evaluate":
-            from jaxplm import evaluate as recipe
-        else:
-            from jaxplm import train as recipe
-        recipe.run(config, workdir, command_line(argv))
+        _recipe(RECIPES[config.recipe])(config, workdir, command_line(argv))
     except UserError as error:
         print(f"jaxplm: {error}", file=sys.stderr)
         return 2

@@ -1,16 +1,19 @@
 """AdamW with the masks that pre-training wants, as optax transformations over parameter paths."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxplm.config import Train
 from jaxplm.errors import UserError
 
 Tree = Any
+BLOCKS = "encoder/blocks/"
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -28,20 +31,49 @@ def decays(name: str) -> bool:
     return not (name.endswith("bias") or "/norm/" in name)
 
 
-def frozen_labels(params: Tree, patterns: tuple[str, ...]) -> Tree:
-    """A tree of 'frozen' and 'trained': a leaf is frozen if a pattern matches at the start of its path.
+def frozen_layers(params: Tree, patterns: tuple[str, ...]) -> Tree:
+    """Which parameters are frozen: a NumPy bool for every leaf, or [N] bools for a stacked leaf of the blocks.
+
+    A pattern freezes what it matches at the start of a path. A stacked leaf `encoder/blocks/...` also answers to
+    `encoder/blocks/<i>/...` for each of its layers, so 'encoder/blocks/[0-5]/' freezes the lower six.
 
     Raises UserError for a pattern that matches nothing, or if nothing is left to train.
     """
-    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    for pattern in patterns:
-        if not any(re.match(pattern, name) for name in names):
-            begin = sorted({"/".join(name.split("/")[:2]) for name in names})
-            raise UserError(f"train.freeze={pattern!r} matches no parameter; their paths begin with {', '.join(begin)}")
-    labels = by_path(lambda name, _: "frozen" if any(re.match(p, name) for p in patterns) else "trained", params)
-    if all(label == "frozen" for label in jax.tree.leaves(labels)):
+    unused = set(patterns)
+
+    def is_frozen(name: str) -> bool:
+        found = [pattern for pattern in patterns if re.match(pattern, name)]
+        unused.difference_update(found)
+        return bool(found)
+
+    def look(name: str, leaf: Any) -> np.ndarray:
+        whole = is_frozen(name)
+        if not name.startswith(BLOCKS):
+            return np.asarray(whole)
+        layers = [is_frozen(f"{BLOCKS}{i}/{name.removeprefix(BLOCKS)}") for i in range(leaf.shape[0])]
+        return np.asarray(True) if whole or all(layers) else np.asarray(layers) if any(layers) else np.asarray(False)
+
+    found = by_path(look, params)
+    if unused:
+        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        begin = sorted({"/".join(name.split("/")[:2]) for name in names})
+        raise UserError(f"train.freeze={min(unused, key=patterns.index)!r} matches no parameter; their paths begin with {', '.join(begin)}")
+    if all(mask.all() for mask in jax.tree.leaves(found)):
         raise UserError(f"train.freeze={patterns} freezes every parameter: nothing is left to train")
-    return labels
+    return found
+
+
+def stop_frozen(params: Tree, frozen: Tree) -> Tree:
+    """The parameters with no path for the gradient of the frozen ones, so that XLA drops their backward pass."""
+    def stop(leaf: jax.Array, mask: np.ndarray) -> jax.Array:
+        if not mask.any():
+            return leaf
+        if mask.all():
+            return jax.lax.stop_gradient(leaf)
+        # Layer by layer and not by a selection: unrolled blocks then lose the backward pass of the frozen ones.
+        return jnp.stack([jax.lax.stop_gradient(part) if off else part for part, off in zip(leaf, mask, strict=True)])
+
+    return jax.tree.map(stop, params, frozen)
 
 
 def schedule(train: Train, steps: int) -> optax.Schedule:
@@ -70,40 +102,69 @@ def layer_scale(params: Tree, decay: float) -> Tree:
 
     For stacked leaves [N, ...] the multiplier is [N, 1, ...] (Howard & Ruder 2018, discriminative fine-tuning).
     """
-    def scale(name: str, leaf: jax.Array) -> jax.Array | float:
-        if name.startswith("encoder/blocks/"):
+    return _by_depth(params, lambda above: decay**above)
+
+
+def _by_depth(params: Tree, value: Callable[[Any], Any]) -> Tree:
+    """value(d) for every leaf, d being how deep it lies below the head: 0 the head, 1 the top block, N the lowest,
+    N + 1 the embeddings; for stacked leaves [N, ...] all of their depths at once, as [N, 1, ...] float32."""
+    def depth(name: str, leaf: jax.Array) -> Any:
+        if name.startswith(BLOCKS):
             n = leaf.shape[0]
-            return decay ** jnp.arange(n, 0, -1, dtype=jnp.float32).reshape((n,) + (1,) * (leaf.ndim - 1))
-        if name.startswith("encoder/embeddings/"):
-            return decay ** (blocks + 1)
-        return 1.0
+            return value(jnp.arange(n, 0, -1, dtype=jnp.float32).reshape((n,) + (1,) * (leaf.ndim - 1)))
+        return value(jnp.float32(blocks + 1 if name.startswith("encoder/embeddings/") else 0))
 
     blocks = params["encoder"]["blocks"]["mlp"]["up"]["kernel"].shape[0]
-    return by_path(scale, params)
+    return by_path(depth, params)
+
+
+def _scaled(scales: Callable[[jax.Array], Tree]) -> optax.GradientTransformation:
+    """Multiply what comes by `scales(step)`, a tree of multipliers; where one is 0 the result is 0, whatever comes."""
+    def update(updates: Tree, state: optax.ScaleByScheduleState, _: Tree = None) -> tuple[Tree, optax.ScaleByScheduleState]:
+        factors = named(scales(state.count))
+        # By name: where leaves are frozen, masked nodes stand in their place.
+        scaled = by_path(lambda name, u: jnp.where(factors[name] == 0, jnp.zeros_like(u), u * factors[name]), updates)
+        return scaled, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(lambda _: optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)), update)
+
+
+def _gates(train: Train, params: Tree, frozen: Tree) -> Callable[[jax.Array], Tree] | None:
+    """0 for layers that do not move at a step, 1 for the others; None if all leaves move whole from the start."""
+    partly = [mask for mask in jax.tree.leaves(frozen) if mask.any() and not mask.all()]
+    if not partly and not train.unfreeze_every:
+        return None
+
+    def gates(step: jax.Array) -> Tree:
+        opened = _by_depth(params, lambda depth: jnp.float32(step >= depth * train.unfreeze_every))
+        return jax.tree.map(lambda gate, mask, leaf: gate * (1 - mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))).astype(
+            np.float32), opened, frozen, params)
+
+    return gates
 
 
 def optimizer(train: Train, steps: int, params: Tree) -> optax.GradientTransformation:
     """Clip by global norm → AdamW (Loshchilov & Hutter 2019, bias correction on) → layer-wise rates; frozen leaves: zero.
 
-    Frozen leaves get `set_to_zero` through `optax.partition`, so no moments exist for them.
-    `params` may be abstract; only paths and shapes are read.
+    Frozen leaves get `set_to_zero` through `optax.partition`, so no moments exist for them. Frozen layers of a stacked
+    leaf, and layers that `train.unfreeze_every` has not opened yet (Howard & Ruder 2018, gradual unfreezing), are held
+    back by multiplying gradients and updates with 0. `params` may be abstract; only paths and shapes are read.
     """
-    parts = []
+    frozen = frozen_layers(params, train.freeze)
+    gates = _gates(train, params, frozen)
+    parts = [] if gates is None else [_scaled(gates)]
     if train.clip:
         parts.append(optax.clip_by_global_norm(train.clip))
     parts.append(optax.adamw(schedule(train, steps), b1=train.beta1, b2=train.beta2, eps=train.epsilon,
                              weight_decay=train.weight_decay,
                              mask=lambda tree: by_path(lambda name, _: decays(name), tree)))
     if train.layer_decay != 1.0:
-        def rescale(updates: Tree, _: Tree = None) -> Tree:
-            # Frozen leaves are masked nodes here, not arrays; scale what is there.
-            scales = layer_scale(params, train.layer_decay)
-            return jax.tree.map(lambda u, s: u * s, updates, scales) if not train.freeze else by_path(
-                lambda name, u: u * named(scales)[name], updates)
-        parts.append(optax.stateless(rescale))
+        parts.append(_scaled(lambda step: layer_scale(params, train.layer_decay)))
+    if gates is not None:
+        parts.append(_scaled(gates))  # weight decay moves what has no gradient
     tx = optax.chain(*parts)
     if train.freeze:
-        labels = frozen_labels(params, train.freeze)
+        labels = jax.tree.map(lambda mask: "frozen" if mask.all() else "trained", frozen)
         tx = optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, labels)
     return tx
 

@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 
 from jaxplm.nn import Compute, ParamTree, module_with
-from jaxplm.optim import Tree
+from jaxplm.optim import Tree, stop_frozen
 from jaxplm.sharding import batch_sharding, param_shardings, replicated, state_shardings
 from jaxplm.tasks import Task
 
@@ -36,14 +36,9 @@ def split_rows(batch: Any, parts: int) -> Any:
     return jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
 
-def _stop_frozen(params: ParamTree, labels: Tree) -> ParamTree:
-    # Without a path for the gradient, XLA drops the backward pass of frozen leaves altogether.
-    return jax.tree.map(lambda leaf, label: jax.lax.stop_gradient(leaf) if label == "frozen" else leaf, params, labels)
-
-
 def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransformation, rate: optax.Schedule,
                     state: TrainState, mesh: jax.sharding.Mesh, *, compute: Compute, accumulate: int = 1,
-                    labels: Tree | None = None) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+                    frozen: Tree | None = None) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """The jitted update `(state, batch) → (state, metrics)`; the state's memory is donated.
 
     The loss is the mean over the whole batch whatever `accumulate` and the mesh are: each part's sum is divided by
@@ -54,13 +49,13 @@ def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransform
       graph: of the model, from `nn.graph_of`.
       rate: the schedule inside `tx`, for the log.
       state: abstract or concrete; only shapes are read.
-      labels: 'frozen' / 'trained' for every parameter (`optim.frozen_labels`), or None.
+      frozen: what has no gradient (`optim.frozen_layers`), or None.
 
     Returns: metrics are replicated float32 scalars: the task's sums, grad_norm, learning_rate, bad.
     """
     def one_part(params: ParamTree, part: Any, key: jax.Array, weight: jax.Array):
-        if labels is not None:
-            params = _stop_frozen(params, labels)
+        if frozen is not None:
+            params = stop_frozen(params, frozen)
         sums = task.sums(module_with(graph, params), part, key=key, compute=compute)
         return sums["loss"] / weight, sums
 

@@ -1,35 +1,32 @@
-"""The loop: further pre-training from start to export. It knows the Task protocol, not the task."""
+"""The loop from start to export. It knows the Job protocol, neither pre-training nor any task."""
 
 import logging
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxplm import hf, nn, optim, report, sharding
+from jaxplm import nn, optim, report, sharding
 from jaxplm.checkpoint import Checkpoints
 from jaxplm.config import Config
 from jaxplm.data.pipeline import prefetch
 from jaxplm.errors import Interrupted, UserError
-from jaxplm.evaluate import evaluation_sums
 from jaxplm.interrupt import StopRequest
-from jaxplm.logs import MetricLog, Progress, count, duration, read_metrics, summary_table
+from jaxplm.job import Job, MakeJob
+from jaxplm.logs import MetricLog, Progress, count, duration, in_words, read_metrics, summary_table
 from jaxplm.metrics import Sums, add
 from jaxplm.runtime import is_first, resolve_compute
-from jaxplm.start import Corpus, Model, load_corpus, start_model
-from jaxplm.step import TrainState, make_eval_step, make_train_step, new_state
-from jaxplm.tasks.mlm import MaskedLanguageModelling
+from jaxplm.step import TrainState, make_train_step, new_state
 from jaxplm.workdir import claim, is_finished
 
 log = logging.getLogger("jaxplm")
 
-TITLES = {"dapt": "Domain-adaptive pre-training", "tapt": "Task-adaptive pre-training", "scratch": "Pre-training from scratch"}
 
-
-def run(config: Config, workdir: Path, command: str) -> None:
+def run(config: Config, workdir: Path, command: str, make_job: MakeJob) -> None:
     """Train by `config` in `workdir`, or go on from its newest checkpoint; ends with report.md and export/.
 
     Raises:
@@ -42,34 +39,29 @@ def run(config: Config, workdir: Path, command: str) -> None:
                  workdir, workdir / "report.md", workdir / "export")
         return
     mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batch(config.train.batch_size, config.train.accumulate, mesh)
-    model = start_model(config, workdir)
-    corpus = load_corpus(config, model.tokenizer, sharding.my_rows(config.train.batch_size, mesh))
-    claim(workdir, config, write=is_first(), corpus=corpus.fingerprint)
-    Run(config, workdir, command, mesh, model, corpus).go()
+    compute = resolve_compute(config.compute.dtype, config.compute.unroll)
+    job = make_job(config, workdir, mesh, compute)
+    claim(workdir, config, write=is_first(), corpus=job.fingerprint)
+    Run(config, workdir, command, mesh, compute, job).go()
 
 
 class Run:
     """One run of the loop: what is fixed for its whole length, and the few numbers that are not in the state."""
 
-    def __init__(self, config: Config, workdir: Path, command: str, mesh: jax.sharding.Mesh, model: Model,
-                 corpus: Corpus) -> None:
-        self.config, self.workdir, self.command = config, workdir, command
-        self.mesh, self.model, self.corpus = mesh, model, corpus
-        train = config.train
+    def __init__(self, config: Config, workdir: Path, command: str, mesh: jax.sharding.Mesh, compute: nn.Compute, job: Job) -> None:
+        self.config, self.workdir, self.command, self.mesh = config, workdir, command, mesh
+        self.compute, self.job = compute, job
+        train = job.settings
         epochs = train.epochs or 0.0
-        self.steps = train.steps if train.steps is not None else max(1, math.ceil(epochs * corpus.train.steps_per_epoch))
-        self.task = MaskedLanguageModelling()
-        self.compute = resolve_compute(config.compute.dtype, config.compute.unroll)
-        graph, abstract = nn.graph_of(model.training)
+        self.steps = train.steps if train.steps is not None else max(1, math.ceil(epochs * job.train.steps_per_epoch))
+        abstract = jax.eval_shape(lambda: job.params)
         tx = optim.optimizer(train, self.steps, abstract)
         self.abstract = jax.eval_shape(lambda params: new_state(params, tx, config.seed), abstract)
         self.placed = sharding.state_shardings(self.abstract, abstract, mesh)
-        labels = optim.frozen_labels(abstract, train.freeze) if train.freeze else None
+        frozen = optim.frozen_layers(abstract, train.freeze) if train.freeze else None
         self.new_state = jax.jit(lambda params: new_state(params, tx, config.seed), out_shardings=self.placed)
-        self.train_step = make_train_step(graph, self.task, tx, optim.schedule(train, self.steps), self.abstract, mesh,
-                                          compute=self.compute, accumulate=train.accumulate, labels=labels)
-        self.eval_step = make_eval_step(graph, self.task, abstract, mesh, compute=self.compute)
+        self.train_step = make_train_step(job.graph, job.task, tx, optim.schedule(train, self.steps), self.abstract, mesh,
+                                          compute=compute, accumulate=train.accumulate, frozen=frozen)
 
     # ---------------------------------------------------------------- from start to end
 
@@ -77,7 +69,8 @@ class Run:
         checkpoint = self.config.checkpoint
         # From here on a signal is noted, not obeyed: an exception in the middle of a compilation or a write is no way out.
         with StopRequest() as stop, Checkpoints(self.workdir / "checkpoints", keep=checkpoint.keep,
-                                                save_every=checkpoint.every) as checkpoints:
+                                                save_every=checkpoint.every,
+                                                lower_is_better=self.job.lower_is_better) as checkpoints:
             state, start = self._first_state(checkpoints)
             if start < self.steps:
                 checkpoints.require_space(state)
@@ -89,9 +82,10 @@ class Run:
                     if status := stop.agreed():
                         raise Interrupted(status, "stopped before the first step: the same command begins anew")
                 state, stopped = self._loop(state, start, metrics, checkpoints, stop)
-            exported = state, stopped
-            if checkpoints.best_step not in (None, stopped):
-                exported = checkpoints.restore_best(self._targets()) or exported
+                exported = state, stopped
+                if checkpoints.best_step not in (None, stopped):
+                    exported = checkpoints.restore_best(self._targets()) or exported
+                self.job.finish(exported[0].params, lambda split, found: metrics.write(exported[1], split, found))
         self._finish(*exported)
 
     def _targets(self) -> TrainState:
@@ -103,7 +97,7 @@ class Run:
         if restored is not None:
             log.info("going on from step %d of %d (%s)", restored[1], self.steps, self.workdir)
             return restored
-        params = jax.tree.map(sharding.place, self.model.params, self.placed.params)
+        params = jax.tree.map(sharding.place, self.job.params, self.placed.params)
         return self.new_state(params), 0
 
     # ---------------------------------------------------------------- the loop
@@ -111,12 +105,12 @@ class Run:
     def _loop(self, state: TrainState, start: int, metrics: MetricLog, checkpoints: Checkpoints,
               stop: StopRequest) -> tuple[TrainState, int]:
         """Steps `start` … `self.steps`; returns the state and the step it ended with (earlier if patience ran out)."""
-        train = self.config.train
-        rows = self._validation_losses(start)
-        best, since_best = min(rows, default=math.inf), len(rows) - 1 - int(np.argmin(rows)) if rows else 0
+        train = self.job.settings
+        costs = self._validation_costs(start)
+        best, since_best = min(costs, default=math.inf), len(costs) - 1 - int(np.argmin(costs)) if costs else 0
         if train.patience and since_best >= train.patience:
             return state, start  # it had ended, and was killed before the export
-        meter = Meter(self.task)
+        meter = Meter(self.job.task)
         batches = prefetch(self._device_batch, start, self.steps)
         pending: dict[str, jax.Array] | None = None
         bad_in_a_row = 0
@@ -136,20 +130,21 @@ class Run:
                     if step == start + 5 and (left := progress.seconds_left) is not None and self.steps > step + 20:
                         log.info("estimated time for the %s steps left: %s", f"{self.steps - step:,}", duration(left))
                     evaluate = step % train.eval_every == 0 or step == self.steps
-                    loss = None
+                    cost = None  # what is to be as low as possible
                     with progress.paused(), meter.paused():
                         if evaluate:
-                            loss = self._evaluate(state.params, step, metrics)
-                            since_best = 0 if loss < best else since_best + 1
-                        checkpoints.save(step, state, metric=loss, force=step == self.steps or (loss is not None and loss < best))
-                        best = min(best, math.inf if loss is None else loss)
+                            cost = self._evaluate(state.params, step, metrics)
+                            since_best = 0 if cost < best else since_best + 1
+                        better = cost is not None and cost < best
+                        checkpoints.save(step, state, metric=self._metric_of(cost), force=step == self.steps or better)
+                        best = min(best, math.inf if cost is None else cost)
                     if train.patience and since_best >= train.patience:
                         log.info("no gain in %d evaluations: stopping at step %d", since_best, step)
-                        checkpoints.save(step, state, metric=loss, force=True)
+                        checkpoints.save(step, state, metric=self._metric_of(cost), force=True)
                         return state, step
                     # One process looks at every step; several must look at the same one, so they agree now and then.
                     if (jax.process_count() == 1 or boundary) and (status := stop.agreed()) and step < self.steps:
-                        checkpoints.save(step, state, metric=loss, force=True)
+                        checkpoints.save(step, state, metric=self._metric_of(cost), force=True)
                         checkpoints.wait()
                         raise Interrupted(status, f"stopped at step {step} of {self.steps}, saved: the same command goes on from here")
             finally:
@@ -157,68 +152,66 @@ class Run:
         return state, self.steps
 
     def _device_batch(self, step: int) -> Any:
-        return sharding.put_batch(self.corpus.train.batch(step), self.config.train.batch_size, self.mesh)
+        return sharding.put_batch(self.job.train.batch(step), self.job.rows, self.mesh)
 
     def _check(self, bad: bool, before: int, step: int, checkpoints: Checkpoints) -> int:
         if not bad:
             return 0
         log.warning("step %d: the loss or the gradient is not finite; the update is skipped", step)
-        if before + 1 >= self.config.train.max_bad_steps:
+        if before + 1 >= self.job.settings.max_bad_steps:
             last = checkpoints.latest_step
             where = f"the last good checkpoint is {self.workdir / 'checkpoints' / str(last)}" if last else "no checkpoint yet"
             raise UserError(f"{before + 1} steps in a row were not finite, up to step {step}: stopped; {where}."
                             " Try a lower train.learning_rate, a longer train.warmup or compute.dtype=float32")
         return before + 1
 
-    def _validation_losses(self, upto: int) -> list[float]:
+    # ---------------------------------------------------------------- evaluation
+
+    def _cost_of(self, found: Mapping[str, Any]) -> float:
+        """The job's metric as something to be as low as possible; infinite where it is not a number."""
+        value = found.get(self.job.metric)
+        if value is None or not math.isfinite(value):
+            return math.inf
+        return value if self.job.lower_is_better else -value
+
+    def _metric_of(self, cost: float | None) -> float | None:
+        return cost if cost is None or self.job.lower_is_better else -cost
+
+    def _validation_costs(self, upto: int) -> list[float]:
         """Of the trained states so far, in order: for patience and for knowing the best after a resume."""
         path = self.workdir / "metrics.jsonl"
         if not upto or not path.exists():
             return []
-        return [row["loss"] if row["loss"] is not None else math.inf for row in read_metrics(path)
-                if row["split"] == "validation" and 0 < row["step"] <= upto]
-
-    # ---------------------------------------------------------------- evaluation
+        return [self._cost_of(row) for row in read_metrics(path) if row["split"] == "validation" and 0 < row["step"] <= upto]
 
     def _evaluate(self, params: nn.ParamTree, step: int, metrics: MetricLog) -> float:
-        """Writes a row for each evaluation set; returns the validation loss (infinite if it is not finite)."""
-        found = {}
-        for split, batches in self.corpus.evaluations.items():
-            began = time.monotonic()
-            found[split] = self.task.metrics(evaluation_sums(self.eval_step, params, batches, self.config.train.batch_size, self.mesh))
-            metrics.write(step, split, found[split] | {"seconds": round(time.monotonic() - began, 3)})
-        log.info("%s", f"evaluation at step {step}: " + "; ".join(
-            f"{split} loss {m['loss']:.4f}, perplexity {m['perplexity']:.2f}, accuracy {m['accuracy']:.1%}" for split, m in found.items()))
-        loss = found["validation"]["loss"]
-        return loss if math.isfinite(loss) else math.inf
+        """Writes a row for each evaluation set; returns the validation set's cost."""
+        found = self.job.evaluate(params)
+        for split, values in found.items():
+            metrics.write(step, split, values)
+        log.info("%s", f"evaluation at step {step}: " + "; ".join(f"{split} {in_words(values)}" for split, values in found.items()))
+        return self._cost_of(found["validation"])
 
     # ---------------------------------------------------------------- what the user sees
 
     def _facts(self, exported_step: int) -> report.Facts:
-        config, shape = self.config, self.model.training
+        config, train = self.config, self.job.settings
         rows = read_metrics(self.workdir / "metrics.jsonl") if (self.workdir / "metrics.jsonl").exists() else []
         trained = [row for row in rows if row["split"] == "train"]
         seconds = sum(row["seconds"] for row in trained)
         tokens = sum(row["tokens"] for row in trained)
         device = jax.devices()[0]
+        described = self.job.facts(self.steps)
+        described["settings"] = described["settings"] | {
+            "learning rate": f"{train.learning_rate:g}, warm-up {train.warmup:g}, {train.schedule}",
+            "weight decay": f"{train.weight_decay:g}",
+            **({"layer decay": f"{train.layer_decay:g}"} if train.layer_decay != 1 else {}),
+            **({"frozen": ", ".join(config.train.freeze)} if config.train.freeze else {}),
+            "compute": f"activations {self.compute.activations}, products {self.compute.operands}",
+            "seed": str(config.seed),
+        }
         return report.Facts(
-            title=TITLES[config.recipe], recipe=config.recipe, command=self.command, base_model=config.model.path,
-            model={
-                "start": config.model.path or f"random weights, size {config.model.size}",
-                "architecture": f"{shape.model_type}, {shape.layers} layers × {shape.width}, {shape.heads} heads,"
-                                f" vocabulary {shape.vocab_size:,}",
-                "parameters": f"{self.model.size:,}",
-            },
-            data=self.corpus.facts | {"tokens an epoch": f"{self.corpus.train.real_tokens:,}"},
-            settings={
-                "steps": f"{self.steps:,} × {config.train.batch_size} rows ({self.steps / self.corpus.train.steps_per_epoch:.2f} epochs)",
-                "masking": f"{config.data.mask_rate:.0%} of the tokens, {'whole words' if config.data.whole_word else 'single tokens'}",
-                "learning rate": f"{config.train.learning_rate:g}, warm-up {config.train.warmup:g}, {config.train.schedule}",
-                "weight decay": f"{config.train.weight_decay:g}",
-                "dropout": f"{shape.dropout:g}, attention {shape.attention_dropout:g}",
-                "compute": f"activations {self.compute.activations}, products {self.compute.operands}",
-                "seed": str(config.seed),
-            },
+            recipe=config.recipe, command=self.command, base_model=config.model.path, **described,
             cost={
                 "hardware": f"{jax.device_count()} × {device.device_kind} ({jax.default_backend()}), {jax.process_count()} process(es)",
                 "mesh": " × ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items()),
@@ -244,9 +237,7 @@ class Run:
         if any(s.split == "validation" and s.name == "loss" and s.before is not None and s.after >= s.before for s in found):
             log.warning("the validation loss did not improve on the start: a lower train.learning_rate or more text may help")
         report.write_report(self.workdir, facts, rows)
-        card = report.model_card(facts, rows)
-        hf.save(self.workdir / "export", self.model.config, params, self.model.tokenizer, self.model.hf_config,
-                files={"README.md": card})
+        self.job.export(self.workdir / "export", params, facts, rows)
         for line in summary_table(report.score_table(found), header=True).split("\n"):
             log.info("%s", line)
         log.info("exported: %s (step %d); report: %s", self.workdir / "export", step, self.workdir / "report.md")

@@ -43,13 +43,13 @@ def trainer(shape: nn.EncoderConfig, mesh: jax.sharding.Mesh | None = None, *, a
     settings = config.Train(**({"steps": 100, "warmup": 2, "learning_rate": 1e-3} | train))
     graph, abstract = nn.graph_of(shape)
     tx = optim.optimizer(settings, settings.steps or 1, abstract)
-    labels = optim.frozen_labels(abstract, settings.freeze) if settings.freeze else None
+    frozen = optim.frozen_layers(abstract, settings.freeze) if settings.freeze else None
     outline = jax.eval_shape(lambda params: step.new_state(params, tx, seed), abstract)
     placed = sharding.state_shardings(outline, abstract, mesh)
     params = jax.tree.map(sharding.place, nn.random_params(shape, 1), placed.params)
     state = jax.jit(lambda params: step.new_state(params, tx, seed), out_shardings=placed)(params)
     compiled = step.make_train_step(graph, MaskedLanguageModelling(), tx, optim.schedule(settings, settings.steps or 1), state,
-                                    mesh, compute=compute, accumulate=accumulate, labels=labels)
+                                    mesh, compute=compute, accumulate=accumulate, frozen=frozen)
     return state, compiled, lambda batch: sharding.put_batch(batch, len(batch.input_ids), mesh)
 
 

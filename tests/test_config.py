@@ -150,28 +150,36 @@ def test_recipes_do_not_share_state():
     assert Config().train is not Config().train
 
 
-def labels(*patterns: str) -> dict[str, str]:
+def frozen(*patterns: str) -> dict[str, list[bool] | bool]:
     _, params = nn.graph_of(tiny_config(pooler=True))
-    return optim.named(optim.frozen_labels(params, patterns))
+    return {path: mask.tolist() for path, mask in optim.named(optim.frozen_layers(params, patterns)).items()}
 
 
 def test_freeze_patterns_match_from_the_start_of_a_path():
-    found = labels("encoder/")
-    assert {path for path, label in found.items() if label == "frozen"} == {path for path in found if path.startswith("encoder/")}
-    found = labels("encoder/embeddings/(word|position)$", ".*/norm/")
-    assert {path for path, label in found.items() if label == "frozen"} == {
+    found = frozen("encoder/")
+    assert {path for path, off in found.items() if off} == {path for path in found if path.startswith("encoder/")}
+    found = frozen("encoder/embeddings/(word|position)$", ".*/norm/")
+    assert {path for path, off in found.items() if off} == {
         "encoder/embeddings/word", "encoder/embeddings/position", *(path for path in found if "/norm/" in path)}
-    assert "trained" in labels("mlm_head").values()
+    assert False in frozen("mlm_head").values()
+
+
+def test_freeze_patterns_reach_single_layers_of_the_stack():
+    found = frozen("encoder/embeddings", "encoder/blocks/[01]/")
+    for path, off in found.items():
+        assert off == ([True, True, False] if path.startswith("encoder/blocks/") else path.startswith("encoder/embeddings/")), path
+    assert frozen("encoder/blocks/[0-2]/mlp")["encoder/blocks/mlp/up/kernel"] is True  # all layers: as if the leaf was named
 
 
 @pytest.mark.parametrize(("patterns", "said"), [
+    (("encoder/blocks/3/",), r"train\.freeze='encoder/blocks/3/' matches no parameter"),  # there are three: 0, 1, 2
     (("enconder/",), r"train\.freeze='enconder/' matches no parameter; their paths begin with encoder/blocks, .*pooler/kernel"),
     (("encoder/", "embeddings"), r"train\.freeze='embeddings' matches no parameter"),  # not in the middle
     ((".*",), r"freezes every parameter: nothing is left to train"),
 ])
 def test_freeze_patterns_that_cannot_be_meant(patterns, said):
     with pytest.raises(UserError, match=said):
-        labels(*patterns)
+        frozen(*patterns)
 
 
 def test_the_workdir_compares_every_field_but_how_a_run_is_watched(tmp_path):

@@ -13,14 +13,14 @@ PACKAGE = ROOT / "jaxplm"
 # Top to bottom. A module may import from lower layers, and from its own as long as no circle arises.
 LAYERS = (
     ("__init__", "main"),
-    ("train", "evaluate"),
-    ("start",),
+    ("train", "evaluate", "pretraining", "downstream", "seeds", "embed"),
+    ("start", "job", "vectors"),
     ("step",),
     ("tasks",),
     ("checkpoint", "digest", "manifest", "stored", "interrupt", "workdir", "runtime", "logs", "report", "plots"),
     ("hf", "vocab", "optim", "sharding"),
     ("nn",),
-    ("data",),
+    ("data", "scores"),
     ("batch", "metrics", "config", "errors", "version"),
 )
 LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}
@@ -62,7 +62,7 @@ def part_of(module: str) -> str:
 
 def test_there_is_something_to_check():
     assert len(MODULES) > 30
-    assert {"optim", "checkpoint", "workdir"} <= inner("train") | inner("start")
+    assert {"optim", "checkpoint", "workdir"} <= inner("train") | inner("pretraining")
     assert inner("sharding") == {"config", "errors", "optim"}
 
 

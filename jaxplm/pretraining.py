@@ -1,0 +1,69 @@
+"""Further pre-training and pre-training from scratch: masked language modelling as a `Job`."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxplm import hf, nn, report, sharding
+from jaxplm.config import Config
+from jaxplm.evaluate import evaluation_sums
+from jaxplm.job import Metrics
+from jaxplm.start import load_corpus, start_model
+from jaxplm.step import make_eval_step
+from jaxplm.tasks.mlm import MaskedLanguageModelling
+
+TITLES = {"dapt": "Domain-adaptive pre-training", "tapt": "Task-adaptive pre-training", "scratch": "Pre-training from scratch"}
+
+
+class Pretraining:
+    """See `jaxplm.job.Job`. Raises UserError for a model, corpus or batch size that cannot be used."""
+
+    metric, lower_is_better = "loss", True
+
+    def __init__(self, config: Config, workdir: Path, mesh: jax.sharding.Mesh, compute: nn.Compute) -> None:
+        self.config, self.settings, self.rows = config, config.train, config.train.batch_size
+        sharding.check_batch(self.rows, config.train.accumulate, mesh)
+        self.model = start_model(config, workdir)
+        self.corpus = load_corpus(config, self.model.tokenizer, sharding.my_rows(self.rows, mesh))
+        self.graph, abstract = nn.graph_of(self.model.training)
+        self.params, self.train = self.model.params, self.corpus.train
+        self.fingerprint = self.corpus.fingerprint
+        self.task = MaskedLanguageModelling()
+        self._mesh = mesh
+        self._step = make_eval_step(self.graph, self.task, abstract, mesh, compute=compute)
+
+    def evaluate(self, params: nn.ParamTree) -> dict[str, Metrics]:
+        found = {}
+        for split, batches in self.corpus.evaluations.items():
+            began = time.monotonic()
+            metrics = self.task.metrics(evaluation_sums(self._step, params, batches, self.rows, self._mesh))
+            found[split] = metrics | {"seconds": round(time.monotonic() - began, 3)}
+        return found
+
+    def finish(self, params: nn.ParamTree, write: Callable[[str, Metrics], None]) -> None:
+        """Nothing is left to measure: the validation set was measured with these parameters."""
+
+    def facts(self, steps: int) -> dict[str, Any]:
+        config, shape = self.config, self.model.training
+        return {
+            "title": TITLES[config.recipe],
+            "model": {
+                "start": config.model.path or f"random weights, size {config.model.size}",
+                "architecture": f"{shape.model_type}, {shape.layers} layers × {shape.width}, {shape.heads} heads,"
+                                f" vocabulary {shape.vocab_size:,}",
+                "parameters": f"{self.model.size:,}",
+            },
+            "data": self.corpus.facts | {"tokens an epoch": f"{self.corpus.train.real_tokens:,}"},
+            "settings": {
+                "steps": f"{steps:,} × {self.rows} rows ({steps / self.corpus.train.steps_per_epoch:.2f} epochs)",
+                "masking": f"{config.data.mask_rate:.0%} of the tokens, {'whole words' if config.data.whole_word else 'single tokens'}",
+                "dropout": f"{shape.dropout:g}, attention {shape.attention_dropout:g}",
+            },
+        }
+
+    def export(self, directory: Path, params: nn.ParamTree, facts: report.Facts, rows: list[dict[str, Any]]) -> None:
+        hf.save(directory, self.model.config, params, self.model.tokenizer, self.model.hf_config,
+                files={"README.md": report.model_card(facts, rows)})

@@ -1,0 +1,81 @@
+"""What moves and what does not: frozen layers of a stack, gradual unfreezing, layer-wise rates."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from helpers import random_batch, tiny_config, trainer
+
+from jaxplm import config, nn, optim
+
+PARAMS = nn.random_params(tiny_config(), 0)
+
+
+def moved(before, after) -> dict[str, list[bool]]:
+    """For each leaf, or for each layer of a stacked one, whether it changed."""
+    changed = {}
+    for name, old in optim.named(before).items():
+        new = np.asarray(optim.named(after)[name])
+        layers = zip(np.asarray(old), new, strict=True) if name.startswith(optim.BLOCKS) else [(np.asarray(old), new)]
+        changed[name] = [not np.array_equal(a, b) for a, b in layers]
+    return changed
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.9])
+def test_frozen_lower_layers_stay_bitwise_and_the_rest_moves(decay):
+    state, step, put = trainer(tiny_config(dropout=0.1), freeze=("encoder/embeddings", "encoder/blocks/[01]/"), layer_decay=decay, warmup=0)
+    before = jax.tree.map(np.array, state.params)
+    for i in range(3):
+        state, _ = step(state, put(random_batch(seed=i)))
+    for name, layers in moved(before, state.params).items():
+        if name.startswith(optim.BLOCKS):
+            assert layers == [False, False, True], name
+        else:
+            assert layers == [not name.startswith("encoder/embeddings/")], name
+    moments = [leaf for path, leaf in optim.named(state.opt_state).items() if path.endswith("blocks/mlp/up/kernel")]
+    assert len(moments) == 2
+    assert all(not np.asarray(leaf)[:2].any() and np.asarray(leaf)[2].any() for leaf in moments)
+
+
+def test_frozen_lower_layers_cost_no_backward_pass():
+    def flops(*freeze: str) -> float:
+        state, step, put = trainer(tiny_config(layers=6), freeze=freeze, compute=nn.Compute(unroll=True))
+        return step.lower(state, put(random_batch())).compile().cost_analysis()["flops"]
+
+    whole, lower, all_but_head = flops(), flops("encoder/embeddings", "encoder/blocks/[0-3]/"), flops("encoder/")
+    assert all_but_head < lower < whole
+    assert lower - all_but_head < 0.45 * (whole - all_but_head)  # two of six blocks have a backward pass
+
+
+def test_gradual_unfreezing_opens_a_block_at_a_time_from_the_top():
+    state, step, put = trainer(tiny_config(), unfreeze_every=2, warmup=0, schedule="constant", weight_decay=0.1)
+    for i in range(10):
+        before = jax.tree.map(np.array, state.params)
+        state, _ = step(state, put(random_batch(seed=i)))
+        found = moved(before, state.params)
+        assert found["mlm_head/dense/kernel"] == [True]
+        assert found["encoder/blocks/mlp/up/kernel"] == [i >= 6, i >= 4, i >= 2], i
+        assert found["encoder/embeddings/position"] == [i >= 8], i
+
+
+def test_unfreezing_keeps_what_is_frozen_frozen():
+    state, step, put = trainer(tiny_config(), unfreeze_every=1, freeze=("encoder/embeddings/word$", "encoder/blocks/0/"), warmup=0)
+    before = jax.tree.map(np.array, state.params)
+    for i in range(6):
+        state, _ = step(state, put(random_batch(seed=i)))
+    found = moved(before, state.params)
+    assert found["encoder/blocks/attention/qkv/kernel"] == [False, True, True]
+    assert found["encoder/embeddings/word"] == [False]
+    assert found["encoder/embeddings/position"] == [True]
+
+
+def test_the_first_update_is_adamw_with_bias_correction():
+    settings = config.Train(steps=100, learning_rate=1e-2, warmup=0, weight_decay=0.1, clip=0.0)
+    tx = optim.optimizer(settings, 100, PARAMS)
+    grads = jax.tree.map(np.ones_like, PARAMS)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
+    for name, update in optim.named(updates).items():
+        decay = 0.1 * np.asarray(optim.named(PARAMS)[name]) if optim.decays(name) else 0.0
+        np.testing.assert_allclose(update, -1e-2 * (1 + decay), rtol=2e-4, err_msg=name)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(optax.apply_updates(PARAMS, updates)))
