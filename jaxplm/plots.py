@@ -1,34 +1,39 @@
 """The curves of a run as PNG files. Needs no display."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from jaxplm.scores.names import SHARES, title
 
 # Colours that stay apart for colour-blind readers and in grey print.
 _COLOURS = {"train": "#4f6d8f", "validation": "#c8553d", "general": "#d9a21b", "test": "#2f7f6f"}
 _NAMES = {"train": "training", "validation": "validation", "general": "general text", "test": "test"}
 _MARKS = {"validation": "o", "general": "s", "test": "D"}
-_INK = "#333333"
+INK = "#333333"
 
 Rows = Sequence[dict[str, Any]]
 
 
-def write_plots(directory: Path, rows: Rows, *, exported_step: int | None = None) -> list[tuple[str, Path]]:
-    """Draws what the rows hold: loss, other scores, speed, learning rate.
+def write_plots(directory: Path, rows: Rows, *, exported_step: int | None = None, metric: str = "") -> list[tuple[str, Path]]:
+    """Draws what the rows hold: loss, a score, speed, learning rate.
 
     Args:
       directory: made if it is not there; files of an earlier call are replaced.
       rows: as in metrics.jsonl.
-      exported_step: marked in the plots of loss and scores.
+      exported_step: marked in the plots of loss and score.
+      metric: the score to draw; accuracy where it is empty or has its own plot (loss) anyway.
 
     Returns:
       (caption, file) of each plot that there was something to draw for.
     """
     directory.mkdir(parents=True, exist_ok=True)
     made = []
+    score = "accuracy" if metric in ("", "loss", "perplexity") else metric
     for name, caption, draw in (
         ("loss", "Loss", lambda axes: _loss(axes, rows, exported_step)),
-        ("accuracy", "Accuracy", lambda axes: _accuracy(axes, rows, exported_step)),
+        (score, title(score), lambda axes: _score(axes, rows, score, exported_step)),
         ("speed", "Speed", lambda axes: _speed(axes, rows)),
         ("learning_rate", "Learning rate", lambda axes: _learning_rate(axes, rows)),
     ):
@@ -56,23 +61,31 @@ def smooth(values: Sequence[float], span: int) -> list[float]:
     return result
 
 
-def _save(path: Path, draw: Any) -> bool:
+@contextmanager
+def canvas(width: float, height: float, **options: Any) -> Iterator[Any]:
+    """A `matplotlib.figure.Figure` of `width` × `height` inches, drawn in the style of all plots inside the block."""
     # Imported here: half a second that a run should not wait for at its start.
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     style: Any = {
-        "font.family": "DejaVu Sans", "font.size": 10, "text.color": _INK, "axes.labelcolor": _INK,
+        "font.family": "DejaVu Sans", "font.size": 10, "text.color": INK, "axes.labelcolor": INK,
         "axes.edgecolor": "#999999", "xtick.color": "#666666", "ytick.color": "#666666",
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
         "grid.linewidth": 0.8, "axes.axisbelow": True, "axes.titlelocation": "left", "axes.titlesize": 12,
         "axes.titleweight": "bold", "axes.titlepad": 12, "legend.frameon": False, "lines.solid_capstyle": "round",
     }  # fmt: skip
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(7.2, 4.0), dpi=150, layout="constrained")
+        figure = Figure(figsize=(width, height), dpi=150, **options)
         FigureCanvasAgg(figure)
+        yield figure
+
+
+def _save(path: Path, draw: Any) -> bool:
+    with canvas(7.2, 4.0, layout="constrained") as figure:
+        from matplotlib.ticker import MaxNLocator
+
         axes = figure.subplots()
         if not draw(axes):
             path.unlink(missing_ok=True)
@@ -106,11 +119,16 @@ def _loss(axes: Any, rows: Rows, exported_step: int | None) -> bool:
     return drawn
 
 
-def _accuracy(axes: Any, rows: Rows, exported_step: int | None) -> bool:
-    drawn = _evaluations(axes, rows, "accuracy", "{:.1%}")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
-    axes.set_title("Accuracy")
-    axes.set_ylabel("masked tokens predicted right" if _is_mlm(rows) else "predicted right")
+def _score(axes: Any, rows: Rows, name: str, exported_step: int | None) -> bool:
+    share = name in SHARES
+    drawn = _evaluations(axes, rows, name, "{:.1%}" if share else "{:.3g}")
+    if share:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
+    axes.set_title(title(name))
+    if name == "accuracy":
+        axes.set_ylabel("masked tokens predicted right" if _is_mlm(rows) else "predicted right")
+    else:
+        axes.set_ylabel(title(name))
     _finish(axes, exported_step)
     return drawn
 
@@ -121,7 +139,7 @@ def _speed(axes: Any, rows: Rows) -> bool:
         return False
     axes.plot(steps, values, color=_COLOURS["train"], linewidth=1.5, alpha=0.9)
     median = sorted(values)[len(values) // 2]
-    axes.axhline(median, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.axhline(median, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.annotate(
         f"median {median:,.0f}", (1, median), xycoords=("axes fraction", "data"), xytext=(-2, 5),
         textcoords="offset points", ha="right", fontsize=9,
@@ -166,7 +184,7 @@ def _evaluations(axes: Any, rows: Rows, name: str, form: str) -> bool:
 
 def _finish(axes: Any, exported_step: int | None) -> None:
     if exported_step is not None and axes.lines:
-        axes.axvline(exported_step, color=_INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1, label="exported")
+        axes.axvline(exported_step, color=INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1, label="exported")
     if axes.lines:
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, fontsize=9, columnspacing=1.4, borderpad=0)
 

@@ -8,23 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxplm.plots import write_plots
+import numpy as np
 
-_SPLITS = {"validation": "validation", "test": "test", "general": "general text"}
-_RELATIVE = ("loss", "perplexity")
-_SHARES = (
-    "accuracy",
-    "f1",
-    "micro_f1",
-    "macro_f1",
-    "exact_match",
-    "precision",
-    "recall",
-    "spearman",
-    "pearson",
-)
-# Numbers of a row that are no scores.
-_NOT_SCORES = {"step", "split", "seconds", "learning_rate", "tokens_per_second", "tokens", "rows", "epoch"}
+from jaxplm.confusion_plot import write_confusion
+from jaxplm.plots import write_plots
+from jaxplm.scores.classification import ClassScore
+from jaxplm.tables import Score, class_table, markdown, one_line, score_table, scores, seed_table, summary
+
+__all__ = ["Facts", "Score", "model_card", "score_table", "scores", "write_report"]
+
+_HUB_TASKS = {
+    "MaskedLM": "fill-mask",
+    "SequenceClassification": "text-classification",
+    "TokenClassification": "token-classification",
+    "QuestionAnswering": "question-answering",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,51 +44,15 @@ class Facts:
     architecture: str = "MaskedLM"  # the head that was exported
     licence: str = ""  # an identifier of the hub's list; "" is printed as unknown
     languages: Sequence[str] = ()  # ISO 639-1 codes; () is left out
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """One number of one split, before the first step and as exported; `before` is None where it was not measured."""
-
-    split: str
-    name: str
-    before: float | None
-    after: float
-
-
-def scores(rows: Sequence[Mapping[str, Any]], exported_step: int) -> list[Score]:
-    """What was measured, before and after.
-
-    Args:
-      rows: as in metrics.jsonl.
-      exported_step: a split that was not measured at this step is given as last measured before it, else as first
-        measured after it.
-
-    Returns:
-      One score for each split (validation, test, general) and number, in that order.
-    """
-    found = []
-    for split in _SPLITS:
-        measured = sorted((row for row in rows if row["split"] == split), key=lambda row: row["step"])
-        if not measured:
-            continue
-        upto = [row for row in measured if row["step"] <= exported_step]
-        after = upto[-1] if upto else measured[0]
-        before = measured[0] if measured[0]["step"] == 0 and after["step"] > 0 else {}
-        for name, value in after.items():
-            if name not in _NOT_SCORES and isinstance(value, int | float):
-                found.append(Score(split, name, before.get(name), value))
-    return found
-
-
-def score_table(found: Sequence[Score]) -> list[tuple[str, str, str, str]]:
-    """Rows of text for a table, the first one a heading: what, before, after, change."""
-    table = [("", "before", "after", "change")]
-    for score in found:
-        label = f"{_SPLITS[score.split]} {score.name.replace('_', ' ')}"
-        before = "" if score.before is None else _value(score.name, score.before)
-        table.append((label, before, _value(score.name, score.after), _change(score)))
-    return table
+    # The rest is for labelled tasks.
+    task: str = ""  # as `task.kind`
+    metric: str = ""  # the score that picked the exported step
+    stock: bool = True  # transformers has a class for the head
+    seeds: Mapping[int, Mapping[str, float]] = dataclasses.field(default_factory=dict)  # {seed: {"test macro_f1": 0.84, ...}}
+    detail_split: str = "test"  # the split of the next three
+    classes: Sequence[ClassScore] = ()  # in the order of the labels
+    entities: Sequence[ClassScore] = ()  # by type
+    confusion: np.ndarray | None = None  # [C + 1, C] counts, given with `classes`
 
 
 def write_report(workdir: str | os.PathLike[str], facts: Facts, rows: Sequence[dict[str, Any]]) -> Path:
@@ -105,16 +67,17 @@ def write_report(workdir: str | os.PathLike[str], facts: Facts, rows: Sequence[d
       The path of report.md.
     """
     workdir = Path(workdir)
-    plots = write_plots(workdir / "plots", rows, exported_step=facts.exported_step)
+    plots = write_plots(workdir / "plots", rows, exported_step=facts.exported_step, metric=facts.metric)
     found = scores(rows, facts.exported_step)
-    parts = [f"# {_escape(facts.title)}"]
-    if summary := _summary(found):
-        parts.append(summary)
+    parts = [f"# {one_line(facts.title)}"]
+    if sentence := summary(found, facts.metric, facts.seeds):
+        parts.append(sentence)
     if found:
         parts += ["## Result", _scores_markdown(found)]
         parts.append(f"Before the first step and as exported (step {facts.exported_step:,}).")
     if plots:
-        parts += [f"![{caption}]({path.relative_to(workdir).as_posix()})" for caption, path in plots]
+        parts += [_picture(caption, path, workdir) for caption, path in plots]
+    parts += _details(facts, workdir)
     parts += _sections(facts)
     parts += ["## Again", f"```\n{facts.command}\n```"]
     path = workdir / "report.md"
@@ -132,18 +95,19 @@ def model_card(facts: Facts, rows: Sequence[Mapping[str, Any]]) -> str:
     found = scores(rows, facts.exported_step)
     masked = facts.architecture == "MaskedLM"
     origin = f"`{facts.base_model}`" if facts.base_model else "random weights"
+    sentence = summary(found, facts.metric, facts.seeds)
     parts = [
         _header(facts),
-        f"# {_escape(facts.title)}",
-        f"An encoder made by jaxplm from {origin} with the recipe `{facts.recipe}`."
-        + (f" {summary}" if (summary := _summary(found)) else ""),
+        f"# {one_line(facts.title)}",
+        f"An encoder made by jaxplm from {origin} with the recipe `{facts.recipe}`." + (f" {sentence}" if sentence else ""),
         "## Use",
-        _usage(masked),
+        _usage(facts),
     ]
     if found:
         parts += ["## Scores", _scores_markdown(found)]
         note = "Measured before the first step and with these weights"
         parts.append(f"{note}; masked-token scores on masks that are frozen by seed." if masked else f"{note}.")
+    parts += _details(facts, None)
     parts += _sections(facts)
     parts += [
         "## Limits",
@@ -161,9 +125,9 @@ def model_card(facts: Facts, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _header(facts: Facts) -> str:
-    lines = ["---", "library_name: transformers"]
-    if facts.architecture == "MaskedLM":
-        lines.append("pipeline_tag: fill-mask")
+    lines = ["---", f"library_name: {'transformers' if facts.stock else 'jaxplm'}"]
+    if facts.architecture in _HUB_TASKS:
+        lines.append(f"pipeline_tag: {_HUB_TASKS[facts.architecture]}")
     if _is_hub_id(facts.base_model):  # the hub refuses anything else here
         lines.append(f"base_model: {facts.base_model}")
     lines.append(f"license: {json.dumps(facts.licence) if facts.licence else 'unknown'}")
@@ -178,18 +142,59 @@ def _is_hub_id(path: str) -> bool:
     return bool(re.fullmatch(rf"{name}(/{name})?", path)) and not Path(path).exists()
 
 
-def _usage(masked: bool) -> str:
-    if masked:
-        return (
-            "```python\nfrom transformers import pipeline\n\n"
-            'fill = pipeline("fill-mask", "path/to/this/directory")\n'
-            'fill(f"... {fill.tokenizer.mask_token} ...")\n```'
+def _usage(facts: Facts) -> str:
+    path = '"path/to/this/directory"'
+    if not facts.stock:
+        return f"```python\nimport jaxplm\n\nmodel, tokenizer = jaxplm.load({path})\n```\n\ntransformers has no class for its head."
+    pipeline = "from transformers import pipeline\n\n"
+    auto = f"model = AutoModel.from_pretrained({path})\ntokenizer = AutoTokenizer.from_pretrained({path})"
+    if facts.architecture == "MaskedLM":
+        code = f'{pipeline}fill = pipeline("fill-mask", {path})\nfill(f"... {{fill.tokenizer.mask_token}} ...")'
+    elif facts.architecture == "SequenceClassification":
+        every = ", top_k=None" if facts.task == "multilabel" else ""
+        code = (
+            f'{pipeline}classify = pipeline("text-classification", {path}{every})\nclassify("a text")\n'
+            'classify({"text": "a text", "text_pair": "its pair"})  # a model of pairs'
         )
-    return (
-        "```python\nfrom transformers import AutoModel, AutoTokenizer\n\n"
-        'model = AutoModel.from_pretrained("path/to/this/directory")\n'
-        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/directory")\n```'
-    )
+    elif facts.architecture == "TokenClassification":
+        # A word's label is its first piece's, in training too.
+        code = f'{pipeline}tag = pipeline("token-classification", {path}, aggregation_strategy="first")\ntag("a text")'
+    elif facts.architecture == "QuestionAnswering":
+        code = (
+            "import torch\nfrom transformers import AutoModelForQuestionAnswering, AutoTokenizer\n\n"
+            + auto.replace("AutoModel.", "AutoModelForQuestionAnswering.")
+            + '\ninputs = tokenizer("a question", "the text with its answer", return_tensors="pt")\n'
+            "with torch.no_grad():\n    output = model(**inputs)\n"
+            "first, last = output.start_logits.argmax(), output.end_logits.argmax()\n"
+            'tokenizer.decode(inputs["input_ids"][0, first : last + 1])'
+        )
+    else:
+        code = f"from transformers import AutoModel, AutoTokenizer\n\n{auto}"
+    return f"```python\n{code}\n```"
+
+
+def _details(facts: Facts, workdir: Path | None) -> list[str]:
+    """Seeds, classes and entities; with `workdir` the confusion matrix, which is drawn there, as well."""
+    parts = []
+    if facts.seeds:
+        table = seed_table(facts.seeds)
+        parts += ["## Seeds", markdown(table, "l" + "r" * (len(table[0]) - 1))]
+    if facts.classes:
+        parts.append(f"## Classes ({facts.detail_split})")
+        numbered = False
+        if workdir is not None and facts.confusion is not None:
+            path = workdir / "plots" / "confusion.png"
+            names = [row.name for row in facts.classes[: facts.confusion.shape[1]]]
+            numbered = write_confusion(path, facts.confusion, names)
+            parts.append(_picture("Confusion matrix", path, workdir))
+        parts.append(markdown(class_table(facts.classes, "class", numbered=numbered), ("r" if numbered else "") + "lrrrr"))
+    if facts.entities:
+        parts += [f"## Entities ({facts.detail_split})", markdown(class_table(facts.entities, "entity"), "lrrrr")]
+    return parts
+
+
+def _picture(caption: str, path: Path, workdir: Path) -> str:
+    return f"![{caption}]({path.relative_to(workdir).as_posix()})"
 
 
 def _sections(facts: Facts) -> list[str]:
@@ -199,48 +204,9 @@ def _sections(facts: Facts) -> list[str]:
     ):  # fmt: skip
         if table:
             rows = [("", ""), *((name, value) for name, value in table.items())]
-            parts += [f"## {heading}", _markdown(rows, "ll")]
+            parts += [f"## {heading}", markdown(rows, "ll")]
     return parts
 
 
-def _summary(found: Sequence[Score]) -> str:
-    """One sentence with the first measured gain and, if it was followed, what was forgotten."""
-    sentence = ""
-    for split, name in (("validation", "perplexity"), ("validation", "accuracy"), ("general", "perplexity")):
-        for score in found:
-            if (score.split, score.name) == (split, name) and score.before is not None:
-                text = f"{_SPLITS[split]} {name} {_value(name, score.before)} → **{_value(name, score.after)}** ({_change(score)})"
-                sentence += (", " if sentence else "") + text
-    return sentence[:1].upper() + sentence[1:] + "." if sentence else ""
-
-
 def _scores_markdown(found: Sequence[Score]) -> str:
-    return _markdown(score_table(found), "lrrr")
-
-
-def _markdown(rows: Sequence[Sequence[str]], align: str) -> str:
-    lines = ["| " + " | ".join(map(_escape, row)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join({"l": " --- ", "r": " ---: "}[side] for side in align) + "|")
-    return "\n".join(lines)
-
-
-def _escape(text: str) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|")
-
-
-def _value(name: str, value: float) -> str:
-    if name == "loss":
-        return f"{value:.4f}"
-    if name == "perplexity":
-        return f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"
-    return f"{100 * value:.2f} %" if name in _SHARES else f"{value:,.4g}"
-
-
-def _change(score: Score) -> str:
-    """Relative for loss and perplexity, in percentage points for shares, else the difference."""
-    if score.before is None:
-        return ""
-    if score.name in _RELATIVE:
-        return f"{100 * (score.after / score.before - 1):+.1f} %" if score.before else ""
-    difference = score.after - score.before
-    return f"{100 * difference:+.2f} points" if score.name in _SHARES else f"{difference:+,.4g}"
+    return markdown(score_table(found), "lrrr")

@@ -155,8 +155,8 @@ def test_model_card_says_what_is_unknown(tmp_path: Path) -> None:
     for path in (str(tmp_path), "runs/dapt/export/", "../model", ".", "a/b/c", ""):
         assert "base_model:" not in model_card(facts(base_model=path), [])
     assert "from random weights" in model_card(facts(base_model=""), [])
-    other = model_card(facts(architecture="SequenceClassification"), [])
-    assert "fill-mask" not in other and "AutoModel" in other
+    other = model_card(facts(architecture="Model"), [])
+    assert "fill-mask" not in other and "pipeline_tag" not in other and "AutoModel" in other
 
 
 def test_matplotlib_is_not_loaded_before_it_is_needed() -> None:

@@ -24,7 +24,11 @@ def is_better(name: str, new: float, old: float) -> bool:
     return new < old if name in LOWER_IS_BETTER else new > old
 
 
+def words(name: str) -> str:
+    """'macro-F1' of macro_f1, 'exact match' of exact_match: as a sentence has it."""
+    return " ".join(_WORDS.get(word, word) for word in name.split("_")).replace("- ", "-")
+
+
 def title(name: str) -> str:
     """'Macro-F1' of macro_f1, 'Exact match' of exact_match: as a heading has it."""
-    text = " ".join(_WORDS.get(word, word) for word in name.split("_")).replace("- ", "-")
-    return text[:1].upper() + text[1:]
+    return words(name)[:1].upper() + words(name)[1:]

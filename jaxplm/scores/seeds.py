@@ -1,6 +1,6 @@
-"""Several runs that differ in their seed: mean, standard deviation, and the table that shows them."""
+"""Several runs that differ in their seed: mean and standard deviation, and how they are written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,24 +24,3 @@ def format_mean_std(name: str, values: Sequence[float]) -> str:
 def format_score(name: str, value: float) -> str:
     """'84.2' of a share of 0.842; '0.512' of anything else."""
     return f"{100 * value:.1f}" if name in SHARES else f"{value:.3f}"
-
-
-def seed_table(runs: Mapping[int, Mapping[str, float]]) -> list[tuple[str, ...]]:
-    """Rows of text for a table: a heading, one row a seed, and the mean ± standard deviation.
-
-    Args:
-      runs: {seed: {score: value}}. A score is a name of `jaxplm.scores.names`, with words before it as wanted:
-        'macro_f1', 'test macro_f1'.
-
-    Raises:
-      ValueError: seeds with different scores.
-    """
-    columns = list(next(iter(runs.values()), {}))
-    for seed, run in runs.items():
-        if list(run) != columns:
-            raise ValueError(f"seed {seed} has the scores {', '.join(run)}, the first one {', '.join(columns)}")
-    names = [column.split(" ")[-1] for column in columns]
-    heading = [column.replace("_", " ") + (", %" if name in SHARES else "") for column, name in zip(columns, names, strict=True)]
-    rows = [(str(seed), *map(format_score, names, run.values())) for seed, run in runs.items()]
-    means = [format_mean_std(name, [run[column] for run in runs.values()]) for name, column in zip(names, columns, strict=True)]
-    return [("seed", *heading), *rows, ("mean ± std", *means)]

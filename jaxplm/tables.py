@@ -1,0 +1,164 @@
+"""Numbers as tables of text: scores before and after, classes, seeds."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxplm.scores.classification import ClassScore
+from jaxplm.scores.names import SHARES, words
+from jaxplm.scores.seeds import format_mean_std, format_score
+
+SPLITS = {"validation": "validation", "test": "test", "general": "general text"}
+_RELATIVE = ("loss", "perplexity")
+# Numbers of a row that are no scores.
+_NOT_SCORES = {"step", "split", "seconds", "learning_rate", "tokens_per_second", "tokens", "rows", "epoch"}
+
+Table = Sequence[Sequence[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One number of one split, before the first step and as exported; `before` is None where it was not measured."""
+
+    split: str
+    name: str
+    before: float | None
+    after: float
+
+
+def scores(rows: Sequence[Mapping[str, Any]], exported_step: int) -> list[Score]:
+    """What was measured, before and after.
+
+    Args:
+      rows: as in metrics.jsonl.
+      exported_step: a split that was not measured at this step is given as last measured before it, else as first
+        measured after it.
+
+    Returns:
+      One score for each split (validation, test, general) and number, in that order.
+    """
+    found = []
+    for split in SPLITS:
+        measured = sorted((row for row in rows if row["split"] == split), key=lambda row: row["step"])
+        if not measured:
+            continue
+        upto = [row for row in measured if row["step"] <= exported_step]
+        after = upto[-1] if upto else measured[0]
+        before = measured[0] if measured[0]["step"] == 0 and after["step"] > 0 else {}
+        for name, value in after.items():
+            if name not in _NOT_SCORES and isinstance(value, int | float):
+                found.append(Score(split, name, before.get(name), value))
+    return found
+
+
+def score_table(found: Sequence[Score]) -> list[tuple[str, str, str, str]]:
+    """Rows of text for a table, the first one a heading: what, before, after, change."""
+    table = [("", "before", "after", "change")]
+    for score in found:
+        label = f"{SPLITS[score.split]} {score.name.replace('_', ' ')}"
+        before = "" if score.before is None else value_text(score.name, score.before)
+        table.append((label, before, value_text(score.name, score.after), change_text(score)))
+    return table
+
+
+def class_table(rows: Sequence[ClassScore], what: str, *, numbered: bool = False) -> list[tuple[str, ...]]:
+    """Rows of text: each class or type with precision, recall and F1 in percent, and how often it occurs; – where undefined.
+
+    Args:
+      what: heading of the names, "class" or "entity".
+      numbered: a first column counts from 1, as the classes of a picture without names.
+    """
+    def percent(share: float) -> str:
+        return "–" if math.isnan(share) else f"{100 * share:.1f}"
+
+    table = [(what, "precision, %", "recall, %", "F1, %", "support")]
+    table += [(row.name or "(no type)", percent(row.precision), percent(row.recall), percent(row.f1), f"{row.support:,}") for row in rows]
+    return [("no." if not i else str(i), *row) for i, row in enumerate(table)] if numbered else table
+
+
+def seed_table(runs: Mapping[int, Mapping[str, float]]) -> list[tuple[str, ...]]:
+    """Rows of text: a heading, one row a seed, and the mean ± standard deviation; shares in percent.
+
+    Args:
+      runs: {seed: {score: value}}. A score is a name of `jaxplm.scores.names`, with words before it as wanted:
+        'macro_f1', 'test macro_f1'.
+
+    Raises:
+      ValueError: seeds with different scores.
+    """
+    columns = list(next(iter(runs.values()), {}))
+    for seed, run in runs.items():
+        if list(run) != columns:
+            raise ValueError(f"seed {seed} has the scores {', '.join(run)}, the first one {', '.join(columns)}")
+    names = [column.split(" ")[-1] for column in columns]
+    heading = [_spoken(column) + (", %" if name in SHARES else "") for column, name in zip(columns, names, strict=True)]
+    rows = [(str(seed), *map(format_score, names, run.values())) for seed, run in runs.items()]
+    means = [format_mean_std(name, [run[column] for run in runs.values()]) for name, column in zip(names, columns, strict=True)]
+    return [("seed", *heading), *rows, ("mean ± std", *means)]
+
+
+def summary(found: Sequence[Score], metric: str = "", runs: Mapping[int, Mapping[str, float]] | None = None) -> str:
+    """One sentence with what matters most; "" where it was not measured.
+
+    Without a metric: the first measured gain in perplexity and accuracy and, if it was followed, what was forgotten.
+    With one: its value on each split, or its mean over several seeds (`runs`, as in `seed_table`).
+    """
+    if metric and runs and len(runs) > 1:
+        columns = [column for column in next(iter(runs.values())) if column.split(" ")[-1] == metric]
+        unit = " %" if metric in SHARES else ""
+        parts = [
+            f"{_spoken(column)} **{format_mean_std(metric, [run[column] for run in runs.values()])}{unit}**" for column in columns
+        ]  # fmt: skip
+        parts[-1:] = [f"{part} over {len(runs)} seeds" for part in parts[-1:]]
+    elif metric:
+        parts = [_gain(score) for score in found if score.name == metric and score.split in ("validation", "test")]
+    else:
+        wanted = (("validation", "perplexity"), ("validation", "accuracy"), ("general", "perplexity"))
+        parts = [
+            _gain(score) for pair in wanted for score in found if (score.split, score.name) == pair and score.before is not None
+        ]  # fmt: skip
+    sentence = ", ".join(parts)
+    return sentence[:1].upper() + sentence[1:] + "." if sentence else ""
+
+
+def markdown(rows: Table, align: str) -> str:
+    """A table in Markdown; `align` has one letter a column, l or r. A cell is one line."""
+    lines = ["| " + " | ".join(map(one_line, row)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join({"l": " --- ", "r": " ---: "}[side] for side in align) + "|")
+    return "\n".join(lines)
+
+
+def one_line(text: str) -> str:
+    """Fit for a cell or a heading."""
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def value_text(name: str, value: float) -> str:
+    if name == "loss":
+        return f"{value:.4f}"
+    if name == "perplexity":
+        return f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"
+    return f"{100 * value:.2f} %" if name in SHARES else f"{value:,.4g}"
+
+
+def change_text(score: Score) -> str:
+    """Relative for loss and perplexity, in percentage points for shares, else the difference."""
+    if score.before is None:
+        return ""
+    if score.name in _RELATIVE:
+        return f"{100 * (score.after / score.before - 1):+.1f} %" if score.before else ""
+    difference = score.after - score.before
+    return f"{100 * difference:+.2f} points" if score.name in SHARES else f"{difference:+,.4g}"
+
+
+def _gain(score: Score) -> str:
+    after = f"**{value_text(score.name, score.after)}**"
+    label = f"{SPLITS[score.split]} {words(score.name)}"
+    if score.before is None:
+        return f"{label} {after}"
+    return f"{label} {value_text(score.name, score.before)} → {after} ({change_text(score)})"
+
+
+def _spoken(column: str) -> str:
+    return " ".join(words(word) for word in column.split(" "))
