@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxplm.scores.classification import ClassScore
+from jaxplm.scores.classification import UNSEEN, ClassScore
 from jaxplm.scores.names import SHARES, words
 from jaxplm.scores.seeds import format_mean_std, format_score
 
@@ -74,7 +74,10 @@ def class_table(rows: Sequence[ClassScore], what: str, *, numbered: bool = False
 
     table = [(what, "precision, %", "recall, %", "F1, %", "support")]
     table += [(row.name or "(no type)", percent(row.precision), percent(row.recall), percent(row.f1), f"{row.support:,}") for row in rows]
-    return [("no." if not i else str(i), *row) for i, row in enumerate(table)] if numbered else table
+    if not numbered:
+        return table
+    numbers = ["no.", *("" if row.name == UNSEEN else str(i + 1) for i, row in enumerate(rows))]  # its row in the picture has its name
+    return [(number, *row) for number, row in zip(numbers, table, strict=True)]
 
 
 def seed_table(runs: Mapping[int, Mapping[str, float]]) -> list[tuple[str, ...]]:

@@ -132,7 +132,7 @@ def test_report_of_a_classifier(tmp_path: Path, no_hangul: None) -> None:
     assert "## Classes (validation)" in text and "](plots/confusion.png)" in text and "](plots/macro_f1.png)" in text
     # No font for the names: the picture has numbers, and the table says what they stand for.
     assert "| no. | class |" in text and f"| 2 | {KOREAN[1]} |" in text
-    assert re.search(rf"\| 4 \| {re.escape(UNSEEN)} \| – \| 0.0 \| 0.0 \| 2 \|", text)
+    assert re.search(rf"\|  \| {re.escape(UNSEEN)} \| – \| 0.0 \| 0.0 \| 2 \|", text)
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {
         "loss.png", "macro_f1.png", "speed.png", "learning_rate.png", "confusion.png"
     }  # fmt: skip
