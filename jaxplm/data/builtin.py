@@ -5,20 +5,17 @@ installed scientific packages. Sources are parsed with `ast`, never imported. Wh
 machine to machine, so do perplexities on it: compare runs of one machine.
 """
 
-import ast
 import functools
-import gc
 import hashlib
 import importlib.metadata
 import importlib.util
-import inspect
-import os
 import platform
 import sysconfig
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxplm.data import builtin_labels
+from jaxplm.data.docstrings import documented, module_files, quoted_share, uncollected
 from jaxplm.errors import UserError
 
 # Part of the fingerprint: raise it when the same machine would give other texts.
@@ -33,12 +30,7 @@ _DISTRIBUTIONS = {
     "orbax": "orbax-checkpoint", "ml_collections": "ml-collections", "absl": "absl-py",
     "sklearn": "scikit-learn",
 }  # fmt: skip
-_SKIPPED_DIRECTORIES = frozenset(
-    ("test", "tests", "testing", "idle_test", "_test", "site-packages", "dist-packages", "__pycache__",
-     "encodings", "turtledemo", "ensurepip", "lib2to3", "idlelib",
-     "_vendored", "_vendor", "vendor", "externals", "extern")
-)  # fmt: skip
-_NAMES = ("pydocs", "pydocs-short")
+_NAMES = ("pydocs", "pydocs-short", "pydocs-labels")
 _SHORT_CHARS, _SHORT_TEXTS = 160, 200
 _MIN_CHARS = 30
 _VALIDATION_PERCENT = 6
@@ -54,16 +46,26 @@ class BuiltinSource:
     def __init__(self, name: str, split: str) -> None:
         if name not in _NAMES:
             raise UserError(f"builtin:{name} does not exist as data; there are {', '.join('builtin:' + n for n in _NAMES)}")
-        if split not in ("train", "validation"):
-            raise UserError(f"builtin:{name} has the splits train and validation, not {split}")
+        splits = builtin_labels.SPLITS if name == "pydocs-labels" else ("train", "validation")
+        if split not in splits:
+            raise UserError(f"builtin:{name} has the splits {', '.join(splits[:-1])} and {splits[-1]}, not {split}")
         self.name, self.split = name, split
 
     @property
     def fingerprint(self) -> str:
-        return f"builtin:{self.name}:{self.split}:{_VERSION}:{_environment()}"
+        content = builtin_labels.fingerprint() if self.name == "pydocs-labels" else _environment()
+        return f"builtin:{self.name}:{self.split}:{_VERSION}:{content}"
 
     def texts(self) -> Iterator[str]:
+        if self.name == "pydocs-labels":
+            return (text for text, _ in builtin_labels.pydocs_labels(self.split))
         return pydocs(self.split) if self.name == "pydocs" else pydocs_short(self.split)
+
+    def rows(self, text: str, label: str) -> Iterator[dict[str, str]]:
+        """The texts as rows with a column of the name `text`, and `label` where the corpus has labels."""
+        if self.name == "pydocs-labels":
+            return ({text: one, label: name} for one, name in builtin_labels.pydocs_labels(self.split))
+        return ({text: one} for one in self.texts())
 
 
 def pydocs(split: str) -> Iterator[str]:
@@ -104,45 +106,21 @@ def _pydocs() -> dict[str, list[str]]:
 
 
 def _documented_modules() -> Iterator[tuple[str, list[str]]]:
-    # Millions of short-lived nodes with no cycles: collecting garbage in between takes half of the time.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        budget = _MAX_PARSED_BYTES
+    budget = _MAX_PARSED_BYTES
+    with uncollected():
         for prefix, root in _roots():
-            for module, path in _module_files(prefix, root):
+            for module, path in module_files(prefix, root):
                 try:
                     source = path.read_bytes()
-                    if _quoted_share(source) < _MIN_TEXT_SHARE:
-                        continue
-                    budget -= len(source)
-                    if budget < 0:
-                        return
-                    with warnings.catch_warnings(action="ignore"):  # old escapes in others' sources
-                        tree = ast.parse(source)
-                except (OSError, SyntaxError, ValueError, RecursionError):
-                    continue  # broken on purpose (templates), or written for another Python
-                found = _topics(tree) if module == "pydoc_data.topics" else _docstrings(tree.body, tree)
-                texts = [inspect.cleandoc(text) for text in found if text.isascii() or _encodable(text)]
-                if texts:
+                except OSError:
+                    continue
+                if quoted_share(source) < _MIN_TEXT_SHARE:
+                    continue
+                budget -= len(source)
+                if budget < 0:
+                    return
+                if texts := documented(source, is_topics=module == "pydoc_data.topics"):
                     yield module, texts
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _quoted_share(source: bytes) -> float:
-    """The share of a file inside triple quotes, roughly and fast."""
-    pieces = source.replace(b"'''", b'"""').split(b'"""')
-    return sum(map(len, pieces[1::2])) / max(len(source), 1)
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # lone surrogates in examples
-        return False
-    return True
 
 
 def _roots() -> Iterator[tuple[str, Path]]:
@@ -151,51 +129,6 @@ def _roots() -> Iterator[tuple[str, Path]]:
         spec = importlib.util.find_spec(package)  # finds a top-level package without running it
         for place in (spec.submodule_search_locations or ()) if spec else ():
             yield package, Path(place)
-
-
-def _module_files(prefix: str, root: Path) -> Iterator[tuple[str, Path]]:
-    for directory, subdirectories, names in os.walk(root):
-        subdirectories[:] = sorted(
-            d for d in subdirectories if d not in _SKIPPED_DIRECTORIES and d.isidentifier()
-        )
-        relative = Path(directory).relative_to(root).parts
-        for name in sorted(names):
-            if name.endswith(".py") and not name.startswith("test_") and not name.endswith("_test.py"):
-                parts = (prefix, *relative, name[:-3])
-                yield ".".join(part for part in parts if part and part != "__init__"), Path(directory, name)
-
-
-def _docstrings(body: list[ast.stmt], owner: ast.AST) -> Iterator[str]:
-    """The docstring of `owner`, then of the classes and functions in `body`, outside in, in source order."""
-    if isinstance(owner, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and body:
-        text = _constant(body[0].value) if isinstance(body[0], ast.Expr) else None
-        if text:
-            yield text
-    for node in body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield from _docstrings(node.body, node)
-        elif isinstance(node, (ast.If, ast.Try, ast.With)):
-            yield from _docstrings(node.body, node)
-            yield from _docstrings(getattr(node, "orelse", []), node)
-            for handler in getattr(node, "handlers", []):
-                yield from _docstrings(handler.body, node)
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            # numpy and scipy document what is written in C by add_newdoc("module", "name", """…""").
-            name = getattr(node.value.func, "id", getattr(node.value.func, "attr", ""))
-            if name in ("add_newdoc", "_add_newdoc", "add_docstring"):
-                for argument in node.value.args:
-                    parts = argument.elts if isinstance(argument, ast.Tuple) else [argument]
-                    yield from filter(None, map(_constant, parts))
-
-
-def _topics(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Dict):
-            yield from filter(None, map(_constant, node.values))
-
-
-def _constant(node: ast.expr) -> str | None:
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
 def _environment() -> str:

@@ -16,8 +16,9 @@ import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from jaxplm.data.json_rows import Row, missing_column, read_json, read_json_lines
@@ -36,6 +37,9 @@ MAX_TEXT_CHARS = 1 << 24
 
 # So many rows without the wanted column prove that it is not there; do not read 10 GB to say so.
 _COLUMN_PATIENCE = 10_000
+
+# What tells a line of the token `#` from a comment.
+_TAG = re.compile(r"O|[BIESLU]-\S+")
 
 
 def _mark_unreadable(error: UnicodeError) -> tuple[str, int]:
@@ -162,19 +166,25 @@ def read_paragraphs(stream: io.TextIOBase, counts: Counter[str]) -> Iterator[str
 def read_conll(lines: Iterator[str]) -> Iterator[list[list[str]]]:
     """Sentences of a CoNLL file as lists of columns; columns split at tabs, in files without tabs at spaces.
 
-    `-DOCSTART-` and comment lines (`# …`, `## …`) are left out. A token may be a space (sets of characters).
+    `-DOCSTART-` and comment lines (`# …`, `## …`) are left out. A token may be a space (sets of characters), and
+    it may be `#`: such a line has as many columns as the one before it, the last of which is a tag.
     """
     sentence: list[list[str]] = []
+    width = 0
     for line in lines:
         line = line.rstrip("\n")
         if not line.strip():
             if sentence:
                 yield sentence
                 sentence = []
-        elif line.startswith(("# ", "## ", "-DOCSTART-")):
             continue
-        else:
-            sentence.append(line.split("\t") if "\t" in line else line.split())
+        columns = line.split("\t") if "\t" in line else line.split()
+        if line.startswith("-DOCSTART-"):
+            continue
+        if line.startswith(("# ", "## ")) and not (len(columns) == width > 1 and _TAG.fullmatch(columns[-1])):
+            continue
+        width = len(columns)
+        sentence.append(columns)
     if sentence:
         yield sentence
 
@@ -206,8 +216,10 @@ def read_delimited(path: Path, lines: Iterator[str], delimiter: str, counts: Cou
         raise UserError(f"{path} line {reader.line_num}: {error}") from error
 
 
-def read_parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
-    """Rows of a parquet file, only the named columns, in small batches."""
+def read_parquet(
+    path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = (), fields: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Row]:
+    """Rows of a parquet file, only the named columns, in small batches; see `read_all_rows`."""
     import pyarrow.parquet
 
     from jaxplm.data.hub import quiet_datasets
@@ -215,7 +227,8 @@ def read_parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     names = pyarrow.parquet.read_schema(path).names
     for column in columns:
         if column not in names:
-            raise missing_column(path, column, names)
+            raise missing_column(path, column, names, fields.get(column, "data.text"))
+    columns = (*columns, *(column for column in optional if column in names and column not in columns))
     stream = quiet_datasets().load_dataset(
         "parquet",
         data_files=[str(path)],
@@ -234,23 +247,33 @@ def read_rows(path: Path, raw: BinaryIO, columns: tuple[str, ...], counts: Count
     A row may lack a column (ragged JSON); a column that no row has is a `UserError` naming those that exist.
     CoNLL rows have the columns `text` and `tokens`.
     """
+    return _require_columns(path, read_all_rows(path, raw, columns, counts), columns)
+
+
+def read_all_rows(
+    path: Path, raw: BinaryIO, columns: tuple[str, ...], counts: Counter[str], optional: tuple[str, ...] = (),
+    fields: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Row]:
+    """The same rows as they come, whatever columns they have: none is held back to look for a column.
+
+    After each row `counts["malformed"]` holds the number of unreadable rows before it. Parquet files are read only
+    for `columns`, which they must have, and for `optional` ones; `fields` says which field chooses a column.
+    """
     kind = check_format(path)
     if kind == ".parquet":
-        yield from read_parquet(path, columns)
+        yield from read_parquet(path, columns, optional, fields)
         return
     with open_text(path, raw) as stream:
         if kind == ".conll":
-            rows: Iterator[Row] = (
-                {"text": join_tokens(tokens), "tokens": tokens}
-                for tokens in ([line[0] for line in sentence] for sentence in read_conll(stream))
-            )
+            for sentence in read_conll(stream):
+                tokens = [line[0] for line in sentence]
+                yield {"text": join_tokens(tokens), "tokens": tokens}
         elif kind == ".json":
-            rows = read_json(path, stream, counts)
+            yield from read_json(path, stream, counts)
         elif kind == ".jsonl":
-            rows = read_json_lines(stream, counts)
+            yield from read_json_lines(stream, counts)
         else:
-            rows = read_delimited(path, stream, "\t" if kind == ".tsv" else ",", counts)
-        yield from _require_columns(path, rows, columns)
+            yield from read_delimited(path, stream, "\t" if kind == ".tsv" else ",", counts)
 
 
 def _require_columns(path: Path, rows: Iterator[Row], columns: tuple[str, ...]) -> Iterator[Row]:

@@ -1,8 +1,8 @@
 """Data sets by hub name (`hf:imdb`), streamed through HF `datasets`; nothing is copied to the disk."""
 
 import logging
-from collections.abc import Iterator
-from types import ModuleType
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from jaxplm.data.json_rows import missing_column
@@ -49,8 +49,13 @@ class HubSource:
         self.revision = str(info.sha)
         self.fingerprint = f"hf:{self.name}:{self.config}:{self.split}:{self.revision}"
 
-    def rows(self, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-        """The rows with these columns; `UserError` names the splits or columns that exist instead."""
+    def rows(
+        self, columns: tuple[str, ...], optional: tuple[str, ...] = (), fields: Mapping[str, str] = MappingProxyType({})
+    ) -> Iterator[dict[str, Any]]:
+        """The rows with these columns, and `optional` ones where they exist; numbered classes by their names.
+
+        `UserError` names the splits or columns that exist instead; `fields` says which field chooses a column.
+        """
 
         where = f"hf:{self.name}"
         try:
@@ -60,10 +65,27 @@ class HubSource:
             names = stream.column_names or list(next(iter(stream.take(1)), {}))
             for column in columns:
                 if column not in names:
-                    raise missing_column(where, column, names)
+                    raise missing_column(where, column, names, fields.get(column, "data.text"))
+            columns = (*columns, *(column for column in optional if column in names and column not in columns))
+            classes = {column: found for column in columns if (found := _class_names((stream.features or {}).get(column)))}
             for table in stream.select_columns(list(columns)).with_format("arrow").iter(batch_size=1024):
-                yield from table.to_pylist()
+                for row in table.to_pylist():
+                    for column, class_names in classes.items():
+                        row[column] = _named(row[column], class_names)
+                    yield row
         except UserError:
             raise
         except Exception as error:  # connection, unknown split or config, repositories that need code
             raise UserError(f"{where} split {self.split!r} cannot be read ({_one_line(error)})") from error
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    """The names of a column of numbered classes, or of lists of such."""
+    feature = getattr(feature, "feature", feature)
+    return feature.names if type(feature).__name__ == "ClassLabel" else None
+
+
+def _named(value: Any, names: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(one, names) for one in value]
+    return None if value is None or value < 0 else names[value]  # -1: the hub's mark for a label that is not given

@@ -13,10 +13,10 @@ from jaxplm.errors import UserError
 Row = dict[str, Any]
 
 
-def missing_column(where: object, column: str, names: list[str]) -> UserError:
-    """The error for a column that is not there: names the columns that are."""
+def missing_column(where: object, column: str, names: list[str], field: str = "data.text") -> UserError:
+    """The error for a column that is not there: names the columns that are, and the field that chooses it, if any."""
     shown = ", ".join(repr(name) for name in names[:12]) + (" …" if len(names) > 12 else "")
-    return UserError(f"{where} has no column {column!r}; it has {shown or 'none'} (set data.text)")
+    return UserError(f"{where} has no column {column!r}; it has {shown or 'none'}" + (f" (set {field})" if field else ""))
 
 
 def read_json_lines(lines: Iterator[str], counts: Counter[str]) -> Iterator[Row]:
@@ -37,7 +37,8 @@ def read_json_lines(lines: Iterator[str], counts: Counter[str]) -> Iterator[Row]
 def read_json(path: Path, stream: io.TextIOBase, counts: Counter[str]) -> Iterator[Row]:
     """Rows of a .json file: an array of objects, SQuAD, `{"data": [rows]}`, or JSON lines under that name.
 
-    An array is decoded object by object. SQuAD gives a row a question: `id title context question answers`.
+    An array is decoded object by object. SQuAD gives a row a question: `id title context question answers`, the
+    last None where the file has none, and SQuAD 2.0's `is_impossible`.
     """
     buffer = stream.read(1 << 20).lstrip()
     if buffer.startswith("["):
@@ -105,12 +106,13 @@ def _read_squad(path: Path, articles: list[Row]) -> Iterator[Row]:
         for article in articles:
             for paragraph in article["paragraphs"]:
                 for question in paragraph["qas"]:
-                    yield {
+                    row = {
                         "id": question["id"],
                         "title": article.get("title", ""),
                         "context": paragraph["context"],
                         "question": question["question"],
-                        "answers": question.get("answers", []),
+                        "answers": question.get("answers"),
                     }
+                    yield row | ({"is_impossible": question["is_impossible"]} if "is_impossible" in question else {})
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: not SQuAD 1.1 or 2.0: {error!r} is missing") from error
