@@ -9,12 +9,13 @@ import jax
 
 from jaxplm import nn, sharding
 from jaxplm.config import Config
-from jaxplm.data.pipeline import FrozenBatches, prefetch
+from jaxplm.data.pipeline import FrozenBatches
 from jaxplm.logs import MetricLog, summary_table
 from jaxplm.metrics import Sums, add
 from jaxplm.runtime import is_first, resolve_compute
 from jaxplm.start import Tokenized, start_model
 from jaxplm.step import EvalStep, make_eval_step
+from jaxplm.sweep import sweep
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 from jaxplm.workdir import claim
 
@@ -24,14 +25,7 @@ log = logging.getLogger("jaxplm")
 def evaluation_sums(eval_step: EvalStep, params: nn.ParamTree, batches: FrozenBatches, batch_size: int,
                     mesh: jax.sharding.Mesh) -> Sums:
     """The task's sums over a whole evaluation set; a few numbers a batch are all that leaves the device."""
-    made = prefetch(lambda i: sharding.put_batch(batches.batch(i), batch_size, mesh), 0, len(batches))
-    results, pending = [], None
-    for batch in made:
-        fresh = eval_step(params, batch)
-        if pending is not None:  # read while the next batch is computed
-            results.append(jax.device_get(pending))
-        pending = fresh
-    return add([*results, jax.device_get(pending)])
+    return add(sweep(eval_step, params, batches, batch_size, mesh))
 
 
 def run(config: Config, workdir: Path, command: str) -> None:
@@ -49,7 +43,7 @@ def run(config: Config, workdir: Path, command: str) -> None:
     tokenized = Tokenized(config, model.tokenizer, sharding.my_rows(batch_size, mesh))
     graph, abstract = nn.graph_of(model.config)
     task = MaskedLanguageModelling()
-    step = make_eval_step(graph, task, abstract, mesh, compute=resolve_compute(config.compute.dtype, config.compute.unroll))
+    step = make_eval_step(graph, task.sums, abstract, mesh, compute=resolve_compute(config.compute.dtype, config.compute.unroll))
     params = jax.tree.map(sharding.place, model.params, sharding.param_shardings(abstract, mesh))
     claim(workdir, config, write=is_first())
     table = [("", "loss", "perplexity", "accuracy", "masked tokens")]

@@ -18,7 +18,8 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from jaxplm.errors import UserError
-from jaxplm.metrics import NOT_SCORES, SHARES
+from jaxplm.metrics import NOT_SCORES
+from jaxplm.scores.names import SHARES
 
 log = logging.getLogger("jaxplm")
 

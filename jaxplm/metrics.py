@@ -6,12 +6,8 @@ from typing import Any
 
 Sums = dict[str, float]
 
-# Scores that are shares of something: shown in percent.
-SHARES = ("accuracy", "f1", "micro_f1", "macro_f1", "exact_match", "precision", "recall", "spearman", "pearson", "mcc")
 # Numbers of a row of metrics.jsonl that are no scores.
-NOT_SCORES = frozenset(("step", "split", "seconds", "learning_rate", "tokens_per_second", "tokens", "rows", "epoch"))
-# The lower, the better; of everything else the higher.
-COSTS = ("loss", "perplexity", "mse")
+NOT_SCORES = frozenset(("step", "split", "seconds", "learning_rate", "tokens_per_second", "tokens", "rows", "epoch", "seed"))
 
 
 def add(parts: Iterable[Mapping[str, Any]]) -> Sums:

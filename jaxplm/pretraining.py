@@ -33,7 +33,7 @@ class Pretraining:
         self.fingerprint = self.corpus.fingerprint
         self.task = MaskedLanguageModelling()
         self._mesh = mesh
-        self._step = make_eval_step(self.graph, self.task, abstract, mesh, compute=compute)
+        self._step = make_eval_step(self.graph, self.task.sums, abstract, mesh, compute=compute)
 
     def evaluate(self, params: nn.ParamTree) -> dict[str, Metrics]:
         found = {}

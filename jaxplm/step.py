@@ -1,5 +1,6 @@
 """The compiled steps: one for training, one for evaluation, each traced once."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,11 @@ from jaxplm.sharding import batch_sharding, param_shardings, replicated, state_s
 from jaxplm.tasks import Task
 
 Metrics = dict[str, jax.Array]
-EvalStep = Callable[[ParamTree, Any], Metrics]
+Measure = Callable[..., Any]  # (module, batch, *, key, compute) → a pytree of arrays
+EvalStep = Callable[[ParamTree, Any], Any]
+
+# How often each kind of step was traced, and so compiled, in this process: with fixed shapes, once a run.
+TRACES: Counter[str] = Counter()
 
 
 class TrainState(NamedTuple):
@@ -62,6 +67,7 @@ def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransform
     gradient = jax.grad(one_part, has_aux=True)
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        TRACES["training"] += 1
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         weight = jnp.maximum(task.weight(batch), 1.0)
         if accumulate == 1:
@@ -90,11 +96,15 @@ def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransform
                    out_shardings=(placed, replicated(mesh)))
 
 
-def make_eval_step(graph: nnx.GraphDef, task: Task, params: ParamTree, mesh: jax.sharding.Mesh, *,
+def make_eval_step(graph: nnx.GraphDef, measure: Measure, params: ParamTree, mesh: jax.sharding.Mesh, *,
                    compute: Compute) -> EvalStep:
-    """The jitted `(params, batch) → sums`, dropout off."""
-    def eval_step(params: ParamTree, batch: Any) -> Metrics:
-        return task.sums(module_with(graph, params), batch, key=None, compute=compute)
+    """The jitted `(params, batch) → measure(module, batch, key=None, compute=compute)`, dropout off.
+
+    `measure` is a task's `sums`, or anything of that form that gives a pytree of arrays; every process gets all of it.
+    """
+    def eval_step(params: ParamTree, batch: Any) -> Any:
+        TRACES["evaluation"] += 1
+        return measure(module_with(graph, params), batch, key=None, compute=compute)
 
     return jax.jit(eval_step, in_shardings=(param_shardings(params, mesh), batch_sharding(mesh)),
                    out_shardings=replicated(mesh))

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "jaxplm"
 LAYERS = (
     ("__init__", "main"),
     ("train", "evaluate", "pretraining", "downstream", "seeds", "embed"),
-    ("start", "job", "vectors"),
+    ("start", "job", "vectors", "predict", "sweep"),
     ("step",),
     ("tasks",),
     ("checkpoint", "digest", "manifest", "stored", "interrupt", "workdir", "runtime", "logs", "report", "plots"),
