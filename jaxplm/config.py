@@ -226,14 +226,15 @@ def validate(config: Config) -> None:
     for name in ("mesh.data", "mesh.fsdp", "mesh.tensor"):
         if values[name] == 0:
             raise UserError(f"{name}=0: must be -1 (what is left) or at least 1")
+    _check_task(config)
     if config.recipe == "evaluate":
-        if not (config.data.validation or config.data.general):
-            raise UserError("nothing to evaluate on: give data.validation, data.general or both")
+        if not (config.data.validation or config.data.test or config.data.general):
+            raise UserError("nothing to evaluate on: give data.validation, data.test, data.general or several of them")
         return
     if (config.train.steps is None) == (config.train.epochs is None):
         raise UserError("train.steps and train.epochs: exactly one must be given"
                         f" (now train.steps={config.train.steps}, train.epochs={config.train.epochs})")
-    if config.train.batch_size % config.train.accumulate:
+    if config.train.batch_size % config.train.accumulate and config.recipe not in DOWNSTREAM:
         raise UserError(f"train.batch_size={config.train.batch_size} does not divide by"
                         f" train.accumulate={config.train.accumulate}")
     for pattern in config.train.freeze:
@@ -243,5 +244,41 @@ def validate(config: Config) -> None:
             raise UserError(f"train.freeze={pattern!r}: not a regular expression ({error})") from None
     if not config.data.train:
         raise UserError("data.train is empty: give a path, a glob, a directory, hf:<name> or builtin:pydocs")
-    if config.train.seeds:
-        raise UserError("train.seeds: several seeds in one command are for downstream tasks; use seed=... here")
+
+
+# The scores of each kind of task; the first one picks the best checkpoint where `train.metric` is empty.
+METRICS = {
+    "classify": ("accuracy", "macro_f1", "micro_f1", "mcc", "loss"),
+    "multilabel": ("micro_f1", "macro_f1", "accuracy", "loss"),
+    "regress": ("spearman", "pearson", "mse", "loss"),
+    "tag": ("f1", "precision", "recall", "accuracy", "macro_f1", "micro_f1", "loss"),  # the last three: also of plain tags
+    "qa": ("f1", "exact_match", "loss"),
+}
+DOWNSTREAM = ("finetune", "feature_extraction")
+
+
+def _check_task(config: Config) -> None:
+    """What belongs to labelled tasks alone, and what does not go together there."""
+    task, train = config.task, config.train
+    if config.recipe not in DOWNSTREAM:
+        for name, value in (("train.seeds", train.seeds), ("train.metric", train.metric), ("task.kind", task.kind)):
+            if value and not (name == "task.kind" and config.recipe == "evaluate"):
+                raise UserError(f"{name}={value!r} is for downstream tasks (configs/finetune.py, configs/feature_extraction.py)"
+                                + ("; use seed=... here" if name == "train.seeds" else ""))
+        return
+    if not task.kind:
+        raise UserError(f"task.kind is empty: must be one of {', '.join(METRICS)}")
+    if not config.model.path:
+        raise UserError("model.path is empty: a task needs a pre-trained encoder (configs/scratch.py makes one)")
+    if train.metric and train.metric not in METRICS[task.kind]:
+        raise UserError(f"train.metric={train.metric!r}: task.kind={task.kind} has {', '.join(METRICS[task.kind])}")
+    if task.body and task.kind != "tag":
+        raise UserError(f"task.body={task.body!r} stands between tokens and tags: task.kind={task.kind} has no use for it")
+    if task.pooling != "cls" and task.kind in ("tag", "qa"):
+        raise UserError(f"task.pooling={task.pooling!r}: task.kind={task.kind} looks at every token and pools nothing")
+    if task.class_weights != "none" and task.kind in ("regress", "qa"):
+        raise UserError(f"task.class_weights={task.class_weights!r}: task.kind={task.kind} has no classes")
+    if task.label_smoothing and task.kind not in ("classify", "tag"):
+        raise UserError(f"task.label_smoothing={task.label_smoothing:g} is for classify and tag, not for {task.kind}")
+    if len(set(train.seeds)) != len(train.seeds) or any(seed < 0 for seed in train.seeds):
+        raise UserError(f"train.seeds={train.seeds}: must be different numbers, not below 0")

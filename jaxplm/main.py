@@ -26,7 +26,8 @@ from jaxplm.errors import Interrupted, UserError
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/<recipe>.py", lock_config=False)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run is kept; default: runs/<recipe>")
 
-RECIPES = {"dapt": "pretraining", "tapt": "pretraining", "scratch": "pretraining", "evaluate": "evaluate"}
+RECIPES = {"dapt": "pretraining", "tapt": "pretraining", "scratch": "pretraining", "finetune": "downstream",
+           "feature_extraction": "downstream", "evaluate": "evaluate", "embed": "embed"}
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -100,7 +101,16 @@ def _recipe(name: str) -> Callable[[Config, Path, str], None]:
         from jaxplm.evaluate import run
 
         return run
+    if name == "embed":
+        from jaxplm.embeddings.recipe import run
+
+        return run
     from jaxplm import train
+
+    if name == "downstream":
+        from jaxplm.downstream import run
+
+        return run
     from jaxplm.pretraining import Pretraining
 
     return lambda config, workdir, command: train.run(config, workdir, command, Pretraining)

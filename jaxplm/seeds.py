@@ -6,13 +6,15 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from jaxplm import report
 from jaxplm.config import Config
-from jaxplm.logs import read_metrics, summary_table
+from jaxplm.logs import duration, read_metrics, summary_table
 from jaxplm.metrics import NOT_SCORES
 from jaxplm.runtime import is_first, wait_for_all
-from jaxplm.scores.names import LOWER_IS_BETTER
+from jaxplm.scores.names import is_better
+from jaxplm.tables import seed_table
 from jaxplm.workdir import claim, is_finished
 
 log = logging.getLogger("jaxplm")
@@ -20,57 +22,79 @@ log = logging.getLogger("jaxplm")
 RunOne = Callable[[Config, Path, str], None]
 
 
-def run(config: Config, workdir: Path, command: str, run_one: RunOne, metric: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a finished run of one seed left."""
+
+    seed: int
+    workdir: Path
+    step: int  # that was exported
+    metric: str  # of the validation set, by which it was chosen
+    rows: list[dict[str, Any]]  # of metrics.jsonl
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """{'validation': {...}, 'test': {...}} of the exported step."""
+        return {row["split"]: {name: value for name, value in row.items() if name not in NOT_SCORES and isinstance(value, int | float)}
+                for row in self.rows if row["split"] != "train" and row["step"] == self.step}
+
+
+def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
     """`run_one` for every one of `train.seeds` in `workdir/seed-<n>`; then the report with mean ± std.
 
     `workdir/export` and `predictions.jsonl` are copies of those of the seed with the best validation score, so that what
     comes next finds a model where it would find that of a single run. The same command goes on where it was stopped.
-
-    Args:
-      metric: of the validation set, by which that seed is chosen.
     """
     claim(workdir, config, write=False)
     if is_finished(workdir):
         log.info("%s is finished: see %s; choose another --workdir for another run", workdir, workdir / "report.md")
         return
     claim(workdir, config, write=is_first())
-    scores: dict[int, dict[str, dict[str, float]]] = {}
+    outcomes = []
     for seed in config.train.seeds:
-        log.info("seed %d: %s", seed, _place(workdir, seed))
-        one = dataclasses.replace(config, seed=seed, train=dataclasses.replace(config.train, seeds=()))
-        run_one(one, _place(workdir, seed), command)
-        scores[seed] = exported_scores(_place(workdir, seed))
+        place = workdir / f"seed-{seed}"
+        log.info("seed %d: %s", seed, place)
+        run_one(dataclasses.replace(config, seed=seed, train=dataclasses.replace(config.train, seeds=())), place, command)
+        wait_for_all(f"seed {seed}")
+        outcomes.append(_outcome(seed, place))
     if is_first():
-        sign = -1 if metric in LOWER_IS_BETTER else 1
-        best = max(scores, key=lambda seed: sign * scores[seed]["validation"][metric])
-        _finish(config, workdir, command, scores, best)
+        best = outcomes[0]
+        for one in outcomes[1:]:
+            if is_better(one.metric, one.scores["validation"][one.metric], best.scores["validation"][best.metric]):
+                best = one
+        _finish(config, workdir, command, outcomes, best)
     wait_for_all("seeds")
 
 
-def _place(workdir: Path, seed: int) -> Path:
-    return workdir / f"seed-{seed}"
+def _outcome(seed: int, workdir: Path) -> Outcome:
+    note = json.loads((workdir / "export" / "exported.json").read_text("utf-8"))
+    return Outcome(seed, workdir, note["step"], note["metric"], read_metrics(workdir / "metrics.jsonl"))
 
 
-def exported_scores(workdir: Path) -> dict[str, dict[str, float]]:
-    """{'validation': {...}, 'test': {...}}: the scores of the model that a finished run has exported."""
-    step = json.loads((workdir / "export" / "exported.json").read_text("utf-8"))["step"]
-    return {row["split"]: {name: value for name, value in row.items() if name not in NOT_SCORES and isinstance(value, int | float)}
-            for row in read_metrics(workdir / "metrics.jsonl") if row["split"] != "train" and row["step"] == step}
-
-
-def _finish(config: Config, workdir: Path, command: str, scores: dict[int, dict[str, dict[str, float]]], best: int) -> None:
+def _finish(config: Config, workdir: Path, command: str, outcomes: list[Outcome], best: Outcome) -> None:
     with (workdir / "metrics.jsonl").open("w", encoding="utf-8") as file:
-        for seed, splits in scores.items():
-            for split, found in splits.items():
-                step = json.loads((_place(workdir, seed) / "export" / "exported.json").read_text("utf-8"))["step"]
-                file.write(json.dumps({"step": step, "split": split, "seed": seed, **found}) + "\n")
-    table = report.write_seeds_report(workdir, config.recipe, command, scores, best)
-    if (predictions := _place(workdir, best) / "predictions.jsonl").exists():
-        shutil.copy2(predictions, workdir / "predictions.jsonl")
+        for one in outcomes:
+            for split, found in one.scores.items():
+                file.write(json.dumps({"step": one.step, "split": split, "seed": one.seed, **found}) + "\n")
+    by_seed = {one.seed: {f"{split} {name}": value for split, found in one.scores.items() for name, value in found.items()}
+               for one in outcomes}
+    seconds = sum(row["seconds"] for one in outcomes for row in one.rows if row["split"] == "train")
+    facts = report.Facts(
+        title=f"{config.recipe.replace('_', ' ').capitalize()}: {config.task.kind}, {len(outcomes)} seeds", recipe=config.recipe,
+        command=command, base_model=config.model.path, model={"start": config.model.path},
+        data={"training": config.data.train, "validation": config.data.validation or "held out, or the built-in task's own",
+              "test": config.data.test or "none, or the built-in task's own"},
+        settings={"seeds": ", ".join(str(one.seed) for one in outcomes),
+                  "exported": f"seed {best.seed}, the best validation {best.metric}"},
+        cost={"training time of all seeds": duration(seconds)}, exported_step=best.step, task=config.task.kind, metric=best.metric,
+        seeds=by_seed)
+    report.write_report(workdir, facts, best.rows)
+    if (best.workdir / "predictions.jsonl").exists():
+        shutil.copy2(best.workdir / "predictions.jsonl", workdir / "predictions.jsonl")
     partial = workdir / "export.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(_place(workdir, best) / "export", partial)
+    shutil.copytree(best.workdir / "export", partial)
     partial.rename(workdir / "export")
-    for line in summary_table(table, header=True).split("\n"):
+    for line in summary_table(seed_table(by_seed), header=True).split("\n"):
         log.info("%s", line)
-    log.info("exported: %s (seed %d); report: %s", workdir / "export", best, workdir / "report.md")
+    log.info("exported: %s (seed %d); report: %s", workdir / "export", best.seed, workdir / "report.md")

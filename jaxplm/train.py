@@ -20,7 +20,7 @@ from jaxplm.job import Job, MakeJob
 from jaxplm.logs import MetricLog, Progress, count, duration, in_words, read_metrics, summary_table
 from jaxplm.metrics import Sums, add
 from jaxplm.runtime import is_first, resolve_compute
-from jaxplm.step import TrainState, make_train_step, new_state
+from jaxplm.step import TRACES, TrainState, make_train_step, new_state
 from jaxplm.workdir import claim, is_finished
 
 log = logging.getLogger("jaxplm")
@@ -51,6 +51,7 @@ class Run:
     def __init__(self, config: Config, workdir: Path, command: str, mesh: jax.sharding.Mesh, compute: nn.Compute, job: Job) -> None:
         self.config, self.workdir, self.command, self.mesh = config, workdir, command, mesh
         self.compute, self.job = compute, job
+        self.traced = TRACES.copy()
         train = job.settings
         epochs = train.epochs or 0.0
         self.steps = train.steps if train.steps is not None else max(1, math.ceil(epochs * job.train.steps_per_epoch))
@@ -202,6 +203,7 @@ class Run:
         tokens = sum(row["tokens"] for row in trained)
         device = jax.devices()[0]
         described = self.job.facts(self.steps)
+        compiled = TRACES - self.traced  # by this process, since the run began
         described["settings"] = described["settings"] | {
             "learning rate": f"{train.learning_rate:g}, warm-up {train.warmup:g}, {train.schedule}",
             "weight decay": f"{train.weight_decay:g}",
@@ -217,6 +219,7 @@ class Run:
                 "mesh": " × ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items()),
                 "training time": duration(seconds) if seconds else "none",
                 "real tokens trained on": count(tokens) if tokens else "none",
+                **({"compilations": ", ".join(f"{name} {times}" for name, times in sorted(compiled.items()))} if compiled else {}),
             },
             exported_step=exported_step)
 

@@ -13,11 +13,12 @@ PACKAGE = ROOT / "jaxplm"
 # Top to bottom. A module may import from lower layers, and from its own as long as no circle arises.
 LAYERS = (
     ("__init__", "main"),
-    ("train", "evaluate", "pretraining", "downstream", "seeds", "embed"),
-    ("start", "job", "vectors", "predict", "sweep"),
+    ("train", "evaluate", "pretraining", "downstream", "seeds", "embeddings"),
+    ("start", "job", "vectors", "predict", "sweep", "labelled_sets"),
     ("step",),
     ("tasks",),
-    ("checkpoint", "digest", "manifest", "stored", "interrupt", "workdir", "runtime", "logs", "report", "plots"),
+    ("checkpoint", "digest", "manifest", "stored", "interrupt", "workdir", "runtime", "logs", "report", "plots", "tables",
+     "fonts", "confusion_plot", "predictions"),
     ("hf", "vocab", "optim", "sharding"),
     ("nn",),
     ("data", "scores"),

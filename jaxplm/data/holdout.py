@@ -1,5 +1,8 @@
 """A validation set where the user gave none: some of the training texts, always the same ones."""
 
+import hashlib
+from collections.abc import Sequence
+
 import numpy as np
 
 from jaxplm.data import rng
@@ -58,3 +61,26 @@ def _fingerprints(tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -
             break
         state[going_on] = rng.fold(state[going_on], tokens[starts[going_on] + place])
     return state
+
+
+def hold_out_rows(keys: Sequence[str], share: float) -> tuple[np.ndarray, np.ndarray]:
+    """The same for labelled rows: rows of the same key (text, or context of questions) stay on the same side.
+
+    Args:
+        keys: of n rows.
+        share: of the rows to hold out, about.
+
+    Returns:
+        rows to train on and rows held out, both ascending; neither is empty.
+
+    Raises:
+        UserError: all keys are the same.
+    """
+    prints = np.array([int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") for key in keys], np.uint64)
+    groups, group_of, counts = np.unique(prints, return_inverse=True, return_counts=True)
+    if len(groups) < 2:
+        raise UserError("the training data has no two different texts to hold one out: give data.validation")
+    # Groups are sorted by a hash of their content, which is as good as random and the same for any order of the rows.
+    held = min(max(1, int(np.searchsorted(np.cumsum(counts), share * len(keys), "right"))), len(groups) - 1)
+    mask = group_of < held
+    return np.flatnonzero(~mask), np.flatnonzero(mask)

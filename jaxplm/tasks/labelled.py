@@ -12,17 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxplm.batch import FeatureBatch, TaskBatch
-from jaxplm.nn import Compute, TaskModel
+from jaxplm.config import Task as TaskConfig
+from jaxplm.data.label_set import LabelSet
+from jaxplm.nn import Compute, HeadModel, TaskModel
 
 Sums = dict[str, jax.Array]
 
 
-def logits(model: TaskModel, batch: TaskBatch | FeatureBatch, *, key: jax.Array | None, compute: Compute) -> jax.Array:
+def logits(model: TaskModel | HeadModel, batch: TaskBatch | FeatureBatch, *, key: jax.Array | None, compute: Compute) -> jax.Array:
     """float32 [B, S, C] for a unit's label, [B, L, C] for tags, [B, L, 2] for the ends of an answer."""
     keys = (None, None) if key is None else jax.random.split(key)
     if isinstance(batch, FeatureBatch):
         features = batch.features
     else:
+        assert isinstance(model, TaskModel)
         features = model.features(batch.input_ids, batch.segment_ids, batch.position_ids, batch.token_types, batch.first,
                                   key=keys[0], compute=compute)
     return model.logits_from(features, batch.segment_ids, key=keys[1], compute=compute)
@@ -42,7 +45,7 @@ class LabelledTask:
     def weight(self, batch: Any) -> jax.Array:
         return self.weights(batch).sum()
 
-    def sums(self, model: TaskModel, batch: Any, *, key: jax.Array | None, compute: Compute) -> Sums:
+    def sums(self, model: TaskModel | HeadModel, batch: Any, *, key: jax.Array | None, compute: Compute) -> Sums:
         return self.sums_of(logits(model, batch, key=key, compute=compute), batch)
 
     def sums_of(self, logits: jax.Array, batch: Any) -> Sums:
@@ -128,3 +131,13 @@ class QuestionAnswering(LabelledTask):
             shares = jax.nn.log_softmax(jnp.where(inside, logits[:, None, :, end], -1e9), axis=-1)
             total = total - jnp.take_along_axis(shares, batch.labels[:, :, end, None], axis=-1)[..., 0]
         return total / 2
+
+
+def task_of(task: TaskConfig, labels: LabelSet) -> LabelledTask:
+    """The task of `config.Task` over these labels."""
+    weights = labels.balanced_weights() if task.class_weights == "balanced" else None
+    if task.kind in ("classify", "tag"):
+        return Classification(task.label_smoothing, weights)
+    if task.kind == "multilabel":
+        return Multilabel(weights)
+    return Regression() if task.kind == "regress" else QuestionAnswering()
