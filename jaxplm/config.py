@@ -231,6 +231,9 @@ def validate(config: Config) -> None:
         if not (config.data.validation or config.data.test or config.data.general):
             raise UserError("nothing to evaluate on: give data.validation, data.test, data.general or several of them")
         return
+    if config.recipe == "embed":
+        _check_embed(config)
+        return
     if (config.train.steps is None) == (config.train.epochs is None):
         raise UserError("train.steps and train.epochs: exactly one must be given"
                         f" (now train.steps={config.train.steps}, train.epochs={config.train.epochs})")
@@ -282,3 +285,14 @@ def _check_task(config: Config) -> None:
         raise UserError(f"task.label_smoothing={task.label_smoothing:g} is for classify and tag, not for {task.kind}")
     if len(set(train.seeds)) != len(train.seeds) or any(seed < 0 for seed in train.seeds):
         raise UserError(f"train.seeds={train.seeds}: must be different numbers, not below 0")
+
+
+def _check_embed(config: Config) -> None:
+    settings = config.embed
+    if settings.layers not in ("last", "last4", "mean") and not re.fullmatch(r"-?\d{1,4}", settings.layers):
+        raise UserError(f"embed.layers={settings.layers!r}: must be last, last4, mean or a number"
+                        " (0 = embeddings, 1 = first block, -1 = last)")
+    if settings.mix and not (all(map(math.isfinite, settings.mix)) and sum(settings.mix) > 0):
+        raise UserError(f"embed.mix={settings.mix}: the weights must be finite, and their sum more than 0")
+    if not config.data.train:
+        raise UserError("data.train is empty: give the texts to embed: a path, a glob, a directory, hf:<name> or builtin:pydocs")

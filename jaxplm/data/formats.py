@@ -13,6 +13,7 @@ import csv
 import functools
 import gzip
 import io
+import itertools
 import re
 import zlib
 from collections import Counter
@@ -241,13 +242,25 @@ def read_parquet(
         yield from table.to_pylist()
 
 
-def read_rows(path: Path, raw: BinaryIO, columns: tuple[str, ...], counts: Counter[str]) -> Iterator[Row]:
+def read_rows(path: Path, raw: BinaryIO, columns: tuple[str, ...], counts: Counter[str], *, keep_malformed: bool = False) -> Iterator[Row]:
     """Rows of a file with columns (all formats but .txt), each with at least one of `columns`.
 
     A row may lack a column (ragged JSON); a column that no row has is a `UserError` naming those that exist.
-    CoNLL rows have the columns `text` and `tokens`.
+    CoNLL rows have the columns `text` and `tokens`. With `keep_malformed` an unreadable row is one without columns.
     """
-    return _require_columns(path, read_all_rows(path, raw, columns, counts), columns)
+    rows = read_all_rows(path, raw, columns, counts)
+    return _require_columns(path, _with_malformed(rows, counts) if keep_malformed else rows, columns)
+
+
+def _with_malformed(rows: Iterator[Row], counts: Counter[str]) -> Iterator[Row]:
+    """An empty row in the place of each unreadable one."""
+    before = counts["malformed"]
+    for row in itertools.chain(rows, [None]):
+        for _ in range(counts["malformed"] - before):
+            yield {}
+        before = counts["malformed"]
+        if row is not None:
+            yield row
 
 
 def read_all_rows(

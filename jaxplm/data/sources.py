@@ -30,7 +30,7 @@ class Texts:
       describe: one line for the user.
       counts: filled by an iteration: `texts` yielded, `empty` (dropped), `undecodable` (texts in which
         unreadable bytes were skipped), `malformed` (rows that could not be parsed, dropped), `split` (cut
-        for length), `repeated` (contexts of SQuAD).
+        for length), `repeated` (contexts of SQuAD). With `every_row` nothing is dropped (see `open_texts`).
     """
 
     def __init__(
@@ -41,10 +41,11 @@ class Texts:
         text: str = "text",
         text_pair: str = "",
         max_rows: int | None = None,
+        every_row: bool = False,
         describe: str = "",
     ) -> None:
         self._sources = sources
-        self._lines, self._max_rows = lines, max_rows
+        self._lines, self._max_rows, self._every_row = lines, max_rows, every_row
         self._columns = (text, text_pair) if text_pair else (text,)
         self.files: tuple[Path, ...] = tuple(s for s in sources if isinstance(s, Path))
         self.describe = describe
@@ -60,7 +61,7 @@ class Texts:
             f"{formats.split_suffix(s)}:{digest(s)}" if isinstance(s, Path) else s.fingerprint
             for s in self._sources
         ]
-        options = [_READER_VERSION, self._lines, self._columns, self._max_rows]
+        options = [_READER_VERSION, self._lines, self._columns, self._max_rows, *(["every row"] if self._every_row else [])]
         return hashlib.sha256(json.dumps([options, parts]).encode()).hexdigest()
 
     @property
@@ -82,7 +83,8 @@ class Texts:
                 text = self._clean(value)
                 if not text:
                     self.counts["empty"] += 1
-                    continue
+                    if not self._every_row:
+                        continue
                 self.counts["texts"] += 1
                 yield text
                 if self._max_rows is not None and self.counts["texts"] >= self._max_rows:
@@ -102,11 +104,13 @@ class Texts:
             self._position = raw.tell
             try:
                 if formats.check_format(path) != ".txt":
-                    yield from self._join_columns(formats.read_rows(path, raw, self._columns, self.counts))
+                    rows = formats.read_rows(path, raw, self._columns, self.counts, keep_malformed=self._every_row)
+                    yield from self._join_columns(rows)
                 else:
                     read = formats.read_lines if path in by_line else formats.read_paragraphs
                     with formats.open_text(path, raw) as stream:
-                        yield from read(stream, self.counts)
+                        pieces = read(stream, self.counts)
+                        yield from _whole_lines(pieces) if self._every_row and path in by_line else pieces
             finally:
                 self._position = lambda: 0
         self._finished_bytes += path.stat().st_size
@@ -115,7 +119,7 @@ class Texts:
         previous = None
         for row in rows:
             values = [row.get(column) for column in self._columns]
-            if values == previous and "answers" in row:
+            if values == previous and "answers" in row and not self._every_row:
                 self.counts["repeated"] += 1  # SQuAD has a row a question; its context is one text
                 continue
             previous = values
@@ -127,16 +131,10 @@ class Texts:
             yield "\n".join(str(value) for value in values if value is not None)
 
     def _clean(self, text: str) -> str:
-        if not text.isascii():
-            if UNREADABLE in text:
-                self.counts["undecodable"] += 1
-                text = text.replace(UNREADABLE, "")
-            try:
-                text.encode()
-            except UnicodeEncodeError:  # lone surrogates, from JSON's \ud800: no tokenizer takes them
-                self.counts["undecodable"] += 1
-                text = text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
-        return text.strip()
+        text, damaged = clean(text)
+        if damaged:
+            self.counts["undecodable"] += 1
+        return text
 
     def _decide_lines(self) -> set[Path]:
         plain = [path for path in self.files if formats.split_suffix(path)[0] == ".txt"]
@@ -153,7 +151,7 @@ class Texts:
 
     def _finish(self) -> None:
         counts = self.counts
-        rows = counts["texts"] + counts["empty"] + counts["malformed"]
+        rows = counts["texts"] if self._every_row else counts["texts"] + counts["empty"] + counts["malformed"]
         if not counts["texts"]:
             detail = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
             raise UserError(f"{self.describe}: no text found" + (f" ({detail})" if detail else ""))
@@ -168,14 +166,37 @@ class Texts:
                 hint,
             )
         if counts["malformed"]:
-            log.warning(
-                "%s: %d of %d rows could not be parsed, left out", self.describe, counts["malformed"], rows
-            )
+            fate = "taken as empty texts" if self._every_row else "left out"
+            log.warning("%s: %d of %d rows could not be parsed, %s", self.describe, counts["malformed"], rows, fate)
         if counts["split"]:
             log.warning(
                 "%s: texts over %d characters cut at a line end, %d times (data.lines=true: a text a line)",
                 self.describe, formats.MAX_TEXT_CHARS, counts["split"],
             )  # fmt: skip
+
+
+def clean(text: str) -> tuple[str, bool]:
+    """A text as a tokenizer takes it, without white space at the ends, and whether unreadable parts were taken out."""
+    damaged = False
+    if not text.isascii():
+        if UNREADABLE in text:
+            damaged = True
+            text = text.replace(UNREADABLE, "")
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # lone surrogates, from JSON's \ud800: no tokenizer takes them
+            damaged = True
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
+    return text.strip(), damaged
+
+
+def _whole_lines(pieces: Iterator[str]) -> Iterator[str]:
+    """One text a line, even of a line that is read in pieces: the first stands for all."""
+    continued = False
+    for piece in pieces:
+        if not continued:
+            yield piece
+        continued = len(piece) == formats.MAX_TEXT_CHARS and piece[-1] != "\n"
 
 
 def _has_blank_line(path: Path) -> bool:
@@ -196,6 +217,7 @@ def open_texts(
     text_pair: str = "",
     max_rows: int | None = None,
     split: str = "train",
+    every_row: bool = False,
 ) -> Texts:
     """Opens a corpus.
 
@@ -207,6 +229,8 @@ def open_texts(
       text_pair: a second column, joined to the first by a newline.
       max_rows: stop after so many texts.
       split: the split of hub names and built-ins: `"train"`, `"validation"`, `"test"`.
+      every_row: text i is that of row i, or of line i: empty texts are not dropped, nor repeated contexts of SQuAD,
+        and a row that cannot be parsed is an empty text.
 
     Returns:
       `Texts`. What is missing, unreadable or empty is a `UserError`: here, or while iterating.
@@ -226,5 +250,6 @@ def open_texts(
         text=text,
         text_pair=text_pair,
         max_rows=max_rows,
+        every_row=every_row,
         describe=describe,
     )

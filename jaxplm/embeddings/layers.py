@@ -1,0 +1,89 @@
+"""Which layers of an encoder make a vector, and the encoder cut down to what they need."""
+
+import dataclasses
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxplm import hf, nn
+from jaxplm.config import Embed
+from jaxplm.errors import UserError
+
+log = logging.getLogger("jaxplm")
+
+
+@dataclass(frozen=True)
+class Source:
+    """An encoder whose vectors are wanted; leaves are NumPy float32 arrays.
+
+    Attributes:
+      config, params: of a `MaskedLM` without the blocks that nothing is taken from.
+      shares: [N + 1] float32, the weight of the embeddings and of each block that is left; they sum to 1.
+      blocks: how many blocks the checkpoint has.
+    """
+
+    config: nn.EncoderConfig
+    params: nn.ParamTree
+    tokenizer: Any
+    hf_config: dict[str, Any]
+    shares: np.ndarray
+    blocks: int
+
+    @property
+    def plain(self) -> bool:
+        """Whether the vectors are those of the last block that is left, as a stock model gives them."""
+        return len(self.shares) > 1 and bool(self.shares[-1] == 1)
+
+    def digest(self) -> str:
+        """Hash of the weights and the tokenizer."""
+        total = hashlib.blake2b(self.tokenizer.backend_tokenizer.to_str().encode(), digest_size=16)
+        for leaf in jax.tree.leaves(self.params["encoder"]):
+            total.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+        return total.hexdigest()
+
+
+def open_source(path: str, settings: Embed) -> Source:
+    """The encoder of any checkpoint that `hf.load` takes, whatever head it has.
+
+    Raises:
+      UserError: as `hf.load`; `embed.layers` or `embed.mix` name layers that the model has not.
+    """
+    loaded = hf.load(path)
+    for note in loaded.notes:
+        if "MLM head" not in note:  # no head is used here
+            log.info("%s", note)
+    blocks = loaded.config.layers
+    shares = layer_shares(settings, blocks)
+    top = max(1, int(np.flatnonzero(shares)[-1]))
+    params = dict(loaded.params)
+    params["encoder"] = {**params["encoder"], "blocks": jax.tree.map(lambda leaf: leaf[:top], params["encoder"]["blocks"])}
+    config = dataclasses.replace(loaded.config, layers=top)
+    return Source(config, params, loaded.tokenizer, loaded.hf_config, shares[: top + 1], blocks)
+
+
+def layer_shares(settings: Embed, blocks: int) -> np.ndarray:
+    """[N + 1] float32: the weight of the embeddings and of each of N blocks by `embed.layers` or `embed.mix`.
+
+    Raises:
+      UserError: no such layer, or another number of weights than N + 1.
+    """
+    shares = np.zeros(blocks + 1, np.float64)
+    if settings.mix:
+        if len(settings.mix) != blocks + 1:
+            raise UserError(f"embed.mix has {len(settings.mix)} weights; this model needs {blocks + 1}, for the embeddings and its"
+                            f" {blocks} layers")
+        shares[:] = settings.mix
+    elif settings.layers == "mean":
+        shares[:] = 1
+    elif settings.layers in ("last", "last4"):
+        shares[1:][-4 if settings.layers == "last4" else -1:] = 1
+    else:
+        number = int(settings.layers)
+        if not -blocks - 1 <= number <= blocks:
+            raise UserError(f"embed.layers={number}: this model has the layers 0 (embeddings) to {blocks}; -1 is its last")
+        shares[number] = 1
+    return (shares / shares.sum()).astype(np.float32)
