@@ -236,6 +236,14 @@ def test_squad(tmp_path, caplog):
     assert "3 of 9 rows left out of training: 1 without a label, 2 whose answer is not in their context" in caplog.text
 
 
+def test_answers_far_from_their_place(tmp_path):
+    """Of several places that are all far away none can be taken; the only one can."""
+    context = "x" * 100 + " cat " + "x" * 100 + " cat dog"
+    rows = [{"question": "q", "context": context, "answers": [{"text": text, "answer_start": 0}]} for text in ("cat", "dog")]
+    found = read(write(tmp_path / "a.jsonl", rows), "qa")
+    assert [label.spans for label in found.labels] == [(), ((210, 213),)]
+
+
 def test_squad_2(tmp_path):
     found = read(squad(tmp_path / "a.json", [{"text": "cat", "answer_start": 4}], is_impossible=True, plausible_answers=[]), "qa")
     assert found.labels == [Answers((), ())] and found.faults == [""]

@@ -143,9 +143,9 @@ class _Parts:
         """Lists of Python integers take ten times the memory, so they are not kept for long."""
         lengths = np.fromiter(map(len, self._ids), np.int64, len(self._ids))
         total = int(lengths.sum())
-        flat = (np.fromiter(itertools.chain.from_iterable(lists), kind, total)
-                for lists, kind in ((self._ids, np.int32), (self._types, np.int8)))
-        self._packed.append((*flat, lengths))
+        ids = np.fromiter(itertools.chain.from_iterable(self._ids), np.int32, total)
+        types = np.fromiter(itertools.chain.from_iterable(self._types), np.int8, total)
+        self._packed.append((ids, types, lengths))
         self._ids, self._types = [], []
 
     def joined(self, has_types: bool) -> Encoded:
@@ -186,8 +186,16 @@ def _prefix_space(step: tokenizers.pre_tokenizers.PreTokenizer) -> tokenizers.pr
     return step
 
 
+def most_overlap(room: Any) -> Any:
+    """How many of the `room` (a number or an array) tokens of text that a window holds it may share with the next: three quarters.
+
+    With more, the number of windows would grow without bound, and each token would be read many times.
+    """
+    return room * 3 // 4
+
+
 def check_overlap(overlap: int, room: int, seq_len: int) -> None:
-    """`UserError` where windows would not advance: two neighbours share `overlap` of their `room` tokens of text."""
-    if overlap > room // 2:
+    """`UserError` where windows share more than `most_overlap`."""
+    if overlap > most_overlap(room):
         raise UserError(f"task.overlap={overlap}: windows of data.seq_len={seq_len} tokens hold {room} of the text and may share at most"
-                        f" {room // 2}; take a smaller overlap or longer rows")
+                        f" {most_overlap(room)}; take a smaller overlap or longer rows")

@@ -220,7 +220,7 @@ class _Builder:
         self._faults.append(fault)
         self._rows.append(number)
         self.number += 1
-        self.usable += fault != "empty" and not (self._labelled and fault)
+        self.usable += int(fault != "empty" and not (self._labelled and fault))
 
     def done(self, spec: str, counts: Counter[str]) -> Examples:
         describe = spec if len(spec) <= 80 else spec[:77] + "…"

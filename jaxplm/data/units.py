@@ -4,18 +4,22 @@ A text or a pair is one unit, cut where it is too long; a tagged sentence, or a 
 overlapping windows as it needs, and nothing of it is lost.
 """
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from jaxplm.data.encodings import Encoded, Encoder, check_overlap
+from jaxplm.data.encodings import Encoded, Encoder, check_overlap, most_overlap
 from jaxplm.data.examples import Answers, Examples
 from jaxplm.data.label_set import UNLABELLED, LabelSet
 from jaxplm.data.word_map import WordMap, map_words
 
 log = logging.getLogger("jaxplm")
+
+# So large a share of tagged characters that no tag of a token fits is told.
+_SHARED_SHARE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +63,22 @@ class Units:
         """[n] int64 tokens of each unit."""
         return np.diff(self.offsets)
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what the encoder reads: the same for the same units, whatever their labels."""
+        content = hashlib.sha256()
+        for array in (self.ids, self.token_types, self.offsets):
+            content.update(np.ascontiguousarray(array).tobytes())
+        return content.hexdigest()
+
 
 def make_units(examples: Examples, tokenizer: Any, labels: LabelSet, kind: str, seq_len: int, overlap: int = 32) -> Units:
     """Tokenizes examples.
 
     The ids and types of classify, multilabel and regress are those of `tokenizer(text, pair, truncation=True,
     max_length=seq_len)`; the windows of tag and qa those of `tokenizer(…, stride=overlap,
-    return_overflowing_tokens=True)`, where questions of more than half a window are cut, and the overlap is at most half
-    of what a window holds of the context. Words of pre-split sentences are encoded one by one, with a space before each
+    return_overflowing_tokens=True)`, where questions of more than half a window are cut, and the overlap is at most three
+    quarters of what a window holds of the context. Words of pre-split sentences are encoded one by one, with a space before each
     by byte-level tokenizers; characters are joined to a text first.
 
     Args:
@@ -78,7 +90,7 @@ def make_units(examples: Examples, tokenizer: Any, labels: LabelSet, kind: str, 
       overlap: tokens that neighbouring windows share (tag, qa).
 
     Raises:
-      UserError: the overlap is more than half of a window.
+      UserError: the overlap is more than three quarters of a window.
     """
     if kind != examples.kind or kind != labels.kind:
         raise ValueError(f"task {kind}, examples of {examples.kind}, labels of {labels.kind}")
@@ -118,7 +130,21 @@ def _tagged(examples: Examples, tokenizer: Any, labels: LabelSet, seq_len: int, 
     tagged = np.repeat(examples.labelled, np.diff(words.offsets))
     tags[tagged] = labels.encode(examples.labels)
     values = np.where(word_of < 0, UNLABELLED, tags[word_of]) if len(tags) else np.full(len(word_of), UNLABELLED)
+    if examples.characters:
+        _warn_shared_tokens(examples, labels, words, values)
     return _units(examples, encoded, values.astype(np.int32), values >= 0, words)
+
+
+def _warn_shared_tokens(examples: Examples, labels: LabelSet, words: WordMap, values: np.ndarray) -> None:
+    """Tells how many tagged characters cannot get their tag even from a perfect model, as those of 서울은 in one token."""
+    best = words.tags(labels.names, np.maximum(values, 0))
+    pairs = [pair for given, found in zip(examples.labels, best, strict=True) if given for pair in zip(given, found, strict=True)]
+    tagged = sum(given != "O" or found != "O" for given, found in pairs)
+    lost = sum(given != found for given, found in pairs)
+    if lost > _SHARED_SHARE * tagged:
+        log.warning("%s: %s of %s tagged characters share a token of the model with characters of another tag and cannot get theirs"
+                    " (%.1f %%); a tokenizer with shorter tokens can tell them apart", examples.describe, f"{lost:,}", f"{tagged:,}",
+                    100 * lost / tagged)
 
 
 def _answered(examples: Examples, tokenizer: Any, seq_len: int, overlap: int) -> Units:
@@ -136,7 +162,7 @@ def _answered(examples: Examples, tokenizer: Any, seq_len: int, overlap: int) ->
         log.warning("%s: %d questions of more than %d tokens, half a window of data.seq_len=%d, are cut", examples.describe, len(long),
                     longest, seq_len)
         sizes[long] = encoder.lengths([questions[i] for i in long.tolist()])[0]
-    overlaps = np.minimum(overlap, (room - sizes) // 2)
+    overlaps = np.minimum(overlap, most_overlap(room - sizes))
     encoded = encoder.windows(list(zip(questions, examples.pairs, strict=True)), seq_len, overlaps, pair=True)
     assert encoded.text is not None and encoded.chars is not None
     chars = np.where((encoded.text == 1)[:, None], encoded.chars, -1).astype(np.int32)
