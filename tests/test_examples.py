@@ -78,7 +78,7 @@ def test_nothing_is_dropped_unseen(tmp_path, caplog):
     assert found.labelled.tolist() == [True, True, False, False, True, True]
     with caplog.at_level(logging.WARNING, "jaxplm"):
         kept = found.trainable()
-    assert (kept.texts, kept.labels, kept.rows.tolist()) == (["a", "d"], ["x", "y"], [0, 6])
+    assert (kept.texts, kept.labels, kept.rows.tolist(), kept.malformed) == (["a", "d"], ["x", "y"], [0, 6], 0)
     assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
         "5 of 7 rows left out of training: 2 with an empty text, 2 without a label, 1 that could not be parsed"]
     caplog.clear()
@@ -203,6 +203,8 @@ def test_conll_without_tags(tmp_path):
 def test_schemes(tmp_path, tags, scheme, after):
     found = read(write(tmp_path / "a.jsonl", [{"tokens": ["ab"] * 4, "tags": tags}]), "tag")
     assert (found.scheme, found.labels) == (scheme, [after])
+    same = found.in_scheme("IOB2")
+    assert (same.scheme, same.labels) == (("IOB2", [["B-X", "B-X", "I-X", "O"]]) if scheme == "BIOES" else (scheme, [after]))
 
 
 def test_bioes_of_characters_becomes_iob2(tmp_path):

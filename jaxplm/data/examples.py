@@ -91,7 +91,7 @@ class Examples:
         return np.array([label is not None for label in self.labels], bool)
 
     def select(self, index: Iterable[int]) -> "Examples":
-        """These examples, in this order."""
+        """These examples, in this order; rows that could not be parsed are not among them."""
         index = [int(i) for i in index]
 
         def pick(values: list | None) -> list | None:
@@ -99,8 +99,14 @@ class Examples:
 
         return replace(
             self, rows=self.rows[index], texts=pick(self.texts), pairs=pick(self.pairs), tokens=pick(self.tokens),
-            labels=pick(self.labels), ids=pick(self.ids), faults=pick(self.faults),
+            labels=pick(self.labels), ids=pick(self.ids), faults=pick(self.faults), malformed=0,
         )
+
+    def in_scheme(self, scheme: str) -> "Examples":
+        """The same with tags in the scheme of a label set, where they can be converted: BIOES to IOB2."""
+        if (self.scheme, scheme) != ("BIOES", "IOB2"):
+            return self
+        return replace(self, scheme=scheme, labels=[tags and to_iob2(tags, "BIOES") for tags in self.labels])
 
     def trainable(self) -> "Examples":
         """The examples that can be trained on; one warning says how many rows are left out, and why.
