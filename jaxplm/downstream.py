@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from jaxplm.data.units import Units
 from jaxplm.errors import UserError
 from jaxplm.job import Metrics
 from jaxplm.labelled_sets import read_sets, units_of
-from jaxplm.predict import Predictor
+from jaxplm.predict import Predictor, measured
 from jaxplm.predictions import write_predictions
 from jaxplm.runtime import is_first
 from jaxplm.scores.names import LOWER_IS_BETTER
 from jaxplm.tasks.labelled import LabelledTask, task_of
-from jaxplm.tasks.results import Result, results
+from jaxplm.tasks.results import Result
 from jaxplm.vectors import FeatureBatches, VectorCache, fingerprint_of
 
 log = logging.getLogger("jaxplm")
@@ -138,13 +137,8 @@ class Downstream:
         return {"validation": self._measure("validation", params)[0]}
 
     def _measure(self, name: str, params: nn.ParamTree) -> tuple[Metrics, Result]:
-        began = time.monotonic()
-        units = self.units[name]
-        outputs = self._predict(params, self._fixed[name], units.lengths)
-        examples = self.sets.evaluated[name]
-        result = results(self.sets.reading(examples, units, self.config), outputs.logits)
-        loss = self.task.metrics(outputs.sums) if outputs.sums["weight"] else {}
-        return loss | result.scores | {"seconds": round(time.monotonic() - began, 3)}, result
+        reading = self.sets.reading(self.sets.evaluated[name], self.units[name], self.config)
+        return measured(self._predict, params, self._fixed[name], reading, self.task)
 
     def finish(self, params: nn.ParamTree, write: Callable[[str, Metrics], None]) -> None:
         """Measures the test set, and writes predictions.jsonl for it (for the validation set where there is none)."""

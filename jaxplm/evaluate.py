@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from jaxplm import nn, sharding
+from jaxplm import evaluate_task, hf, nn, sharding
 from jaxplm.config import Config
 from jaxplm.data.pipeline import FrozenBatches
 from jaxplm.logs import MetricLog, summary_table
@@ -29,13 +29,16 @@ def evaluation_sums(eval_step: EvalStep, params: nn.ParamTree, batches: FrozenBa
 
 
 def run(config: Config, workdir: Path, command: str) -> None:
-    """Print and write (metrics.jsonl) loss, perplexity and accuracy on `data.validation` and `data.general`.
+    """Print and write (metrics.jsonl) loss, perplexity and accuracy on `data.validation`, `data.test` and `data.general`;
+    of a fine-tuned model its task's scores, see `evaluate_task.run`.
 
     The masks are those of the training runs' evaluations, so the numbers can be compared with theirs where
     `data.seq_len`, `data.packing`, `data.mask_rate` and `data.whole_word` are the same.
     """
     del command
     claim(workdir, config, write=False)
+    if config.model.path and hf.has_task_head(config.model.path):
+        return evaluate_task.run(config, workdir)
     batch_size = config.train.batch_size
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(batch_size, 1, mesh)
@@ -48,11 +51,11 @@ def run(config: Config, workdir: Path, command: str) -> None:
     claim(workdir, config, write=is_first())
     table = [("", "loss", "perplexity", "accuracy", "masked tokens")]
     with MetricLog(workdir, enabled=is_first()) as metrics:
-        for split, source in (("validation", config.data.validation), ("general", config.data.general)):
+        for split, source in (("validation", config.data.validation), ("test", config.data.test), ("general", config.data.general)):
             if not source:
                 continue
             began = time.monotonic()
-            store = tokenized.store(source, split="validation")
+            store = tokenized.store(source, split="test" if split == "test" else "validation")
             sums = evaluation_sums(step, params, tokenized.frozen(store, tokenized.plan(store, 0), batch_size), batch_size, mesh)
             found = task.metrics(sums)
             metrics.write(0, split, found | {"seconds": round(time.monotonic() - began, 3)})

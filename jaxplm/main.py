@@ -84,6 +84,8 @@ def resolve(config: Config, overridden: set[str]) -> Config:
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
         if f"train.{one}" in overridden and f"train.{other}" not in overridden:
             setattr(config.train, other, None)
+    if config.recipe == "evaluate" and "data.test" in overridden and "data.validation" not in overridden:
+        config.data.validation = ""  # the recipe's own stands in where no set is given
     if config.recipe not in RECIPES:
         raise UserError(f"recipe={config.recipe!r}: must be one of {', '.join(RECIPES)}")
     validate(config)

@@ -1,5 +1,6 @@
 """A task's model over every unit of a set: logits in the order of the set, and the sums of the loss."""
 
+import time
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -12,6 +13,9 @@ from jaxplm.nn import Compute, ParamTree
 from jaxplm.step import make_eval_step
 from jaxplm.sweep import Batches, sweep
 from jaxplm.tasks.labelled import LabelledTask, logits
+from jaxplm.tasks.results import Reading, Result, results
+
+Metrics = dict[str, float]
 
 
 class UnitBatches(Batches, Protocol):
@@ -58,6 +62,15 @@ class Predictor:
             put_back(values, found, batches.units_of(index), lengths, by_token=self._by_token)
         assert values is not None, "a set has at least one batch"
         return Outputs(values, add(sums))
+
+
+def measured(predict: Predictor, params: ParamTree, batches: UnitBatches, reading: Reading, task: LabelledTask) -> tuple[Metrics, Result]:
+    """A row for metrics.jsonl (the loss where there are labels, the scores, seconds), and the predictions behind it."""
+    began = time.monotonic()
+    outputs = predict(params, batches, reading.units.lengths)
+    result = results(reading, outputs.logits)
+    loss = task.metrics(outputs.sums) if outputs.sums["weight"] else {}
+    return loss | result.scores | {"seconds": round(time.monotonic() - began, 3)}, result
 
 
 def put_back(values: np.ndarray, found: np.ndarray, units: np.ndarray, lengths: np.ndarray, *, by_token: bool) -> None:

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "jaxplm"
 # Top to bottom. A module may import from lower layers, and from its own as long as no circle arises.
 LAYERS = (
     ("__init__", "main"),
-    ("train", "evaluate", "pretraining", "downstream", "seeds", "embeddings"),
+    ("train", "evaluate", "evaluate_task", "pretraining", "downstream", "seeds", "embeddings"),
     ("start", "job", "vectors", "predict", "sweep", "labelled_sets"),
     ("step",),
     ("tasks",),
