@@ -74,6 +74,7 @@ def read_sets(config: Config) -> LabelledSets:
         evaluated["test"] = read_examples(data.test or data.train, kind, data, split="test", labelled=False)
     for examples in evaluated.values():
         examples.warn_unscored()
+    evaluated = {name: examples.in_scheme(train.scheme) for name, examples in evaluated.items()}
     labels = label_set(train, *evaluated.values())
     facts = {"training rows": f"{data.train}: {len(train):,}", "validation rows": f"{source}: {len(validation):,}"}
     if "test" in evaluated:

@@ -130,8 +130,10 @@ def main(argv: list[str]) -> int:
         parse(argv)
         config = resolve(flags.FLAGS.config, set(config_flags.get_override_values(flags.FLAGS["config"])))
         from jaxplm import logs, runtime
+        from jaxplm.data.tokenize import default_cache
 
         runtime.join_processes()
+        runtime.keep_compiled(default_cache())
         logs.setup(enabled=runtime.is_first())
         workdir = Path(_WORKDIR.value or Path("runs") / config.recipe)
         _recipe(RECIPES[config.recipe])(config, workdir, command_line(argv))
