@@ -1,8 +1,8 @@
 """Units → vectors by one compiled function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -112,14 +112,15 @@ class TextEncoder:
           UserError: float16 cannot hold a value, or the model gives numbers that are not finite.
         """
         values: np.ndarray | None = None
-        with closing(sweep(self._step, self._params, batches, self.rows, self._mesh)) as results:
+        made = cast("Generator[np.ndarray, None, None]", sweep(self._step, self._params, batches, self.rows, self._mesh))
+        with closing(made) as results:  # also where `between` raises: no thread is left behind
             for index, found in enumerate(results):
                 if values is None:
                     n = int(batches.lengths.sum()) if self.by_token else len(batches.lengths)
                     values = np.zeros((n, found.shape[-1]), self.dtype)
                 units = batches.units_of(index)
                 put_back(values, found, units, batches.lengths, by_token=self.by_token)
-                between(np.count_nonzero(units >= 0))
+                between(int((units >= 0).sum()))
         assert values is not None, "a block has at least one unit"
         if not np.isfinite(values).all():
             hint = "use float32" if self.dtype == np.float16 else "the checkpoint is damaged"
@@ -136,8 +137,10 @@ def _mixed(module: nn.MaskedLM, batch: EncoderRows, shares: np.ndarray, compute:
     if wanted == [0]:
         return module.encoder.embeddings(batch.input_ids, batch.position_ids, None, None, compute).astype(jnp.float32)
     every = module.encoder.every_layer(*places, compute=compute)  # [N + 1, B, L, D]
-    parts = [every[i].astype(jnp.float32) * jnp.float32(shares[i]) for i in wanted]
-    return sum(parts[1:], start=parts[0])
+    total = every[wanted[0]].astype(jnp.float32) * shares[wanted[0]]
+    for i in wanted[1:]:
+        total = total + every[i].astype(jnp.float32) * shares[i]
+    return total
 
 
 def _ready(params: nn.ParamTree, operands: str) -> nn.ParamTree:

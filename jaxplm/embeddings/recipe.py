@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -172,7 +172,7 @@ def _agreed(number: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int64(number)))
 
 
-def _ahead(stream: Iterator[TextBlock], encoder: TextEncoder) -> Iterator[tuple[TextBlock, UnitRows]]:
+def _ahead(stream: Iterator[TextBlock], encoder: TextEncoder) -> Generator[tuple[TextBlock, UnitRows], None, None]:
     """The blocks with their rows; the next one is read, tokenized and packed while one is computed."""
     def following(_: int) -> tuple[TextBlock, UnitRows] | None:
         block = next(stream, None)

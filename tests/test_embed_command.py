@@ -1,0 +1,194 @@
+"""The recipe `embed` by the real command: what it writes, stopped and killed and gone on with, and each mistake."""
+
+import hashlib
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import checkpoints
+import numpy as np
+import pytest
+from commands import fields, succeeded, tree
+from helpers import sentences
+
+import jaxplm
+
+ROWS = 1500
+SHARD = 20
+
+
+@pytest.fixture(scope="module")
+def corpus(lab) -> Path:
+    """Sentences with an empty line here and there, and one that is too long."""
+    lines = sentences(ROWS, seed=3)
+    lines[7] = lines[ROWS - 1] = ""
+    lines[11] = "the cat sat on " * 30
+    file = lab.root / "rows.txt"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def flags(lab, corpus: Path, workdir: Path, **more) -> list[str]:
+    settings = {"model__path": lab.model, "data__train": corpus, "data__lines": "true", "data__seq_len": 32, "train__batch_size": 8,
+                "embed__shard_rows": SHARD, "compute__dtype": "float32"} | more
+    return ["--config=configs/embed.py", f"--workdir={workdir}", *fields(**settings)]
+
+
+def vectors(workdir: Path) -> np.ndarray:
+    index = json.loads((workdir / "embeddings" / "index.json").read_text())
+    return np.concatenate([np.load(workdir / "embeddings" / shard["file"]) for shard in index["shards"]])
+
+
+def contents(workdir: Path) -> dict[str, bytes]:
+    """Every file of the vectors and of the export."""
+    return {f"{folder}/{name}": content for folder in ("embeddings", "export") if (workdir / folder).exists()
+            for name, (_, content) in tree(workdir / folder).items() if name != "README.md"}  # the card holds the command
+
+
+@pytest.fixture(scope="module")
+def finished(lab, corpus) -> tuple[Path, str]:
+    workdir = lab.root / "vectors"
+    return workdir, succeeded(lab.run(flags(lab, corpus, workdir)))
+
+
+def test_row_i_of_the_shards_is_line_i_of_the_input(lab, corpus, finished):
+    workdir, out = finished
+    texts = corpus.read_text().split("\n")[:-1]
+    found = vectors(workdir)
+    assert found.shape == (ROWS, 32) and found.dtype == np.float32
+    wanted = jaxplm.embed(texts, str(lab.model), seq_len=32, compute="float32")
+    assert np.abs(found - wanted).max() <= 1e-5
+    index = json.loads((workdir / "embeddings" / "index.json").read_text())
+    told = {"pooling": "mean", "layers": "last", "normalize": False, "dtype": "float32", "width": 32, "rows": ROWS, "vectors": ROWS,
+            "empty": 2, "truncated": 1}
+    assert {name: index[name] for name in told} == told
+    assert index["version"] == jaxplm.__version__ and index["model"] == str(lab.model) and len(index["fingerprint"]) == 64
+    assert [shard["file"] for shard in index["shards"]] == [f"embeddings-{i:05}.npy" for i in range(ROWS // SHARD)]
+    assert [shard["first_row"] for shard in index["shards"]] == list(range(0, ROWS, SHARD))
+    for shard in index["shards"]:
+        assert hashlib.sha256((workdir / "embeddings" / shard["file"]).read_bytes()).hexdigest() == shard["sha256"]
+    assert {path.name for path in (workdir / "embeddings").iterdir()} == {"index.json", *(shard["file"] for shard in index["shards"])}
+    assert re.search(rf"^warning: .*rows\.txt: 2 of {ROWS:,} rows have no text; they have the vector of an empty text$", out, re.M)
+    assert re.search(rf"^warning: .*rows\.txt: 1 of {ROWS:,} rows are longer than data\.seq_len=32 tokens and are cut there$", out, re.M)
+    assert re.search(rf"^export for sentence-transformers: {workdir}/export$", out, re.M)
+    assert (workdir / "export" / "modules.json").is_file()
+
+
+def test_a_finished_run_says_so_and_does_nothing(lab, corpus, finished):
+    workdir, _ = finished
+    before = tree(workdir)
+    out = succeeded(lab.run(flags(lab, corpus, workdir)))
+    assert re.fullmatch(rf"{workdir} is finished: {ROWS:,} vectors of {ROWS:,} rows in .*\n", out)
+    assert tree(workdir) == before
+
+
+def test_another_config_in_the_same_workdir_is_refused(lab, corpus, finished):
+    done = lab.run(flags(lab, corpus, finished[0], embed__pooling="cls"))
+    assert done.returncode == 2
+    assert re.fullmatch(r"jaxplm: .* was made by another config: embed\.pooling \(mean → cls\); choose another --workdir\n", done.stderr)
+
+
+def stopped(lab, command: list[str], number: signal.Signals, *, resumed: bool = False) -> int:
+    """Sends the signal after a shard or two; how many rows the command said that it goes on after."""
+    with lab.started(command) as process:
+        after = process.wait_for("^going on after row ").rsplit(" ", 1)[1] if resumed else "0"
+        process.wait_for(r"^embeddings-\d+\.npy")
+        status, _, err = process.stop(number)
+    assert status == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number], err
+    if number != signal.SIGKILL:
+        assert re.fullmatch(r"jaxplm: stopped, the vectors of [\d,]+ rows are saved: the same command goes on from there\n", err), err
+    return int(after.replace(",", ""))
+
+
+@pytest.mark.parametrize("pooling, times, signals", [
+    ("mean", 1, (signal.SIGTERM, signal.SIGKILL, signal.SIGINT)), ("none", 16, (signal.SIGKILL, signal.SIGTERM)),
+])
+def test_killed_or_stopped_and_gone_on_with_the_files_are_the_same(lab, corpus, finished, tmp_path, pooling, times, signals):
+    """One signal after the other, then to the end. Without pooling a shard is a block of thousands of rows at least."""
+    reference = finished[0]
+    more = {"embed__pooling": pooling}
+    if times > 1:
+        longer = tmp_path / "longer.txt"
+        longer.write_text(corpus.read_text() * times)
+        reference, corpus = tmp_path / "reference", longer
+        succeeded(lab.run(flags(lab, corpus, reference, **more)))
+    workdir = tmp_path / "run"
+    command = flags(lab, corpus, workdir, **more)
+    at = [stopped(lab, command, number, resumed=i > 0) for i, number in enumerate(signals)]
+    assert at == sorted(set(at))
+    assert not (workdir / "embeddings" / "index.json").exists()
+    assert re.search(r"^going on after row [\d,]+$", succeeded(lab.run(command)), re.M)
+    found, wanted = contents(workdir), contents(reference)
+    assert found.keys() == wanted.keys()
+    assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+def test_a_shard_that_is_gone_is_made_again(lab, corpus, finished, tmp_path):
+    workdir = tmp_path / "run"
+    command = flags(lab, corpus, workdir)
+    stopped(lab, command, signal.SIGTERM)
+    (workdir / "embeddings" / "embeddings-00000.npy").unlink()
+    assert "going on" not in succeeded(lab.run(command))
+    assert contents(workdir) == contents(finished[0])
+
+
+def test_other_weights_under_the_same_path_are_not_gone_on_with(lab, corpus, tmp_path):
+    model = shutil.copytree(lab.model, tmp_path / "model")
+    command = flags(lab, corpus, tmp_path / "run", model__path=model)
+    stopped(lab, command, signal.SIGTERM)
+    checkpoints.rewrite(model, lambda tensors: {name: tensor * 1.001 for name, tensor in tensors.items()})
+    done = lab.run(command)
+    assert done.returncode == 2
+    assert re.fullmatch(r"jaxplm: \S+ was begun with other weights or another tokenizer; choose another --workdir\n", done.stderr)
+
+
+def test_vectors_of_tokens(lab, corpus, tmp_path):
+    out = succeeded(lab.run(flags(lab, corpus, tmp_path / "run", embed__pooling="none", embed__shard_rows=4000)))
+    folder = tmp_path / "run" / "embeddings"
+    offsets, tokens, found = np.load(folder / "offsets.npy"), np.load(folder / "tokens.npy"), vectors(tmp_path / "run")
+    module, tokenizer = jaxplm.load(str(lab.model))
+    texts = corpus.read_text().split("\n")[:-1]
+    assert (offsets.dtype, offsets.shape) == (np.int64, (ROWS + 1,))
+    assert tokens.dtype == np.int32 and len(tokens) == len(found) == offsets[-1]
+    for i in (0, 6, 7, 8, 11, 500, ROWS - 1):
+        inputs = tokenizer(texts[i].strip(), truncation=True, max_length=32, return_tensors="np")
+        hidden = np.asarray(module.hidden_states(inputs["input_ids"], inputs["attention_mask"]))[0, 1:-1]  # without [CLS], [SEP]
+        here = slice(offsets[i], offsets[i + 1])
+        assert np.array_equal(tokens[here], inputs["input_ids"][0, 1:-1])
+        assert found[here].shape == hidden.shape and np.abs(found[here] - hidden).max(initial=0) <= 1e-5
+    assert "no export for sentence-transformers" in out
+    assert not (tmp_path / "run" / "export").exists()
+
+
+def test_settings_reach_the_files(lab, corpus, tmp_path):
+    settings = {"embed__pooling": "max", "embed__mix": "(1.,0.,3.)", "embed__normalize": "true", "embed__dtype": "float16",
+                "embed__shard_rows": 65536, "data__max_rows": 50}
+    out = succeeded(lab.run(flags(lab, corpus, tmp_path / "run", **settings)))
+    found = vectors(tmp_path / "run")
+    assert found.dtype == np.float16 and found.shape == (50, 32)
+    assert np.abs(np.linalg.norm(found.astype(np.float32), axis=1) - 1).max() < 2e-3
+    texts = corpus.read_text().split("\n")[:50]
+    wanted = jaxplm.embed(texts, str(lab.model), pooling="max", mix=(1.0, 0.0, 3.0), normalize=True, seq_len=32, compute="float32")
+    assert np.abs(found - wanted).max() < 1e-3
+    index = json.loads((tmp_path / "run" / "embeddings" / "index.json").read_text())
+    assert index["mix"] == [1, 0, 3] and "layers" not in index and index["normalize"] is True
+    assert "no export for sentence-transformers" in out
+
+
+@pytest.mark.parametrize("more, message", [
+    ({"embed__layers": "top"}, r"embed\.layers='top': must be last, last4, mean or a number .*"),
+    ({"embed__layers": 3}, r"embed\.layers=3: this model has the layers 0 \(embeddings\) to 2; -1 is its last"),
+    ({"embed__mix": "(1.,)"}, r"embed\.mix has 1 weights; this model needs 3, .*"),
+    ({"data__train": ""}, r"data\.train is empty: give the texts to embed: .*"),
+    ({"data__train": "nothing.txt"}, r"no file nothing\.txt; .*"),
+    ({"data__seq_len": 64}, r"data\.seq_len=64: .* has only 40 positions"),
+    ({"model__path": ""}, "no model path given"),
+    ({"embed__pooling": "sum"}, r"embed\.pooling='sum': must be one of .*"),
+])
+def test_mistakes(lab, corpus, tmp_path, more, message):
+    done = lab.run(flags(lab, corpus, tmp_path / "run", **more))
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(rf"jaxplm: {message}\n", done.stderr), done.stderr
+    assert not (tmp_path / "run" / "embeddings").exists()
