@@ -1,0 +1,217 @@
+"""The same fine-tuning in jaxplm and in transformers' PyTorch: scores over seeds, and the time it takes.
+
+    python benchmarks/finetune_vs_transformers.py --model=DIR --kind=classify --train=train.jsonl --validation=dev.jsonl \
+        --test=test.jsonl [--metric=macro_f1] [--epochs=3] [--seeds=1,2,3] [--lr=1e-4] [--contestants=jaxplm,torch-bfloat16-grouped]
+
+jaxplm is the real command, configs/finetune.py. The others train transformers' AutoModelFor... on the same units of
+tokens with the same AdamW, schedule, clipping, dropout and number of texts a step: padded to the longest text of a batch
+(`torch-float32`, `torch-bfloat16`), or in batches of similar length besides (`-grouped`, as Trainer's group_by_length).
+All are validated after every epoch; the best epoch is tested, by the same code for the scores. Kinds: classify,
+multilabel, regress, tag. Printed: mean ± std of the test metric, training seconds (without evaluation) and wall seconds a
+seed, the ratio of the latter. A line of JSON with everything is appended to benchmarks/results.jsonl.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CONTESTANTS = ("jaxplm", "torch-float32", "torch-bfloat16", "torch-float32-grouped", "torch-bfloat16-grouped")
+# What a PyTorch user may set by hand; all contestants run with it here, which does nothing for JAX.
+TUNED_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30), "MALLOC_TOP_PAD_": str(512 * 2**20)}
+
+
+def config_of(options: argparse.Namespace) -> Any:
+    from jaxplm.config import Config, Data, Model, Task, Train
+
+    data = Data(train=options.train, validation=options.validation, test=options.test, seq_len=options.length, text=options.text,
+                text_pair=options.text_pair, label=options.label)
+    train = Train(epochs=options.epochs, batch_size=options.batch, learning_rate=options.lr, weight_decay=0.1, metric=options.metric)
+    return Config(recipe="finetune", model=Model(path=options.model), data=data, task=Task(kind=options.kind), train=train)
+
+
+def run_jaxplm(options: argparse.Namespace, seed: int, workdir: Path) -> dict[str, float]:
+    """The command in `workdir`; evaluated after every epoch."""
+    from jaxplm import hf
+    from jaxplm.data.task_batches import TaskBatches
+    from jaxplm.labelled_sets import read_sets, units_of
+
+    config = config_of(options)
+    sets = read_sets(config)
+    tokenizer = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
+    batches = TaskBatches(units_of(sets.train, tokenizer, sets.labels, config), options.batch, options.length,
+                          pad_id=tokenizer.pad_token_id, seed=seed)
+    fields = {"model.path": options.model, "task.kind": options.kind, "data.train": options.train, "data.validation": options.validation,
+              "data.test": options.test, "data.seq_len": options.length, "data.text": options.text, "data.text_pair": options.text_pair,
+              "data.label": options.label, "train.epochs": options.epochs, "train.batch_size": options.batch,
+              "train.learning_rate": options.lr, "train.metric": options.metric, "train.eval_every": round(batches.steps_per_epoch),
+              "checkpoint.every": 1_000_000, "checkpoint.keep": 1, "train.log_every": 50, "seed": seed}
+    command = [sys.executable, "-m", "jaxplm.main", "--config=configs/finetune.py", f"--workdir={workdir}",
+               *(f"--config.{name}={value}" for name, value in fields.items())]
+    began = time.perf_counter()
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=os.environ | TUNED_MALLOC, capture_output=True, text=True)
+    wall = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(f"jaxplm failed:\n{done.stdout}\n{done.stderr}")
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {"test": next(row[options.metric] for row in rows if row["split"] == "test"), "wall": wall,
+            "training": sum(row["seconds"] for row in rows if row["split"] == "train")}
+
+
+def run_torch(options: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
+    arguments = [sys.executable, __file__, *sys.argv[1:], f"--worker={name}", f"--seed={seed}"]
+    began = time.perf_counter()
+    done = subprocess.run(arguments, env=os.environ | TUNED_MALLOC, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1]) | {"wall": time.perf_counter() - began}
+
+
+def torch_worker(options: argparse.Namespace) -> None:
+    """One seed of one PyTorch contestant: prints a line of JSON."""
+    import torch
+    import transformers
+
+    from jaxplm import hf
+    from jaxplm.labelled_sets import read_sets, units_of
+    from jaxplm.tasks.results import results
+
+    transformers.logging.set_verbosity_error()
+    _, dtype, *grouped = options.worker.split("-")
+    torch.manual_seed(options.seed)
+    random = np.random.default_rng(options.seed)
+    config = config_of(options)
+    sets = read_sets(config)
+    tokenizer = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
+    units = {part: units_of(examples, tokenizer, sets.labels, config) for part, examples in {"train": sets.train, **sets.evaluated}.items()}
+    auto = transformers.AutoModelForTokenClassification if options.kind == "tag" else transformers.AutoModelForSequenceClassification
+    problem = {"multilabel": "multi_label_classification", "regress": "regression"}.get(options.kind, "single_label_classification")
+    extra = {} if options.kind == "tag" else {"problem_type": problem}
+    model = auto.from_pretrained(options.model, num_labels=sets.labels.outputs, dtype=torch.float32, attn_implementation="sdpa", **extra)
+    groups = [{"params": [p for n, p in model.named_parameters() if p.ndim > 1], "weight_decay": 0.1},
+              {"params": [p for n, p in model.named_parameters() if p.ndim <= 1], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
+    train = units["train"]
+    steps_per_epoch = -(-len(train) // options.batch)
+    total = round(options.epochs * steps_per_epoch)
+    warmup = round(0.06 * total)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: (step + 1) / max(warmup, 1) if step < warmup else (total - step) / (total - warmup))
+
+    def batch_of(part: Any, chosen: np.ndarray) -> dict[str, Any]:
+        width = int(part.lengths[chosen].max())
+        ids = np.full((len(chosen), width), tokenizer.pad_token_id, np.int64)
+        types, mask = np.zeros_like(ids), np.zeros_like(ids)
+        tags = np.full_like(ids, -100)
+        for row, unit in enumerate(chosen):
+            begin, end = part.offsets[unit], part.offsets[unit + 1]
+            ids[row, : end - begin], types[row, : end - begin] = part.ids[begin:end], part.token_types[begin:end]
+            mask[row, : end - begin] = 1
+            if options.kind == "tag":
+                tags[row, : end - begin] = np.where(part.weights[begin:end] > 0, part.labels[begin:end], -100)
+        if options.kind == "tag":
+            labels = torch.from_numpy(tags)
+        else:
+            labels = torch.from_numpy(np.asarray(part.labels[chosen], np.int64 if options.kind == "classify" else np.float32))
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        names = tokenizer.model_input_names
+        return {name: torch.from_numpy(array) for name, array in given.items() if name in names} | {"labels": labels}
+
+    def order() -> list[np.ndarray]:
+        shuffled = random.permutation(len(train))
+        if grouped:  # sorted within fifty batches' worth of texts, then the batches shuffled
+            pool = 50 * options.batch
+            shuffled = np.concatenate([part[np.argsort(-train.lengths[part], kind="stable")]
+                                       for part in np.array_split(shuffled, -(-len(train) // pool))])
+        batches = [shuffled[i : i + options.batch] for i in range(0, len(train), options.batch)]
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def score(name: str) -> float:
+        model.eval()
+        part = units[name]
+        by_length = np.argsort(part.lengths, kind="stable")
+        shape = (int(part.offsets[-1]) if options.kind == "tag" else len(part), sets.labels.outputs)
+        found = np.zeros(shape, np.float32)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            for begin in range(0, len(part), 32):
+                chosen = by_length[begin : begin + 32]
+                given = batch_of(part, chosen)
+                given.pop("labels")
+                logits = model(**given).logits.float().numpy()
+                for row, unit in enumerate(chosen):
+                    if options.kind == "tag":
+                        found[part.offsets[unit] : part.offsets[unit + 1]] = logits[row, : part.lengths[unit]]
+                    else:
+                        found[unit] = logits[row]
+        model.train()
+        return results(sets.reading(sets.evaluated[name], part, config), found).scores[options.metric]
+
+    training, best, tested, step = 0.0, -np.inf, float("nan"), 0
+    model.train()
+    while step < total:
+        began = time.perf_counter()
+        for chosen in order()[: total - step]:
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+                loss = model(**batch_of(train, chosen)).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+        training += time.perf_counter() - began
+        if (value := score("validation")) > best:
+            best, tested = value, score("test")
+    print(json.dumps({"test": tested, "training": training}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "kind", "train", "validation", "test"):
+        parser.add_argument(f"--{name}", required=True)
+    for name, default in (("metric", "accuracy"), ("text", "text"), ("text-pair", ""), ("label", "label"), ("seeds", "1,2,3"),
+                          ("contestants", "jaxplm,torch-bfloat16,torch-bfloat16-grouped"), ("worker", "")):
+        parser.add_argument(f"--{name}", default=default)
+    for name, kind, default in (("epochs", float, 3.0), ("lr", float, 1e-4), ("batch", int, 16), ("length", int, 128), ("seed", int, 0)):
+        parser.add_argument(f"--{name}", type=kind, default=default)
+    options = parser.parse_args()
+    if options.worker:
+        return torch_worker(options)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in options.contestants.split(",")}
+    for seed in map(int, options.seeds.split(",")):
+        for name in found:  # in turn, so that a slow hour of the machine meets all of them
+            with tempfile.TemporaryDirectory() as scratch:
+                one = run_jaxplm(options, seed, Path(scratch) / "run") if name == "jaxplm" else run_torch(options, name, seed)
+            found[name].append(one)
+            print(f"seed {seed}: {name}: test {options.metric} {one['test']:.4f}, training {one['training']:.0f} s,"
+                  f" wall {one['wall']:.0f} s", flush=True)
+    print(f"\n{'':<26}{'test ' + options.metric:>22}{'training s':>12}{'wall s':>9}{'jaxplm is':>11}")
+    for name, runs in found.items():
+        values = [run["test"] for run in runs]
+        wall = statistics.median(run["wall"] for run in runs)
+        ratio = wall / statistics.median(run["wall"] for run in found["jaxplm"]) if "jaxplm" in found else float("nan")
+        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+        print(f"{name:<26}{statistics.mean(values):>13.4f} ± {spread:.4f}{statistics.median(run['training'] for run in runs):>12.0f}"
+              f"{wall:>9.0f}{ratio:>10.2f}×")
+    import jax
+    import torch
+    import transformers
+
+    command = [part if "/" not in part else f"{part.split('=')[0]}={Path(part).name}" for part in sys.argv[1:]]
+    record = {"benchmark": "finetune_vs_transformers", "command": " ".join(command), "runs": found, "cpus": os.cpu_count(),
+              "machine": platform.machine(), "jax": jax.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    with (Path(__file__).parent / "results.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
