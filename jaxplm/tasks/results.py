@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxplm.data.examples import Answers, Examples
-from jaxplm.data.label_set import UNLABELLED, LabelSet
+from jaxplm.data.label_set import UNKNOWN, UNLABELLED, LabelSet
 from jaxplm.data.units import Units
 from jaxplm.scores import classification, entities
 from jaxplm.scores.answers import Window, best_span
@@ -130,10 +130,19 @@ def _tag(reading: Reading, logits: np.ndarray) -> Result:
     gold, found = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     if scheme := reading.labels.scheme:
         return Result(entities.entity_scores(gold, found, scheme), predictions, entities=entities.per_type(gold, found, scheme))
-    index = {name: i for i, name in enumerate(names)} | {"O": names.index("O") if "O" in names else 0}
-    counts = classification.confusion([index.get(tag, -1) for one in gold for tag in one], [index[tag] for one in found for tag in one],
-                                      len(names))
+    counts = classification.confusion(*_tag_ids(gold, found, names), len(names))
     return Result(classification.classification_scores(counts), predictions, classification.per_class(counts, names), confusion=counts)
+
+
+def _tag_ids(gold: list[list[str]], found: list[list[str]], names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The classes of all words, [W] gold ones, `UNKNOWN` for tags that are none, and [W] predicted ones."""
+    ids = {name: i for i, name in enumerate(names)}
+    known = np.array([ids.get(tag, UNKNOWN) for tags in gold for tag in tags], np.int64)
+    # A word that goes on with the token of another has I- for B-, which need not be a class.
+    all_ids = {f"I{name[1:]}": i for name, i in ids.items() if name[0] == "B"} | ids
+    given = np.array([all_ids.get(tag, UNKNOWN) for tags in found for tag in tags], np.int64)
+    # A word of no token is O; where that is no class, it counts as a wrong one.
+    return known, np.where(given == UNKNOWN, (known + 1) % len(names), given)
 
 
 def _qa(reading: Reading, logits: np.ndarray) -> Result:
