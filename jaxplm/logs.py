@@ -40,18 +40,15 @@ _LIBRARIES = (
 )  # fmt: skip
 
 
-def setup(verbosity: int = 0, *, enabled: bool = True) -> None:
+def setup(*, enabled: bool = True) -> None:
     """Sends the messages of jaxplm to stdout as plain lines and silences the libraries.
 
     Call it before the libraries are imported, if that can be arranged; calling it again changes the settings.
 
     Args:
-      verbosity: 0 messages, -1 warnings only, 1 also debugging messages, and the warnings of
-        Python and of the libraries.
       enabled: False in all processes but the first, which then say nothing but errors.
     """
-    level = {-1: logging.WARNING, 0: logging.INFO}.get(max(verbosity, -1), logging.DEBUG)
-    log.setLevel(level if enabled else logging.ERROR)
+    log.setLevel(logging.INFO if enabled else logging.ERROR)
     log.propagate = False
     for handler in [handler for handler in log.handlers if isinstance(handler, LineHandler)]:
         log.removeHandler(handler)
@@ -59,8 +56,6 @@ def setup(verbosity: int = 0, *, enabled: bool = True) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A console that cannot show Korean shows escapes; it must not end the run.
         sys.stdout.reconfigure(errors="backslashreplace")
-    if verbosity > 0:
-        return
     for name, value in _QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for name in _LIBRARIES:

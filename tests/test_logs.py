@@ -45,8 +45,8 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_lines_are_plain_and_warnings_say_so(own_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.setup(1)
-    logs.setup(1)  # once more must not print everything twice
+    logs.setup()
+    logs.setup()  # once more must not print everything twice
     own_logger.info("문장 %d", 1)
     own_logger.warning("3 texts had unreadable bytes")
     captured = capsys.readouterr()
@@ -54,15 +54,12 @@ def test_lines_are_plain_and_warnings_say_so(own_logger: logging.Logger, capsys:
     assert captured.err == ""
 
 
-@pytest.mark.parametrize(
-    "verbosity, enabled, shown",
-    [(1, True, "dbg inf wrn bad"), (0, True, "inf wrn bad"), (-1, True, "wrn bad"), (0, False, "bad")],
-)
-def test_verbosity(verbosity: int, enabled: bool, shown: str) -> None:
+@pytest.mark.parametrize("enabled, shown", [(True, "inf wrn bad"), (False, "bad")])
+def test_other_processes_say_nothing_but_errors(enabled: bool, shown: str) -> None:
     code = f"""
         import logging
         from jaxplm import logs
-        logs.setup({verbosity}, enabled={enabled})
+        logs.setup(enabled={enabled})
         log = logging.getLogger("jaxplm")
         log.debug("dbg"); log.info("inf"); log.warning("wrn"); log.error("bad")
     """
@@ -193,7 +190,7 @@ def test_without_a_terminal_lines_come_every_so_often(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
-    logs.setup(1)
+    logs.setup()
     with logs.Progress(100, 50, log_every=20) as progress:
         for step in range(51, 101):
             now[0] += 100.0 if step == 51 else 2.0  # the first one compiles
@@ -210,7 +207,7 @@ def test_without_a_terminal_lines_come_every_so_often(
 
 
 def test_progress_of_other_processes_and_of_a_lost_loss(own_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.setup(1)
+    logs.setup()
     with logs.Progress(2, log_every=1, enabled=False) as progress:
         progress.update(1, loss=1.0)
     with logs.Progress(2, log_every=1) as progress:

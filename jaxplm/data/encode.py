@@ -71,7 +71,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[Piece]]:
 
 
 def encode_corpus(
-    texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, directory: Path, unit: str
+    texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, directory: Path
 ) -> dict[str, Any]:
     """Writes `tokens.bin`, `word_starts.bin`, `offsets.bin` (see `store.TokenStore`); returns the meta data.
 
@@ -86,7 +86,7 @@ def encode_corpus(
         (directory / "tokens.bin").open("wb") as tokens_file,
         (directory / "word_starts.bin").open("wb") as starts_file,
         (directory / "offsets.bin").open("wb") as offsets_file,
-        _progress(texts, unit) as advance,
+        _progress(texts) as advance,
     ):
         _append(offsets_file, np.zeros(1, np.int64))
         for batch, encodings, last in _encode_ahead(_batches(texts), backend):
@@ -168,10 +168,10 @@ def token_arrays(
 
 
 @contextlib.contextmanager
-def _progress(texts: Texts, unit: str) -> Iterator[Callable[[int], None]]:
+def _progress(texts: Texts) -> Iterator[Callable[[int], None]]:
     """A bar over the bytes of the files where these are known, else over the texts."""
     total = texts.total_bytes
-    settings: dict[str, Any] = {"unit": "B", "unit_scale": True, "total": total} if total else {"unit": unit}
+    settings: dict[str, Any] = {"unit": "B", "unit_scale": True, "total": total} if total else {"unit": "text"}
     with tqdm(desc="tokenizing", file=sys.stdout, disable=None, leave=False, **settings) as bar:
 
         def advance(pieces: int) -> None:

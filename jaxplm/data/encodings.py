@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from jaxplm.data.tokenize import _clean_copy
+from jaxplm.data.tokenize import clean_copy
 from jaxplm.errors import UserError
 
 # Inputs encoded at once: enough work for every core, few enough for their `Encoding`s to stay small.
@@ -56,7 +56,7 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: Any, *, split_words: bool = False) -> None:
-        self._backend = _clean_copy(tokenizer)[0]
+        self._backend = clean_copy(tokenizer)[0]
         if split_words and self._backend.pre_tokenizer is not None:
             self._backend.pre_tokenizer = _prefix_space(self._backend.pre_tokenizer)
         self._has_types = "token_type_ids" in tokenizer.model_input_names

@@ -52,6 +52,18 @@ def _mark_unreadable(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("jaxplm.mark", _mark_unreadable)
 
 
+def repaired(text: str) -> tuple[str, bool]:
+    """The text without what no tokenizer takes, unreadable bytes and lone surrogates (JSON's \\ud800); whether there was any."""
+    if text.isascii():
+        return text, False
+    whole = text.replace(UNREADABLE, "")
+    try:
+        whole.encode()
+    except UnicodeEncodeError:
+        whole = whole.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
+    return whole, whole != text
+
+
 def split_suffix(path: Path) -> tuple[str, str]:
     """`("…/a.JSONL.gz")` → `(".jsonl", ".gz")`: the format and the compression that a name tells."""
     suffixes = [s.lower() for s in path.suffixes[-2:]]

@@ -3,7 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
-from jaxplm.data.formats import UNREADABLE
+from jaxplm.data.formats import repaired
 from jaxplm.data.json_rows import Row
 from jaxplm.errors import UserError
 
@@ -30,14 +30,7 @@ def read_text(value: Any, where: str) -> str:
         return ""
     if isinstance(value, list | dict):
         raise UserError(f"{where}: a {type(value).__name__} where a text should be (set data.text)")
-    text = str(value)
-    if not text.isascii():
-        text = text.replace(UNREADABLE, "")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
-    return text
+    return repaired(str(value))[0]
 
 
 def read_class(value: Any, where: str) -> str | None:

@@ -156,7 +156,7 @@ def gather(store: TokenArrays, plan: RowPlan, row_ids: np.ndarray, special: Spec
     first = plan.row_ptr[row_ids]
     count = plan.row_ptr[row_ids + 1] - first  # [b] pieces in each row, at least 1
     begins = np.cumsum(count) - count
-    nth = _ramp(count, begins)  # [p] which piece of its row, for all p pieces of the batch
+    nth = ramp(count, begins)  # [p] which piece of its row, for all p pieces of the batch
     piece = nth + np.repeat(first, count)
     starts, lengths = plan.starts[piece], plan.lengths[piece].astype(np.int64)
 
@@ -195,7 +195,7 @@ def gather(store: TokenArrays, plan: RowPlan, row_ids: np.ndarray, special: Spec
     return Rows(ids, segments, positions, words & maskable, maskable)
 
 
-def _ramp(counts: np.ndarray, begins: np.ndarray) -> np.ndarray:
+def ramp(counts: np.ndarray, begins: np.ndarray) -> np.ndarray:
     """0 .. counts[i] - 1 for each i, one after the other; `begins` is the exclusive sum of `counts`."""
     return np.arange(int(counts.sum())) - np.repeat(begins, counts)
 
@@ -207,7 +207,7 @@ def _plan_stream(starts: np.ndarray, lengths: np.ndarray, seq_len: int) -> RowPl
     ends = begins + lengths
     first = begins // room
     count = (ends - 1) // room - first + 1
-    rows = np.repeat(first, count) + _ramp(count, np.cumsum(count) - count)
+    rows = np.repeat(first, count) + ramp(count, np.cumsum(count) - count)
     piece_begins = np.maximum(np.repeat(begins, count), rows * room)
     piece_ends = np.minimum(np.repeat(ends, count), (rows + 1) * room)
     # room >= 2 and no text is empty, so no row consists of separators alone.
@@ -244,7 +244,7 @@ def _plan_documents(
 
     order = np.empty(len(starts), np.int64)
     pieces_a_row, at = [], 0
-    for rows, content in _best_fit(counts, seq_len):
+    for rows, content in best_fit(counts, seq_len):
         each = sum(repeat for _, repeat in content)
         block = order[at : at + rows * each].reshape(rows, each)
         column = 0
@@ -299,7 +299,7 @@ def _cuts_of_one(
         yield begin
 
 
-def _best_fit(counts: np.ndarray, seq_len: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+def best_fit(counts: np.ndarray, seq_len: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
     """Best-fit-decreasing bin packing of a histogram: widest pieces first, each into the fullest row it fits.
 
     Equal rows are handled as one group, so the cost depends on the number of widths, not of pieces (Krell et

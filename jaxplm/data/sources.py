@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaxplm.data import builtin, formats
-from jaxplm.data.formats import UNREADABLE
 from jaxplm.data.hub import HubSource
 from jaxplm.data.specs import Source, digest, resolve, same_files
 from jaxplm.errors import UserError
@@ -177,16 +176,7 @@ class Texts:
 
 def clean(text: str) -> tuple[str, bool]:
     """A text as a tokenizer takes it, without white space at the ends, and whether unreadable parts were taken out."""
-    damaged = False
-    if not text.isascii():
-        if UNREADABLE in text:
-            damaged = True
-            text = text.replace(UNREADABLE, "")
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # lone surrogates, from JSON's \ud800: no tokenizer takes them
-            damaged = True
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
+    text, damaged = formats.repaired(text)
     return text.strip(), damaged
 
 

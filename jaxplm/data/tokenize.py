@@ -36,7 +36,7 @@ def default_cache() -> Path:
 
 
 def tokenize(
-    texts: Texts, tokenizer: Any, cache_dir: Path | None = None, *, unit: str = "text"
+    texts: Texts, tokenizer: Any, cache_dir: Path | None = None
 ) -> TokenStore:
     """The tokens of a corpus, from the cache or made now.
 
@@ -47,13 +47,12 @@ def tokenize(
       texts: from `sources.open_texts`.
       tokenizer: a fast transformers tokenizer; its truncation and padding are neither used nor changed.
       cache_dir: where stores are kept; `default_cache()` if None.
-      unit: what the progress bar and the log call a text.
 
     Raises:
       UserError: an unreadable or empty corpus, a cache directory that cannot be written, no disk space.
     """
     cache_dir = Path(cache_dir) if cache_dir is not None else default_cache()
-    backend, identity = _clean_copy(tokenizer)
+    backend, identity = clean_copy(tokenizer)
     key = hashlib.sha256(f"{FORMAT_VERSION} {texts.fingerprint} {identity}".encode()).hexdigest()[:32]
     final = cache_dir / "tokens" / key
     store = _open_cached(final, texts)
@@ -63,7 +62,7 @@ def tokenize(
             with _lock(final.with_suffix(".lock")):
                 store = _open_cached(final, texts)  # made by another process while this one waited
                 if store is None:
-                    _build(texts, backend, tokenizer.unk_token_id, final, unit)
+                    _build(texts, backend, tokenizer.unk_token_id, final)
                     store = TokenStore.open(final)
         except OSError as error:
             raise _disk_error(error, cache_dir, texts) from error
@@ -71,7 +70,7 @@ def tokenize(
     return store
 
 
-def _clean_copy(tokenizer: Any) -> tuple[tokenizers.Tokenizer, str]:
+def clean_copy(tokenizer: Any) -> tuple[tokenizers.Tokenizer, str]:
     """The tokenizer without truncation and padding, as a copy, and what identifies it."""
     original = tokenizer.backend_tokenizer
     state = json.loads(original.to_str())
@@ -117,7 +116,7 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, final: Path, unit: str) -> None:
+def _build(texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, final: Path) -> None:
     os.environ.setdefault(
         "TOKENIZERS_PARALLELISM", "true"
     )  # unset, a fork earlier in the process turns it off
@@ -127,7 +126,7 @@ def _build(texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, fina
     temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=final.parent))
     try:
         start = time.monotonic()
-        meta = encode_corpus(texts, backend, unk_id, temporary, unit)
+        meta = encode_corpus(texts, backend, unk_id, temporary)
         seconds = max(time.monotonic() - start, 1e-9)
         (temporary / "meta.json").write_text(json.dumps(meta))
         for path in temporary.iterdir():
@@ -143,8 +142,8 @@ def _build(texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, fina
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     log.info(
-        "%s: %s %ss, %s tokens, tokenized in %.1f s (%s tokens/s)",
-        texts.describe, f"{meta['texts']:,}", unit, f"{meta['tokens']:,}", seconds,
+        "%s: %s texts, %s tokens, tokenized in %.1f s (%s tokens/s)",
+        texts.describe, f"{meta['texts']:,}", f"{meta['tokens']:,}", seconds,
         f"{meta['tokens'] / seconds:,.0f}",
     )  # fmt: skip
 

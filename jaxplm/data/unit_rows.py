@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxplm.batch import TaskBatch
-from jaxplm.data.pack import _best_fit, _ramp
+from jaxplm.data.pack import best_fit, ramp
 from jaxplm.data.units import Units
 
 
@@ -37,7 +37,7 @@ class UnitPlan:
 
 
 def plan_units(lengths: np.ndarray, seq_len: int, max_units: int) -> UnitPlan:
-    """Best-fit-decreasing packing (see `pack._best_fit`) of units into rows, with no more than `max_units` in any.
+    """Best-fit-decreasing packing (see `pack.best_fit`) of units into rows, with no more than `max_units` in any.
 
     Args:
       lengths: [n] tokens of each unit, at most seq_len, n at least 1.
@@ -49,7 +49,7 @@ def plan_units(lengths: np.ndarray, seq_len: int, max_units: int) -> UnitPlan:
     taken = np.cumsum(counts) - counts  # first unused rank of each width
     ranks = np.empty(len(lengths), np.int64)
     sizes, at = [], 0
-    for rows, content in _best_fit(counts, seq_len):
+    for rows, content in best_fit(counts, seq_len):
         each = sum(repeat for _, repeat in content)
         block = ranks[at : at + rows * each].reshape(rows, each)
         column = 0
@@ -75,7 +75,7 @@ def units_of_rows(plan: UnitPlan, by_width: np.ndarray, row_ids: np.ndarray) -> 
     """
     first = plan.row_ptr[np.maximum(row_ids, 0)]
     counts = np.where(row_ids < 0, 0, plan.row_ptr[row_ids + 1] - first)
-    places = _ramp(counts, np.cumsum(counts) - counts) + np.repeat(first, counts)
+    places = ramp(counts, np.cumsum(counts) - counts) + np.repeat(first, counts)
     return counts, by_width[plan.ranks[places]]
 
 
@@ -97,10 +97,10 @@ def build_rows(units: Units, counts: np.ndarray, chosen: np.ndarray, seq_len: in
     lengths = units.offsets[chosen + 1] - units.offsets[chosen]
     ends = np.cumsum(lengths)
     row = np.repeat(np.arange(rows), counts)
-    nth = _ramp(counts, np.cumsum(counts) - counts)
+    nth = ramp(counts, np.cumsum(counts) - counts)
     row_begin = np.concatenate([[0], ends])[np.cumsum(counts) - counts]
     begin = ends - lengths - row_begin[row]  # [P] in its row
-    place = _ramp(lengths, ends - lengths)  # [t] in its unit
+    place = ramp(lengths, ends - lengths)  # [t] in its unit
     source = place + np.repeat(units.offsets[chosen], lengths)
     target = place + np.repeat(row * seq_len + begin, lengths)
 
