@@ -5,19 +5,29 @@ from typing import TYPE_CHECKING
 from jaxplm.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
     from transformers import PreTrainedTokenizerFast
 
-    from jaxplm.nn import MaskedLM
+    from jaxplm.nn import MaskedLM, TaskModel
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "embed", "load"]
 
 
-def load(path: str) -> "tuple[MaskedLM, PreTrainedTokenizerFast]":
+def load(path: str) -> "tuple[MaskedLM | TaskModel, PreTrainedTokenizerFast]":
     """A model and its tokenizer, from a run's export, any directory in transformers' format, a hub id or builtin:tiny.
+
+    A directory with the head of a task gives a `TaskModel`, whose `labels` are the names of its classes; any other
+    gives a `MaskedLM`.
 
     >>> model, tokenizer = jaxplm.load("builtin:tiny")
     >>> batch = tokenizer(["The [MASK] sat by the fire."], return_tensors="np")
     >>> logits = model.mlm_logits(batch["input_ids"], batch["attention_mask"])  # [B, L, V] float32
+
+    >>> model, tokenizer = jaxplm.load("runs/finetune/export")
+    >>> scores = model.logits(**tokenizer(["a text", "another one"], padding=True, return_tensors="np"))  # [B, C] float32
+    >>> [model.labels[i] for i in scores.argmax(-1)]
 
     Raises:
       jaxplm.errors.UserError: nothing there, a pickle, an unsupported architecture, weights that do not fit.
@@ -28,6 +38,42 @@ def load(path: str) -> "tuple[MaskedLM, PreTrainedTokenizerFast]":
 
     from jaxplm import hf, nn
 
-    loaded = hf.load(path)
-    graph, _ = nn.graph_of(loaded.config)
+    loaded = hf.load_model(path)
+    if isinstance(loaded, hf.LoadedTask):
+        graph, _ = nn.graph_of_task(loaded.config, loaded.head, loaded.labels)
+    else:
+        graph, _ = nn.graph_of(loaded.config)
     return nn.module_with(graph, jax.tree.map(jnp.asarray, loaded.params)), loaded.tokenizer
+
+
+def embed(texts: "Iterable[str]", path: str, pooling: str = "mean", layers: str | int = "last", normalize: bool = False, *,
+          mix: tuple[float, ...] = (), dtype: str = "float32", seq_len: int | None = None, batch_size: int = 32,
+          compute: str = "bfloat16") -> "np.ndarray":
+    """Vectors of texts by the encoder at `path`: [n, D], row i that of text i.
+
+    >>> vectors = jaxplm.embed(["a text", "another one"], "runs/dapt/export", pooling="mean")  # [2, D] float32
+
+    The numbers are those of `configs/embed.py`, which writes them to files for a corpus of any size. Texts are taken
+    without white space at their ends; an empty one has the vector of [CLS] and [SEP] alone.
+
+    Args:
+      texts: any number of them.
+      path: as in `load`.
+      pooling: mean or max over all tokens of a text, special ones too, or cls (the first token), as in
+        sentence-transformers.
+      layers: last, last4 (the mean of the last four), mean (of all), or a number: 0 = embeddings, -1 = last.
+      normalize: to length 1.
+      mix: weights of the embeddings and all N layers instead of `layers`; divided by their sum.
+      dtype: float32 or float16, of the result.
+      seq_len: tokens at which longer texts are cut, special ones included; None: the model's positions, at most 512.
+      batch_size: rows of tokens computed at once; texts share rows.
+      compute: bfloat16 or float32; see `runtime.resolve_compute`.
+
+    Raises:
+      jaxplm.errors.UserError: a single str, something that is no str, a setting or a model that cannot be used.
+    """
+    from jaxplm.config import Embed
+    from jaxplm.embeddings import in_memory
+
+    settings = Embed(pooling, str(layers), tuple(mix), normalize, dtype)
+    return in_memory.embed(texts, path, settings, seq_len=seq_len, batch_size=batch_size, compute=compute)

@@ -30,6 +30,18 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"(pooler|mlm_head/dense)/kernel$", P("fsdp", None)),
     (r"(pooler|mlm_head/dense)/bias$", P()),
     (r"mlm_head/bias$", P("tensor")),
+    (r"head/(dense|out)/kernel$", P("fsdp", None)),  # of a task; C and the LSTM's h may be any number, so they stay whole
+    (r"head/(dense|out)/bias$", P()),
+    (r"head/mix/(weights|gamma)$", P()),
+    (r"head/body/kernel$", P("fsdp", None, None, None)),
+    (r"head/body/(recurrent|bias)$", P()),  # a split one would be gathered at every token
+    (r"head/body/attention/qkv/kernel$", P(None, "fsdp", None, "tensor", None)),
+    (r"head/body/attention/qkv/bias$", P(None, None, "tensor", None)),
+    (r"head/body/attention/out/kernel$", P(None, "tensor", None, "fsdp")),
+    (r"head/body/mlp/up/kernel$", P(None, "fsdp", "tensor")),
+    (r"head/body/mlp/up/bias$", P(None, "tensor")),
+    (r"head/body/mlp/down/kernel$", P(None, "tensor", "fsdp")),
+    (r"head/body/(attention/out|mlp/down)/bias$", P()),
     (r".*/norm/(scale|bias)$", P()),
 )
 

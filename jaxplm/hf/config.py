@@ -104,8 +104,11 @@ def _unsupported(hf_config: Mapping[str, Any]) -> list[str]:
 
 
 def config_to_hf(config: EncoderConfig, hf_config: Mapping[str, Any], tokenizer: Any, *, architecture: str,
-                 dtype: str) -> dict[str, Any]:
+                 dtype: str, task: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The config.json of an export: that of the checkpoint which training began with, brought up to date.
+
+    `architecture` is what comes after "For" in the name of transformers' class, empty for the encoder alone; `task`
+    are further fields (labels and the like).
 
     Sizes come from `config`. Dropout rates that `hf_config` has are kept: a rate chosen for one training
     run should not follow the model into whatever it is fine-tuned on later. With an empty `hf_config` (a
@@ -118,7 +121,7 @@ def config_to_hf(config: EncoderConfig, hf_config: Mapping[str, Any], tokenizer:
         out.setdefault("bos_token_id", tokenizer.cls_token_id)
         out.setdefault("eos_token_id", tokenizer.sep_token_id)
     out |= {
-        "architectures": [f"{CLASS_STEMS[config.model_type]}For{architecture}"],
+        "architectures": [CLASS_STEMS[config.model_type] + (f"For{architecture}" if architecture else "Model")],
         "model_type": config.model_type,
         "max_position_embeddings": config.max_positions + config.position_offset,
         "type_vocab_size": config.token_types or max(1, out.get("type_vocab_size", 1)),
@@ -129,5 +132,6 @@ def config_to_hf(config: EncoderConfig, hf_config: Mapping[str, Any], tokenizer:
         "position_embedding_type": "absolute",
         "tie_word_embeddings": True,
         "dtype": dtype,
+        **(task or {}),
     }
     return dict(sorted(out.items()))

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from jaxplm.errors import UserError
 from jaxplm.hf.config import config_to_hf
-from jaxplm.hf.names import leaf_of, slots, token_type_table
+from jaxplm.hf.names import MASKED_LM, Slot, is_pooler, leaf_of, slots, token_type_table
 from jaxplm.hf.tensors import POOLER, WEIGHTS
 from jaxplm.hf.tokenizer import save_tokenizer
 from jaxplm.nn import EncoderConfig, ParamTree
@@ -27,9 +27,8 @@ _SMALL_FILES = 64 * 2**20  # bytes; generous for config.json and the largest tok
 
 
 def save(directory: str | Path, config: EncoderConfig, params: ParamTree, tokenizer: Any,
-         hf_config: Mapping[str, Any], dtype: str = "float32", architecture: str = "MaskedLM",
-         files: Mapping[str, str] | None = None) -> Path:
-    """Write a model directory. It appears complete or not at all, in place of one of the same name.
+         hf_config: Mapping[str, Any], dtype: str = "float32", files: Mapping[str, str] | None = None) -> Path:
+    """Write a masked language model's directory. It appears complete or not at all, in place of one of the same name.
 
     `AutoModelForMaskedLM` and `AutoTokenizer` load it with nothing missing, unexpected or warned about.
     The decoder is tied, so it is not stored a second time. transformers' masked LM has no pooler and
@@ -42,24 +41,65 @@ def save(directory: str | Path, config: EncoderConfig, params: ParamTree, tokeni
       tokenizer: transformers' fast tokenizer.
       hf_config: config.json of the checkpoint that training began with; {} for a model from scratch.
       dtype: float32, float16 or bfloat16, of the file.
-      architecture: what comes after "For" in transformers' class name; "MaskedLM".
       files: further text files by name, such as README.md.
 
     Raises:
       UserError: no space or no permission; values that float16 cannot hold.
     """
-    if architecture != "MaskedLM":
-        raise ValueError(f"no export for {architecture}")
-    target = Path(directory)
-    tensors = _tensors(config, params, dtype)
-    described = config_to_hf(config, hf_config, tokenizer, architecture=architecture, dtype=dtype)
+    described = config_to_hf(config, hf_config, tokenizer, architecture=MASKED_LM, dtype=dtype)
+    tensors = model_tensors(config, params, described, MASKED_LM, dtype)
+    pooler = {name: tensor for name, tensor in tensors.items() if is_pooler(name)}
+    masked_lm = {name: tensor for name, tensor in tensors.items() if name not in pooler}
+    return write_directory(directory, {WEIGHTS: masked_lm, POOLER: pooler}, described, tokenizer, config, files or {})
+
+
+def model_tensors(config: EncoderConfig, params: ParamTree, described: Mapping[str, Any], architecture: str,
+                  dtype: str) -> dict[str, np.ndarray]:
+    """transformers' canonical names and tensors, in `dtype`; `described` is the config.json that goes with them."""
+    host = jax.tree.map(np.asarray, params)
+    tensors = tensors_of(slots(config, host, architecture), host, dtype)
     if not config.token_types:  # transformers cannot do without the table: zeros compute the same
         zeros = np.zeros((described["type_vocab_size"], config.width), _DTYPES[dtype])
         tensors[token_type_table(config.model_type)] = zeros
-    need = sum(tensor.nbytes for tensor in tensors.values())
-    pooler = {name: tensor for name, tensor in tensors.items() if ".pooler." in name}
-    masked_lm = {name: tensor for name, tensor in tensors.items() if name not in pooler}
-    texts = {"config.json": json.dumps(described, indent=2, ensure_ascii=False) + "\n", **(files or {})}
+    return tensors
+
+
+def tensors_of(wanted: Iterable[Slot], params: ParamTree, dtype: str) -> dict[str, np.ndarray]:
+    """{name: tensor in `dtype`} for each slot.
+
+    Raises:
+      UserError: values that `dtype` cannot hold.
+    """
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype {dtype!r} is none of {', '.join(_DTYPES)}")
+    tensors = {}
+    for slot in wanted:
+        tensor = slot.take(np.asarray(leaf_of(params, slot.path)))
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"{slot.name} has values that are not finite")
+        with np.errstate(over="ignore"):  # found and said below
+            tensors[slot.name] = tensor.astype(_DTYPES[dtype], copy=False)
+        if not np.isfinite(tensors[slot.name]).all():
+            largest = float(np.abs(tensor).max())
+            raise UserError(f"{dtype} cannot hold {slot.name}, which reaches {largest:.3g}: use float32")
+    return tensors
+
+
+def write_directory(directory: str | Path, weights: Mapping[str, Mapping[str, np.ndarray]], described: Mapping[str, Any],
+                    tokenizer: Any, config: EncoderConfig, texts: Mapping[str, str]) -> Path:
+    """Write a model directory that appears complete or not at all, in place of one of the same name.
+
+    Args:
+      weights: {file: {name: tensor}}; a file of no tensors is not written.
+      described: config.json.
+      texts: further text files by name.
+
+    Raises:
+      UserError: no space or no permission.
+    """
+    target = Path(directory)
+    need = sum(tensor.nbytes for tensors in weights.values() for tensor in tensors.values())
+    contents = {"config.json": json.dumps(described, indent=2, ensure_ascii=False) + "\n", **texts}
     scratch = target.with_name(f".{target.name}.partial")  # a fixed name: a killed run's is found again
     try:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -67,10 +107,10 @@ def save(directory: str | Path, config: EncoderConfig, params: ParamTree, tokeni
         staged.mkdir(parents=True)
         if shutil.disk_usage(scratch).free < need + _SMALL_FILES:
             raise OSError(errno.ENOSPC, "no space")  # before rather than after minutes of writing
-        save_file(masked_lm, staged / WEIGHTS, metadata={"format": "pt"})
-        if pooler:
-            save_file(pooler, staged / POOLER, metadata={"format": "pt"})
-        for name, text in texts.items():
+        for name, tensors in weights.items():
+            if tensors:
+                save_file(dict(tensors), staged / name, metadata={"format": "pt"})
+        for name, text in contents.items():
             (staged / name).write_text(text, "utf-8")
         save_tokenizer(tokenizer, staged, config.max_positions)
         for file in staged.iterdir():
@@ -85,24 +125,6 @@ def save(directory: str | Path, config: EncoderConfig, params: ParamTree, tokeni
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
-
-
-def _tensors(config: EncoderConfig, params: ParamTree, dtype: str) -> dict[str, np.ndarray]:
-    """transformers' names and tensors, in `dtype`."""
-    if dtype not in _DTYPES:
-        raise ValueError(f"dtype {dtype!r} is none of {', '.join(_DTYPES)}")
-    host = jax.tree.map(np.asarray, params)
-    tensors = {}
-    for slot in slots(config, host):
-        tensor = slot.take(leaf_of(host, slot.path))
-        if not np.isfinite(tensor).all():
-            raise ValueError(f"{slot.name} has values that are not finite")
-        with np.errstate(over="ignore"):  # found and said below
-            tensors[slot.name] = tensor.astype(_DTYPES[dtype], copy=False)
-        if not np.isfinite(tensors[slot.name]).all():
-            largest = float(np.abs(tensor).max())
-            raise UserError(f"{dtype} cannot hold {slot.name}, which reaches {largest:.3g}: use float32")
-    return tensors
 
 
 def _flush(file: Path) -> None:

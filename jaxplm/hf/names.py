@@ -37,9 +37,23 @@ _HEAD_NAMES = {
     "roberta": ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder"),
 }
 
+# The modules of each task's head, by what comes after "For" in the name of its class. BERT's classifier stands on
+# the pooler; RoBERTa's brings the same layer along, under another name.
+_TASK_HEADS = {
+    ("bert", "SequenceClassification"): (("bert.pooler.dense", "head/dense"), ("classifier", "head/out")),
+    ("roberta", "SequenceClassification"): (("classifier.dense", "head/dense"), ("classifier.out_proj", "head/out")),
+    ("bert", "TokenClassification"): (("classifier", "head/out"),),
+    ("roberta", "TokenClassification"): (("classifier", "head/out"),),
+    ("bert", "QuestionAnswering"): (("qa_outputs", "head/out"),),
+    ("roberta", "QuestionAnswering"): (("qa_outputs", "head/out"),),
+}
+MASKED_LM = "MaskedLM"
+ENCODER = ""  # no head
+
 # What checkpoints carry beside the weights: constants, and heads of other tasks.
 _BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
 _OTHER_HEAD = re.compile(r"^(cls\.seq_relationship|classifier|qa_outputs|score)\.")
+_MLM_HEAD = re.compile(r"^(cls\.predictions|lm_head)\.")
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ class Slot:
         """Our leaf → transformers' tensor, contiguous."""
         part = leaf[self.index]
         tensor = part.reshape(self.shape[::-1]).T if self.kernel else part.reshape(self.shape)
-        return np.ascontiguousarray(tensor)
+        return np.ascontiguousarray(tensor).reshape(self.shape)  # the former makes a vector of a scalar
 
     def put(self, leaf: np.ndarray, tensor: np.ndarray) -> None:
         """Write transformers' tensor into our leaf, cast to the leaf's dtype."""
@@ -93,14 +107,30 @@ def canonical(name: str, model_type: str) -> str:
     return f"{family_of(model_type)}.{name}" if bare else name
 
 
+def bare(name: str, model_type: str) -> str:
+    """A tensor's name as transformers writes it in a model without a head."""
+    return name.removeprefix(f"{family_of(model_type)}.")
+
+
 def is_buffer(name: str) -> bool:
     """A constant that old versions saved among the weights."""
     return _BUFFER.search(name) is not None
 
 
-def is_other_head(name: str) -> bool:
-    """Part of a head (next sentence, classifier, question answering) that masked-language modelling lacks."""
-    return _OTHER_HEAD.match(name) is not None
+def is_other_head(name: str, family: str, architecture: str) -> bool:
+    """Part of a head (next sentence, classifier, question answering) that a model of `architecture` lacks."""
+    own = tuple(f"{module}." for module, _ in _TASK_HEADS.get((family, architecture), ()))
+    return _OTHER_HEAD.match(name) is not None and not name.startswith(own)
+
+
+def is_mlm_head(name: str) -> bool:
+    """Part of the masked-language-model head."""
+    return _MLM_HEAD.match(name) is not None
+
+
+def is_pooler(name: str) -> bool:
+    """Part of the pooler, by its canonical or its bare name."""
+    return ".pooler." in f".{name}"
 
 
 def decoder_aliases(model_type: str) -> dict[str, str]:
@@ -115,47 +145,71 @@ def token_type_table(model_type: str) -> str:
     return f"{family_of(model_type)}.embeddings.token_type_embeddings.weight"
 
 
-def slots(config: EncoderConfig, shapes: ParamTree) -> Iterator[Slot]:
-    """Every tensor of a checkpoint of `config`, with the MLM head and, if the config has one, the pooler.
+def _slot(shapes: ParamTree, name: str, path: str, *index: Any, kernel_inputs: int = 0, table: bool = False) -> Slot:
+    whole = leaf_of(shapes, path)
+    part = np.broadcast_to(np.empty(()), whole.shape)[index].shape  # a view of one number: no memory
+    if kernel_inputs:
+        part = (prod(part[kernel_inputs:]), prod(part[:kernel_inputs]))
+    elif not table:
+        part = (prod(part),)
+    return Slot(name, path, index, part, bool(kernel_inputs))
 
-    `shapes` is our tree with leaves that have a `.shape` (arrays or `jax.ShapeDtypeStruct`s).
+
+def _affine(shapes: ParamTree, name: str, path: str, inputs: int = 1, layer: tuple[int, ...] = (),
+            part: int | None = None) -> Iterator[Slot]:
+    fused = () if part is None else (part,)
+    yield _slot(shapes, f"{name}.weight", f"{path}/kernel", *layer, *((slice(None), *fused) if fused else ()),
+                kernel_inputs=inputs)
+    yield _slot(shapes, f"{name}.bias", f"{path}/bias", *layer, *fused)
+
+
+def _norm(shapes: ParamTree, name: str, path: str, *layer: int) -> Iterator[Slot]:
+    yield _slot(shapes, f"{name}.weight", f"{path}/scale", *layer)
+    yield _slot(shapes, f"{name}.bias", f"{path}/bias", *layer)
+
+
+def slots(config: EncoderConfig, shapes: ParamTree, architecture: str = MASKED_LM) -> Iterator[Slot]:
+    """Every tensor of a checkpoint of `config`, by canonical names.
+
+    Args:
+      shapes: our tree with leaves that have a `.shape` (arrays or `jax.ShapeDtypeStruct`s).
+      architecture: what comes after "For" in transformers' class name; `MASKED_LM` has, if the config has one,
+        a pooler as well; `ENCODER` has nothing on it.
     """
     family = family_of(config.model_type)
-
-    def slot(name: str, path: str, *index: Any, kernel_inputs: int = 0, table: bool = False) -> Slot:
-        whole = leaf_of(shapes, path)
-        part = np.broadcast_to(np.empty(()), whole.shape)[index].shape  # a view of one number: no memory
-        if kernel_inputs:
-            part = (prod(part[kernel_inputs:]), prod(part[:kernel_inputs]))
-        elif not table:
-            part = (prod(part),)
-        return Slot(name, path, index, part, bool(kernel_inputs))
-
-    def affine(name: str, path: str, inputs: int, layer: tuple[int, ...] = (),
-               part: int | None = None) -> Iterator[Slot]:
-        fused = () if part is None else (part,)
-        yield slot(f"{name}.weight", f"{path}/kernel", *layer, *((slice(None), *fused) if fused else ()),
-                   kernel_inputs=inputs)
-        yield slot(f"{name}.bias", f"{path}/bias", *layer, *fused)
-
-    def norm(name: str, path: str, *layer: int) -> Iterator[Slot]:
-        yield slot(f"{name}.weight", f"{path}/scale", *layer)
-        yield slot(f"{name}.bias", f"{path}/bias", *layer)
-
     real = slice(0, config.vocab_size)  # without the rows that pad the vocabulary
     for theirs, ours in _TABLES:
         if ours != "token_type" or config.token_types:
             rows = (real,) if ours == "word" else ()
             name = f"{family}.embeddings.{theirs}.weight"
-            yield slot(name, f"encoder/embeddings/{ours}", *rows, table=True)
-    yield from norm(f"{family}.embeddings.LayerNorm", "encoder/embeddings/norm")
+            yield _slot(shapes, name, f"encoder/embeddings/{ours}", *rows, table=True)
+    yield from _norm(shapes, f"{family}.embeddings.LayerNorm", "encoder/embeddings/norm")
     for n in range(config.layers):
         for module, ours, inputs, part in _BLOCK:
             name, path = f"{family}.encoder.layer.{n}.{module}", f"encoder/blocks/{ours}"
-            yield from norm(name, path, n) if inputs is None else affine(name, path, inputs, (n,), part)
-    if config.pooler:
-        yield from affine(f"{family}.pooler.dense", "pooler", 1)
-    dense, layer_norm, bias, _ = _HEAD_NAMES[family]
-    yield from affine(dense, "mlm_head/dense", 1)
-    yield from norm(layer_norm, "mlm_head/norm")
-    yield slot(bias, "mlm_head/bias", real)
+            yield from _norm(shapes, name, path, n) if inputs is None else _affine(shapes, name, path, inputs, (n,), part)
+    if architecture == MASKED_LM:
+        if config.pooler:
+            yield from pooler_slots(config, shapes, "pooler")
+        dense, layer_norm, bias, _ = _HEAD_NAMES[family]
+        yield from _affine(shapes, dense, "mlm_head/dense")
+        yield from _norm(shapes, layer_norm, "mlm_head/norm")
+        yield _slot(shapes, bias, "mlm_head/bias", real)
+    elif architecture != ENCODER:
+        for module, path in _TASK_HEADS[family, architecture]:
+            yield from _affine(shapes, module, path)
+
+
+def pooler_slots(config: EncoderConfig, shapes: ParamTree, path: str) -> Iterator[Slot]:
+    """The two tensors of the pooler, which are ours at `path`."""
+    return _affine(shapes, f"{family_of(config.model_type)}.pooler.dense", path)
+
+
+def own_slots(shapes: ParamTree, prefix: str) -> Iterator[Slot]:
+    """Every leaf below `prefix` as a tensor of our own format: its path is its name, and nothing is transposed."""
+    branch = leaf_of(shapes, prefix)
+    if isinstance(branch, dict):
+        for key in branch:
+            yield from own_slots(shapes, f"{prefix}/{key}")
+    else:
+        yield Slot(prefix, prefix, (...,), tuple(branch.shape), kernel=False)

@@ -16,6 +16,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 POOLER = "pooler.safetensors"  # see jaxplm.hf.export
+HEAD = "head.safetensors"  # see jaxplm.hf.task_export
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _CONVERT = (
     "import glob, sys, torch; from safetensors.torch import save_file; d = sys.argv[1]; "
@@ -72,6 +73,19 @@ def open_tensors(directory: Path, source: str) -> Iterator[Tensors]:
         if (directory / POOLER).is_file():
             files = _tensors_of(directory / POOLER, stack, source) | files
         yield Tensors(files, source)
+
+
+@contextmanager
+def open_head(directory: Path, source: str) -> Iterator[Tensors]:
+    """Open the head that transformers has no class for, beside an encoder's weights.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    if not (directory / HEAD).is_file():
+        raise UserError(f"{source} has no {HEAD}, which jaxplm.json promises")
+    with ExitStack() as stack:
+        yield Tensors(_tensors_of(directory / HEAD, stack, source), source)
 
 
 def _tensors_of(path: Path, stack: ExitStack, source: str) -> dict[str, Any]:

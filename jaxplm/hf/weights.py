@@ -1,5 +1,6 @@
 """Tensors of a transformers checkpoint → our parameter tree, every problem found at once."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,22 +9,30 @@ import numpy as np
 
 from jaxplm.errors import UserError
 from jaxplm.hf.names import (
+    MASKED_LM,
     Slot,
     canonical,
     decoder_aliases,
+    family_of,
     is_buffer,
+    is_mlm_head,
     is_other_head,
+    is_pooler,
     leaf_of,
+    own_slots,
+    pooler_slots,
     slots,
     token_type_table,
 )
 from jaxplm.hf.tensors import Tensors, listed
-from jaxplm.nn import EncoderConfig, graph_of
+from jaxplm.nn import EncoderConfig, HeadConfig, graph_of, graph_of_task, random_head_params
+
+Params = dict[str, Any]
 
 
 def params_from(tensors: Tensors, config: EncoderConfig, source: str, *, tied: bool = True,
-                seed: int = 0) -> tuple[EncoderConfig, dict[str, Any], list[str]]:
-    """Fill our tree with a checkpoint's tensors.
+                seed: int = 0, pooler: bool = True) -> tuple[EncoderConfig, Params, list[str]]:
+    """Fill the tree of a `MaskedLM` with a checkpoint's tensors.
 
     Args:
       tensors: of the checkpoint; encoder names with or without transformers' prefix.
@@ -31,6 +40,7 @@ def params_from(tensors: Tensors, config: EncoderConfig, source: str, *, tied: b
       source: how messages call the checkpoint.
       tied: config.json's `tie_word_embeddings`.
       seed: of the MLM head, if the checkpoint has none.
+      pooler: whether one that the checkpoint has is taken.
 
     Returns:
       The settled config; nested dicts of float32 arrays, the vocabulary padded with zeros; and one line
@@ -39,7 +49,9 @@ def params_from(tensors: Tensors, config: EncoderConfig, source: str, *, tied: b
     Raises:
       UserError: names missing or not known, shapes or dtypes that do not fit: all in one message.
     """
-    found, notes = _by_canonical_name(tensors, config, source)
+    found, notes = _by_canonical_name(tensors, config, source, MASKED_LM)
+    if not pooler:
+        _leave_out(found, is_pooler)
     config = _settled(config, found, notes, source)
     shapes = graph_of(config)[1]
     wanted = list(slots(config, shapes))
@@ -50,22 +62,83 @@ def params_from(tensors: Tensors, config: EncoderConfig, source: str, *, tied: b
         notes.append(f"{source} has no MLM head: initialised at random")
     _check(tensors, found, wanted, config, source)
 
-    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
-    for slot in wanted:
-        slot.put(leaf_of(params, slot.path), tensors.read(found[slot.name]))
+    params = _fill(_zeros(shapes), tensors, found, wanted)
     if headless:
         _initialise_head(params["mlm_head"], config.init_std, seed)
     return config, params, notes
 
 
-def _by_canonical_name(tensors: Tensors, config: EncoderConfig,
-                       source: str) -> tuple[dict[str, str], list[str]]:
+def task_params_from(tensors: Tensors, config: EncoderConfig, head: HeadConfig, source: str, *, architecture: str, new_head: bool,
+                     tied: bool = True, seed: int = 0, pooler: bool = True) -> tuple[EncoderConfig, Params, list[str]]:
+    """Fill the tree of a `TaskModel`; arguments, results and errors as in `params_from`.
+
+    Args:
+      architecture: of the checkpoint, where the head is its own and transformers has such; else `ENCODER`.
+      new_head: random weights, but for BERT's pooler, which becomes the layer below the output where the head looks at
+        [CLS] as the pooler does. With `ENCODER` and no new head, the subtree "head" is left zero.
+      seed: of a new head.
+    """
+    found, notes = _by_canonical_name(tensors, config, source, architecture)
+    config = replace(_settled(config, found, notes, source), pooler=False)
+    shapes = graph_of_task(config, head)[1]
+    notes += _resolve_decoder(tensors, found, config, tied, source)
+    _leave_out(found, is_mlm_head)
+    wanted = list(slots(config, shapes, architecture))
+    params = _zeros(shapes)
+    if new_head:
+        params["head"] = jax.tree.map(np.array, random_head_params(config, head, seed))
+        begun = _begun_by_pooler(config, head, shapes, found) if pooler else []
+        wanted += begun
+        notes.append(f"{source}: the {head.kind} head is new: "
+                     + ("its first layer is the checkpoint's pooler, the rest random" if begun else "random weights"))
+    if not any(is_pooler(slot.name) for slot in wanted) and _leave_out(found, is_pooler) and pooler:
+        notes.append(f"{source}: left out the pooler, which this head does not use")
+    _check(tensors, found, wanted, config, source)
+    return config, _fill(params, tensors, found, wanted), notes
+
+
+def _begun_by_pooler(config: EncoderConfig, head: HeadConfig, shapes: Params, found: dict[str, str]) -> list[Slot]:
+    """The pooler's tensors as those of `head/dense`, where the checkpoint has them and they have learned to see [CLS]."""
+    if family_of(config.model_type) != "bert" or not head.pooled or head.pooling != "cls":
+        return []
+    return [slot for slot in pooler_slots(config, shapes, "head/dense") if slot.name in found]
+
+
+def own_head_from(tensors: Tensors, config: EncoderConfig, head: HeadConfig, source: str) -> Params:
+    """The subtree "head" from tensors that bear our own names. Raises UserError as `params_from` does."""
+    shapes = graph_of_task(config, head)[1]
+    wanted = list(own_slots(shapes, "head"))
+    found = {name: name for name in tensors}
+    _check(tensors, found, wanted, config, source)
+    return _fill({"head": _zeros(shapes["head"])}, tensors, found, wanted)["head"]
+
+
+def _zeros(shapes: Params) -> Params:
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+
+
+def _fill(params: Params, tensors: Tensors, found: dict[str, str], wanted: Sequence[Slot]) -> Params:
+    for slot in wanted:
+        slot.put(leaf_of(params, slot.path), tensors.read(found[slot.name]))
+    return params
+
+
+def _leave_out(found: dict[str, str], which: Any) -> bool:
+    """Take the tensors that `which` is true of out of `found`; whether there were any."""
+    names = [name for name in found if which(name)]
+    for name in names:
+        del found[name]
+    return bool(names)
+
+
+def _by_canonical_name(tensors: Tensors, config: EncoderConfig, source: str,
+                       architecture: str) -> tuple[dict[str, str], list[str]]:
     """Today's name → the name in the file, without what no encoder needs; and what was left out, in words."""
     found: dict[str, str] = {}
     dropped, twice = [], []
     for name in tensors:
         today = canonical(name, config.model_type)
-        if is_other_head(name):
+        if is_other_head(name, family_of(config.model_type), architecture):
             dropped.append(name)
         elif today in found:
             twice.append(name)
@@ -79,7 +152,7 @@ def _by_canonical_name(tensors: Tensors, config: EncoderConfig,
 
 def _settled(config: EncoderConfig, found: dict[str, str], notes: list[str], source: str) -> EncoderConfig:
     """The config with the optional parts that the weights really have."""
-    pooler = any(".pooler." in name for name in found)
+    pooler = any(is_pooler(name) for name in found)
     token_types = config.token_types
     table = token_type_table(config.model_type)
     if token_types == 0:
@@ -109,7 +182,7 @@ def _resolve_decoder(tensors: Tensors, found: dict[str, str], config: EncoderCon
     return notes
 
 
-def _check(tensors: Tensors, found: dict[str, str], wanted: list[Slot], config: EncoderConfig,
+def _check(tensors: Tensors, found: dict[str, str], wanted: Sequence[Slot], config: EncoderConfig,
            source: str) -> None:
     """Compare in both directions; raise once with everything that does not fit."""
     known = {slot.name for slot in wanted}
@@ -127,7 +200,7 @@ def _check(tensors: Tensors, found: dict[str, str], wanted: list[Slot], config: 
                         + "; ".join(problems))
 
 
-def _initialise_head(head: dict[str, Any], std: float, seed: int) -> None:
+def _initialise_head(head: Params, std: float, seed: int) -> None:
     """BERT's initialisation: N(0, std²) kernel, unit LayerNorm, zero biases (which they already are)."""
     kernel = head["dense"]["kernel"]
     kernel[...] = std * np.random.default_rng(seed).standard_normal(kernel.shape, np.float32)

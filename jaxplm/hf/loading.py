@@ -1,0 +1,139 @@
+"""A model directory → parameters, tokenizer and settings, whichever model it holds."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxplm.errors import UserError
+from jaxplm.hf.config import config_from_hf
+from jaxplm.hf.heads import OWN, architecture_of, head_from_hf, head_from_json, task_architecture
+from jaxplm.hf.names import ENCODER
+from jaxplm.hf.source import resolve
+from jaxplm.hf.tensors import open_head, open_tensors
+from jaxplm.hf.tokenizer import load_tokenizer
+from jaxplm.hf.weights import own_head_from, params_from, task_params_from
+from jaxplm.nn import EncoderConfig, HeadConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A masked language model as it was found."""
+
+    config: EncoderConfig
+    params: dict[str, Any]  # nested dicts of float32 NumPy arrays, vocabulary padded with zeros
+    tokenizer: "PreTrainedTokenizerFast"
+    hf_config: dict[str, Any]  # config.json as it stands, for the export
+    notes: list[str]  # one line each: what the user should know
+
+
+@dataclass(frozen=True)
+class LoadedTask(Loaded):
+    """An encoder with the head of a task, as it was found or with a new head."""
+
+    head: HeadConfig
+    labels: tuple[str, ...]  # names of the C classes; () for qa, and for a new head
+
+
+def load(path: str, *, seed: int = 0) -> Loaded:
+    """Load a BERT, RoBERTa, XLM-RoBERTa or CamemBERT with its tokenizer, as a masked language model.
+
+    Args:
+      path: see `resolve`.
+      seed: of the MLM head's random weights, if the checkpoint has none.
+
+    Raises:
+      UserError: nothing there, a pickle, an unsupported architecture, weights that do not fit
+        config.json (every one of them named), or a tokenizer of another model.
+    """
+    directory = resolve(path)
+    return _load(directory, path, _read_config(directory, path), seed)
+
+
+def load_task_model(path: str, head: HeadConfig | None = None, *, seed: int = 0) -> LoadedTask:
+    """Load the encoder of any checkpoint that `load` takes, or of a fine-tuned one, with the head of a task.
+
+    Args:
+      path: see `resolve`.
+      head: of the new head; None takes the checkpoint's own, which it must have. A new head whose `dropout` is
+        None gets the rate that config.json gives heads, if it gives one.
+      seed: of the new head's random weights. BERT's pooler, if the checkpoint has one, becomes the first layer of a
+        new head that looks at [CLS].
+
+    Raises:
+      UserError: as `load`; or no head of a task where one is asked for.
+    """
+    directory = resolve(path)
+    return _load_task(directory, path, _read_config(directory, path), head, seed)
+
+
+def load_model(path: str) -> Loaded | LoadedTask:
+    """The model that a directory holds: with the head of a task if it was fine-tuned, or else a masked LM."""
+    directory = resolve(path)
+    hf_config = _read_config(directory, path)
+    if _has_task_head(directory, hf_config):
+        return _load_task(directory, path, hf_config, None, 0)
+    return _load(directory, path, hf_config, 0)
+
+
+def has_task_head(path: str) -> bool:
+    """Whether a directory holds a fine-tuned model and not a masked LM; reads no weights."""
+    directory = resolve(path)
+    return _has_task_head(directory, _read_config(directory, path))
+
+
+def _has_task_head(directory: Path, hf_config: dict[str, Any]) -> bool:
+    return (directory / OWN).is_file() or task_architecture(hf_config) is not None
+
+
+def _load(directory: Path, path: str, hf_config: dict[str, Any], seed: int) -> Loaded:
+    config = config_from_hf(hf_config, path)
+    with open_tensors(directory, path) as tensors:
+        config, params, notes = params_from(tensors, config, path, tied=hf_config.get("tie_word_embeddings", True), seed=seed,
+                                            pooler=not (directory / OWN).is_file())
+    tokenizer, suspicions = _tokenizer(directory, path, config)
+    return Loaded(config, params, tokenizer, hf_config, notes + suspicions)
+
+
+def _load_task(directory: Path, path: str, hf_config: dict[str, Any], head: HeadConfig | None, seed: int) -> LoadedTask:
+    config = config_from_hf(hf_config, path)
+    own = (directory / OWN).is_file()
+    new, architecture, labels = head is not None, ENCODER, ()
+    if head is None:
+        head, labels = head_from_json(directory, path) if own else head_from_hf(hf_config, path)
+        architecture = ENCODER if own else architecture_of(head)
+    elif head.dropout is None and (rate := hf_config.get("classifier_dropout")) is not None:
+        head = replace(head, dropout=float(rate))
+    with open_tensors(directory, path) as tensors:
+        config, params, notes = task_params_from(
+            tensors, config, head, path, architecture=architecture, new_head=new, seed=seed, pooler=not own,
+            tied=hf_config.get("tie_word_embeddings", True))
+    if own and not new:
+        with open_head(directory, path) as tensors:
+            params["head"] = own_head_from(tensors, config, head, path)
+    tokenizer, suspicions = _tokenizer(directory, path, config)
+    return LoadedTask(config, params, tokenizer, hf_config, notes + suspicions, head, labels)
+
+
+def _tokenizer(directory: Path, path: str, config: EncoderConfig) -> "tuple[PreTrainedTokenizerFast, list[str]]":
+    tokenizer, suspicions = load_tokenizer(directory, path, config.vocab_size)
+    if tokenizer.pad_token_id != config.pad_id:
+        suspicions.append(f"{path}: the tokenizer pads with id {tokenizer.pad_token_id}, "
+                          f"config.json says {config.pad_id}")
+    return tokenizer, suspicions
+
+
+def _read_config(directory: Path, source: str) -> dict[str, Any]:
+    file = directory / "config.json"
+    if not file.is_file():
+        raise UserError(f"{source} is not a model: it has no config.json")
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{source}: config.json is not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{source}: config.json does not hold an object")
+    return content

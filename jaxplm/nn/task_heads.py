@@ -1,0 +1,75 @@
+"""The heads of downstream tasks: vectors of units or tokens → logits."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxplm.nn.attention import segment_bias
+from jaxplm.nn.config import EncoderConfig
+from jaxplm.nn.encoder import Blocks
+from jaxplm.nn.head_config import HeadConfig
+from jaxplm.nn.layers import Affine, Compute, dense, dropout
+from jaxplm.nn.recurrent import BiLSTM
+
+_FLOAT32 = Compute()  # of the layers at the end, whatever the encoder computes in: they are small, and logits are float32
+
+
+class ScalarMix(nnx.Module):
+    """γ Σ softmax(w)ₘ xₘ over the layers (Peters et al. 2018, eq. 1); starts as their mean."""
+
+    def __init__(self, layers: int) -> None:
+        self.weights = nnx.Param(jnp.zeros((layers,), jnp.float32))
+        self.gamma = nnx.Param(jnp.ones((), jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., M, D] → [..., D]"""
+        shares = jax.nn.softmax(self.weights[...]) * self.gamma[...]
+        return jnp.einsum("...md,m->...d", x, shares, precision=jax.lax.Precision.HIGHEST)
+
+
+class TaskHead(nnx.Module):
+    """The head of `HeadConfig`; `dense` and `out` as in transformers where it has the same head.
+
+    A pooled kind: dense, tanh, output, with dropout before the output (and for RoBERTa's family before `dense` too;
+    BERT calls this layer its pooler). tag: dropout, body, output. qa: output.
+    """
+
+    def __init__(self, config: EncoderConfig, head: HeadConfig, rngs: nnx.Rngs) -> None:
+        self.head = head
+        self.rate = config.dropout if head.dropout is None else head.dropout
+        self.dropout_first = config.model_type != "bert"
+        width = config.width
+        if head.layers == "mix":
+            self.mix = ScalarMix(config.layers + 1)
+        if head.body == "lstm":
+            self.body = BiLSTM(width, head.body_width, rngs)
+            width = 2 * head.body_width
+        elif head.body == "transformer":
+            self.body = Blocks(dataclasses.replace(config, layers=1, ffn_width=head.body_width, dropout=self.rate), rngs)
+        if head.pooled:
+            self.dense = Affine(rngs.params(), (width,), (width,), config.init_std)
+        self.out = Affine(rngs.params(), (width,), (head.classes,), config.init_std)
+
+    def __call__(self, features: jax.Array, segment_ids: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
+        """features [..., M, D] float32, segment_ids [B, L] → float32 logits [..., C]."""
+        keys = (None,) * 3 if key is None else jax.random.split(key, 3)
+        x = self.mix(features) if self.head.layers == "mix" else features.squeeze(-2)
+        if self.head.pooled:
+            if self.dropout_first:
+                x = dropout(x, self.rate, keys[0])
+            x = dropout(jnp.tanh(dense(x, self.dense, _FLOAT32)), self.rate, keys[1])
+        elif self.head.kind == "tag":
+            x = dropout(x, self.rate, keys[0])
+            if self.head.body:
+                x = dropout(self._through_body(x, segment_ids, keys[1], compute), self.rate, keys[2])
+        return dense(x, self.out, _FLOAT32)
+
+    def _through_body(self, x: jax.Array, segment_ids: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
+        """[B, L, D] → [B, L, D] or, from the LSTM, [B, L, 2h]; float32."""
+        if isinstance(self.body, BiLSTM):
+            return self.body(x, segment_ids, compute)
+        graph, stacked = nnx.split(self.body)
+        block: Blocks = nnx.merge(graph, jax.tree.map(lambda leaf: leaf[0], stacked))
+        return block(x.astype(compute.activations), segment_bias(segment_ids), key, compute).astype(jnp.float32)

@@ -1,0 +1,402 @@
+"""Heads of tasks: what is pooled, mixed and recurred, and that packing changes nothing."""
+
+import dataclasses
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_config
+
+from jaxplm import nn, optim, sharding
+from jaxplm.config import Mesh
+from jaxplm.nn.pooling import pool
+from jaxplm.nn.recurrent import BiLSTM
+
+QUICK = {"xla_backend_optimization_level": 0}  # half the time of compilation
+LENGTHS, LENGTH, SLOTS = (5, 9, 7), 24, 3
+CONFIG = tiny_config(width=30, layers=5, heads=3, ffn_width=44, vocab_size=101)
+SHALLOW = dataclasses.replace(CONFIG, layers=1)
+POOLED = [nn.HeadConfig("classify", 3, pooling=pooling, layers=layers) for pooling in ("cls", "mean", "max")
+          for layers in ("last", "last4", "mix")]
+TAGGERS = [nn.HeadConfig("tag", 4, layers=layers, body=body, body_width=7) for body in ("", "lstm", "transformer")
+           for layers in ("last", "last4", "mix")]
+OTHERS = [nn.HeadConfig("multilabel", 2), nn.HeadConfig("regress", 1, layers="mix"), nn.HeadConfig("qa", 2),
+          nn.HeadConfig("qa", 2, layers="last4")]
+
+
+def label(head: nn.HeadConfig) -> str:
+    return "-".join(filter(None, (head.kind, head.pooling, head.layers, head.body)))
+
+
+def packed_and_alone():
+    """Three texts of 5, 9 and 7 tokens in the first of three rows, and one a row: both as (ids, segments, positions,
+    types, first)."""
+    random = np.random.default_rng(3)
+    packed, alone = np.zeros((2, 4, 3, LENGTH), np.int32)
+    first = np.zeros((2, 3, SLOTS), np.int32)
+    at = 0
+    for i, n in enumerate(LENGTHS):
+        text = np.stack([random.integers(5, 101, n), np.full(n, i + 1), np.arange(n), np.arange(n) >= n // 2])
+        packed[:, 0, at : at + n], alone[:, i, :n] = text, text
+        alone[1, i, :n] = 1
+        first[0, 0, i] = at
+        at += n
+    return (*packed, first[0]), (*alone, first[1])
+
+
+@functools.cache
+def params_of(config: nn.EncoderConfig, head: nn.HeadConfig):
+    """Large random numbers everywhere: biases, gates and the weights of layers too."""
+    random = np.random.default_rng(0)
+    return optim.by_path(lambda name, leaf: jnp.asarray(
+        (0.2 if name.startswith("encoder") else 0.4) * random.standard_normal(leaf.shape) + (1.0 if name.endswith("scale") else 0.0),
+        jnp.float32), nn.graph_of_task(config, head)[1])
+
+
+def places(packed: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the 21 tokens, text after text."""
+    rows = np.zeros(21, int) if packed else np.repeat(np.arange(3), LENGTHS)
+    return rows, np.arange(21) if packed else np.concatenate([np.arange(n) for n in LENGTHS])
+
+
+def of_units(head: nn.HeadConfig, logits, packed: bool) -> np.ndarray:
+    """The logits that mean something, unit after unit: [units or tokens, C]."""
+    if head.pooled:
+        return np.asarray(logits[0] if packed else logits[:, 0])
+    return np.asarray(logits)[places(packed)]
+
+
+def fixed_weights(head: nn.HeadConfig, packed: bool) -> np.ndarray:
+    """What the loss weighs each logit by: the same numbers for the same unit or token, 0 for what is none."""
+    given = np.cos(np.arange((3 if head.pooled else 21) * head.classes, dtype=np.float32)).reshape(-1, head.classes)
+    weights = np.zeros((3, SLOTS if head.pooled else LENGTH, head.classes), np.float32)
+    weights[((0, np.arange(3)) if packed else (np.arange(3), 0)) if head.pooled else places(packed)] = given
+    return weights
+
+
+@dataclasses.dataclass
+class Given:
+    """In place of an encoder: hidden states [N + 1, B, L, D] that are there already, in `compute`'s type."""
+
+    hidden: jax.Array
+
+    def __call__(self, *_, compute: nn.Compute, **__) -> jax.Array:
+        return self.hidden[-1].astype(compute.activations)
+
+    def every_layer(self, *_, compute: nn.Compute, **__) -> jax.Array:
+        return self.hidden.astype(compute.activations)
+
+
+def logits_of_hidden(head: nn.HeadConfig, params, hidden, segments, first, compute=nn.Compute()):
+    """Everything above the encoder, compiled in a fraction of the whole's time."""
+    stand_in = SimpleNamespace(encoder=Given(hidden), config=CONFIG, head_config=head)
+    features = nn.TaskModel.features(stand_in, segments, segments, segments, segments, first, compute=compute)  # type: ignore[arg-type]
+    return nn.module_with(nn.head_only_graph(CONFIG, head)[0], {"head": params}).logits_from(features, segments, compute=compute)
+
+
+def check_gradients(found, expected):
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        assert jnp.isfinite(a).all()
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(jnp.abs(b).max())), err_msg=optim.path_name(path))
+    unmoved = {name for name, leaf in optim.named(found).items() if not np.abs(leaf).max() > 1e-7}
+    assert not unmoved, "these take no part in the loss"
+
+
+@pytest.mark.parametrize("head", [*POOLED, *TAGGERS, *OTHERS], ids=label)
+def test_packed_logits_and_gradients_equal_unpacked(head):
+    def loss(params, hidden, segments, first, weights):
+        logits = logits_of_hidden(head, params, hidden, segments, first)
+        return (jnp.sin(logits) * weights).sum(), logits
+
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    batches = packed_and_alone()
+    tokens = np.random.default_rng(6).standard_normal((CONFIG.layers + 1, 21, CONFIG.width)).astype(np.float32)
+    found = []
+    for packed in (True, False):
+        _, segments, _, _, first = batches[0 if packed else 1]
+        hidden = np.random.default_rng(7 + packed).standard_normal((6, 3, LENGTH, CONFIG.width)).astype(np.float32)  # padding: anything
+        hidden[:, *places(packed)] = tokens
+        (_, logits), (gradient, to_hidden) = run(params_of(CONFIG, head)["head"], hidden, segments, first, fixed_weights(head, packed))
+        found.append((of_units(head, logits, packed), gradient, np.asarray(to_hidden)[:, *places(packed)]))
+        outside = np.ones((3, LENGTH), bool)
+        outside[places(packed)] = False
+        assert not np.asarray(to_hidden)[:, outside].any(), "nothing that counts depends on padding"
+    assert found[0][0].shape == ((3, head.classes) if head.pooled else (21, head.classes))
+    assert np.std(found[0][0], 0).min() > 0.05  # the units differ
+    np.testing.assert_allclose(found[0][0], found[1][0], atol=1e-5)
+    np.testing.assert_allclose(found[0][2], found[1][2], atol=1e-5)
+    check_gradients(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("head", [POOLED[8], TAGGERS[5]], ids=label)
+def test_the_same_through_the_encoder(head):
+    graph, _ = nn.graph_of_task(CONFIG, head)
+
+    def loss(params, weights, *batch):
+        logits = nn.module_with(graph, params)(*batch)
+        return (jnp.sin(logits) * weights).sum(), logits
+
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
+    packed, alone = packed_and_alone()
+    params = params_of(CONFIG, head)
+    (_, one), packed_grad = run(params, fixed_weights(head, True), *packed)
+    (_, many), alone_grad = run(params, fixed_weights(head, False), *alone)
+    np.testing.assert_allclose(of_units(head, one, True), of_units(head, many, False), atol=1e-5)
+    check_gradients(packed_grad, alone_grad)
+
+
+@pytest.mark.parametrize("head", [POOLED[5], TAGGERS[5]], ids=label)
+def test_features_and_head_alone_give_the_logits_of_the_whole(head):
+    params, packed = params_of(SHALLOW, head), packed_and_alone()[0]
+    graph, outline = nn.head_only_graph(SHALLOW, head)
+    assert jax.tree.structure(outline) == jax.tree.structure({"head": params["head"]})
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def both(params, *batch):
+        model = nn.module_with(nn.graph_of_task(SHALLOW, head)[0], params)
+        features = model.features(*batch)
+        return features, nn.module_with(graph, {"head": params["head"]}).logits_from(features, batch[1]), model(*batch)
+
+    features, alone, whole = both(params, *packed)
+    assert features.shape == (3, SLOTS if head.pooled else LENGTH, SHALLOW.layers + 1, SHALLOW.width)
+    assert features.dtype == jnp.float32
+    np.testing.assert_allclose(alone, whole, atol=1e-6)
+
+
+def test_layers_and_poolings_are_what_they_are_called():
+    _, segments, _, _, first = packed_and_alone()[0]
+    hidden = np.random.default_rng(5).standard_normal((6, 3, LENGTH, CONFIG.width)).astype(np.float32)  # embeddings and 5 blocks
+
+    def features(head, hidden=hidden):
+        stand_in = SimpleNamespace(encoder=Given(jnp.asarray(hidden)), config=CONFIG, head_config=head)
+        return nn.TaskModel.features(stand_in, segments, segments, segments, segments, first)  # type: ignore[arg-type]
+
+    edges = np.cumsum((0, *LENGTHS))
+    reduce = {"cls": lambda x: x[:, 0], "mean": lambda x: x.mean(1), "max": lambda x: x.max(1)}
+    for head in POOLED:
+        units = np.stack([reduce[head.pooling](hidden[:, 0, a:b]) for a, b in zip(edges, edges[1:], strict=False)])  # [S, 6, D]
+        expected = {"last": units[:, -1:], "last4": units[:, -4:].mean(1, keepdims=True), "mix": units}[head.layers]
+        np.testing.assert_allclose(features(head)[0], expected, atol=1e-6, err_msg=label(head))
+        assert not features(head)[1:].any(), "unused slots are zero"
+    np.testing.assert_allclose(features(TAGGERS[1])[:, :, 0], hidden[-4:].mean(0), atol=1e-6)
+    np.testing.assert_array_equal(features(TAGGERS[2]), np.moveaxis(hidden, 0, 2))
+    np.testing.assert_allclose(features(TAGGERS[1], hidden[:3])[:, :, 0], hidden[1:3].mean(0), atol=1e-6)  # of two blocks both
+
+
+def test_one_layer_is_all_that_is_computed_where_one_is_all_that_is_needed(monkeypatch):
+    monkeypatch.setattr("jaxplm.nn.encoder.Encoder.every_layer", None)
+    packed, _ = packed_and_alone()
+
+    def shape(head):
+        graph, outline = nn.graph_of_task(CONFIG, head)
+        return jax.eval_shape(lambda params: nn.module_with(graph, params)(*packed), outline).shape
+
+    assert shape(TAGGERS[0]) == (3, LENGTH, 4)
+    with pytest.raises(TypeError):
+        shape(TAGGERS[1])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_maximum_and_its_gradient_are_those_of_jax(dtype):
+    random = np.random.default_rng(1)
+    hidden = jnp.asarray(random.standard_normal((2, 11, 5)), dtype)
+    segments = jnp.asarray([[1] * 4 + [2] * 3 + [0] * 4, [1] * 11], jnp.int32)
+    first = jnp.zeros((2, 3), jnp.int32)
+    weights = jnp.asarray(random.standard_normal((2, 3, 5)), jnp.float32)
+
+    def reference(x):
+        inside = segments[:, None] == jnp.arange(1, 4, dtype=jnp.int32)[None, :, None]
+        highest = jnp.where(inside[..., None], x[:, None], -100.0).max(2).astype(jnp.float32)
+        return jnp.where(inside.any(-1)[..., None], highest, 0.0)
+
+    np.testing.assert_array_equal(pool(hidden, segments, first, "max"), reference(hidden))
+    found, expected = (jax.grad(lambda x, f=f: (f(x) * weights).sum())(hidden)
+                       for f in (lambda x: pool(x, segments, first, "max"), reference))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(np.asarray(found, np.float32), np.asarray(expected, np.float32))
+    ties = jax.grad(lambda x: pool(x, segments, first, "max").sum())(jnp.zeros_like(hidden))
+    assert float(ties.astype(jnp.float32).sum()) == 3 * 5  # one token of each of three units, and not all of them
+
+
+def test_mean_is_exact_in_sixteen_bits():
+    hidden = jnp.asarray(np.random.default_rng(2).standard_normal((1, 12, 6)), jnp.bfloat16)
+    segments = jnp.asarray([[1] * 7 + [2] * 5], jnp.int32)
+    found = pool(hidden, segments, jnp.asarray([[0, 7]], jnp.int32), "mean")
+    assert found.dtype == jnp.float32
+    wide = np.asarray(hidden, np.float64)[0]
+    np.testing.assert_allclose(found[0], [wide[:7].mean(0), wide[7:].mean(0)], atol=1e-6)
+
+
+def test_lstm_is_that_of_pytorch():
+    random = np.random.default_rng(4)
+    theirs = torch.nn.LSTM(6, 5, bidirectional=True, batch_first=True)
+    ours = BiLSTM(6, 5, nn_rngs())
+    weights = {name: 0.7 * random.standard_normal(p.shape).astype(np.float32) for name, p in theirs.named_parameters()}
+    theirs.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
+    x = random.standard_normal((2, 9, 6)).astype(np.float32)
+    given = torch.tensor(x, requires_grad=True)
+    expected = theirs(given)[0]
+    (expected.sin().sum()).backward()
+
+    both = ("l0", "l0_reverse")
+    ours.kernel[...] = jnp.stack([weights[f"weight_ih_{d}"].T.reshape(6, 4, 5) for d in both], 1)
+    ours.recurrent[...] = jnp.stack([weights[f"weight_hh_{d}"].T.reshape(5, 4, 5) for d in both])
+    ours.bias[...] = jnp.stack([(weights[f"bias_ih_{d}"] + weights[f"bias_hh_{d}"]).reshape(4, 5) for d in both])
+    params, segments = nn.params_of(ours), jnp.ones((2, 9), jnp.int32)
+
+    def run(params, x):
+        module = BiLSTM(6, 5, nn_rngs())
+        for name, leaf in params.items():
+            getattr(module, name)[...] = leaf
+        y = module(x, segments, nn.Compute())
+        return jnp.sin(y).sum(), y
+
+    (_, found), (gradient, to_x) = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)(params, jnp.asarray(x))
+    np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(to_x, given.grad.numpy(), atol=1e-5)
+    grads = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
+    for i, d in enumerate(both):
+        np.testing.assert_allclose(gradient["kernel"][:, i].reshape(6, 20).T, grads[f"weight_ih_{d}"], atol=1e-5)
+        np.testing.assert_allclose(gradient["recurrent"][i].reshape(5, 20).T, grads[f"weight_hh_{d}"], atol=1e-5)
+        np.testing.assert_allclose(gradient["bias"][i].reshape(20), grads[f"bias_ih_{d}"], atol=1e-5)
+
+
+def nn_rngs():
+    from flax import nnx
+
+    return nnx.Rngs(0)
+
+
+def test_a_new_head():
+    config = tiny_config(init_std=0.03)
+    head = nn.HeadConfig("tag", 5, layers="mix", body="lstm", body_width=50)
+    params = jax.tree.map(np.asarray, nn.random_head_params(config, head, 1))
+    body = params["body"]
+    assert {name: leaf.shape for name, leaf in optim.named(params).items()} == {
+        "mix/weights": (4,), "mix/gamma": (), "body/kernel": (120, 2, 4, 50), "body/recurrent": (2, 50, 4, 50),
+        "body/bias": (2, 4, 50), "out/kernel": (100, 5), "out/bias": (5,)}
+    for kernel in (body["kernel"], body["recurrent"]):
+        assert 0.99 * 50**-0.5 < np.abs(kernel).max() <= 50**-0.5
+    assert (body["bias"][:, 1] == 1).all() and body["bias"].sum() == 2 * 50
+    assert params["mix"]["gamma"] == 1 and not params["mix"]["weights"].any()
+    assert 0.9 < params["out"]["kernel"].std() / 0.03 < 1.1 and not params["out"]["bias"].any()
+    assert (nn.random_head_params(config, head, 1)["out"]["kernel"] == params["out"]["kernel"]).all()
+    assert (nn.random_head_params(config, head, 2)["out"]["kernel"] != params["out"]["kernel"]).any()
+    dense = nn.random_head_params(config, nn.HeadConfig("classify", 5), 1)
+    assert {name: leaf.shape for name, leaf in optim.named(dense).items()} == {
+        "dense/kernel": (120, 120), "dense/bias": (120,), "out/kernel": (120, 5), "out/bias": (5,)}
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+@pytest.mark.parametrize("head", [nn.HeadConfig("classify", 3), *TAGGERS[::3], nn.HeadConfig("qa", 2)], ids=label)
+def test_the_heads_own_dropout(head, model_type):
+    """The head's rate is its own; with no rate given it is the encoder's; a qa head has none."""
+    packed, _ = packed_and_alone()
+
+    def spread(encoder_rate, head_rate):
+        config = dataclasses.replace(CONFIG, model_type=model_type, dropout=encoder_rate)
+        changed = dataclasses.replace(head, dropout=head_rate)
+        params = params_of(CONFIG, head)
+        model = nn.module_with(nn.head_only_graph(config, changed)[0], {"head": params["head"]})
+        features = jnp.asarray(np.random.default_rng(0).standard_normal(
+            (3, SLOTS if head.pooled else LENGTH, 1, CONFIG.width)), jnp.float32)
+        runs = [model.logits_from(features, packed[1], key=key) for key in (None, jax.random.key(0), jax.random.key(1))]
+        return float(jnp.abs(runs[0] - runs[1]).max()), float(jnp.abs(runs[1] - runs[2]).max())
+
+    assert spread(0.0, None) == spread(0.5, 0.0) == (0, 0)
+    for rates in ((0.5, None), (0.0, 0.5)):
+        assert (min(spread(*rates)) > 0.01) == (head.kind != "qa")
+
+
+def test_logits_of_plain_arguments():
+    packed, alone = packed_and_alone()
+    ids, segments, _, types, _ = alone
+    for head, tokens in ((POOLED[3], False), (TAGGERS[3], True)):
+        model = nn.module_with(nn.graph_of_task(SHALLOW, head, ("a", "b", "c", "d")[: head.classes])[0], params_of(SHALLOW, head))
+        assert model.labels == ("a", "b", "c", "d")[: head.classes]
+        found = model.logits(input_ids=ids, attention_mask=segments.astype(np.int64), token_type_ids=types)
+        assert found.shape == ((3, LENGTH, 4) if tokens else (3, 3)) and found.dtype == jnp.float32
+        np.testing.assert_allclose(of_units(head, found if tokens else found[:, None], False),
+                                   of_units(head, model(*packed), True), atol=1e-5)
+        assert jnp.abs(model.logits(ids, segments) - found).max() > 0.01  # the second text of a pair is told apart
+        whole = model.logits(ids[1:2, :9], None, types[1:2, :9])
+        np.testing.assert_allclose(whole[0], found[1, :9] if tokens else found[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("compute", [nn.Compute(operands="bfloat16"), nn.Compute("bfloat16", "bfloat16")])
+@pytest.mark.parametrize("head", [POOLED[5], POOLED[8], TAGGERS[3], TAGGERS[6]], ids=label)
+def test_lower_precision_is_close_and_ends_in_float32(head, compute):
+    _, segments, _, _, first = packed_and_alone()[0]
+    hidden = np.random.default_rng(6).standard_normal((CONFIG.layers + 1, 3, LENGTH, CONFIG.width)).astype(np.float32)
+    hidden = jnp.asarray(hidden, jnp.bfloat16).astype(jnp.float32)  # what an encoder in bfloat16 gives
+    params = params_of(CONFIG, head)["head"]
+
+    def loss(params, compute):
+        logits = logits_of_hidden(head, params, hidden, segments, first, compute)
+        return jnp.sin(logits).sum(), logits
+
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    (_, exact), exact_grad = run(params, nn.Compute())
+    (_, found), grad = run(params, compute)
+    assert found.dtype == jnp.float32 and {leaf.dtype for leaf in jax.tree.leaves(grad)} == {jnp.dtype("float32")}
+    assert (found != exact).any() == bool(head.body)  # pooling and the layers at the end are float32 in any case
+    np.testing.assert_allclose(of_units(head, found, True), of_units(head, exact, True), atol=0.03 * float(jnp.abs(exact).max()))
+    for a, b in zip(jax.tree.leaves(grad), jax.tree.leaves(exact_grad), strict=True):
+        assert jnp.linalg.norm(a - b) <= 0.1 * jnp.linalg.norm(b) + 1e-3
+
+
+@pytest.mark.parametrize("arguments", [
+    ("classify", 1), ("regress", 2), ("qa", 3), ("tag", 0), ("rank", 2), ("tag", 3, "mean"), ("classify", 2, "sum"),
+    ("classify", 2, "cls", "first"), ("classify", 2, "cls", "last", "lstm"), ("tag", 2, "cls", "last", "gru")])
+def test_heads_that_do_not_exist(arguments):
+    with pytest.raises(ValueError, match=r"classes|none of|no meaning|body"):
+        nn.HeadConfig(*arguments)
+
+
+def test_stock_heads():
+    assert [head for head in (*POOLED, *TAGGERS, *OTHERS) if head.stock] == [POOLED[0], TAGGERS[0], OTHERS[0], OTHERS[2]]
+    assert nn.HeadConfig("classify", 2, body_width=3, dropout=0.3).stock
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
+def test_every_parameter_has_its_place_on_a_mesh(sizes):
+    config = tiny_config(width=96, heads=4, ffn_width=64)
+    mesh = sharding.make_mesh(Mesh(*sizes))
+    for head in (nn.HeadConfig("classify", 5, pooling="max", layers="mix"),
+                 *(nn.HeadConfig("tag", 5, layers="mix", body=body, body_width=20) for body in ("", "lstm", "transformer"))):
+        _, outline = nn.graph_of_task(config, head)
+        placed = optim.named(sharding.param_shardings(outline, mesh))
+        for name in optim.named(outline):
+            axes = [axis for axis in placed[name].spec if axis]
+            assert ("fsdp" in axes) == name.endswith(("kernel", "word", "position", "token_type")), name
+            assert "data" not in axes, name
+        _, alone = nn.head_only_graph(config, head)
+        assert optim.named(sharding.param_shardings(alone, mesh)) == {
+            name: where for name, where in placed.items() if name.startswith("head/")}
+
+
+@pytest.mark.parametrize("head", [nn.HeadConfig("classify", 3, pooling="max", layers="mix"), nn.HeadConfig("tag", 3, body="lstm"),
+                                  nn.HeadConfig("tag", 3, body="transformer", body_width=20)], ids=label)
+def test_eight_devices_equal_one(head):
+    config = tiny_config(width=96, heads=4, ffn_width=64, layers=1, vocab_size=101)
+    graph, outline = nn.graph_of_task(config, head)
+    params = jax.tree.map(lambda leaf: 0.4 * leaf, params_of(config, head))
+    packed, _ = packed_and_alone()
+    rows = [np.concatenate([part, part[:1]]) for part in packed]  # 4 rows for data 2 × fsdp 2
+    mesh = sharding.make_mesh(Mesh(2, 2, 2))
+    placed = sharding.param_shardings(outline, mesh)
+
+    def loss(params, *batch):
+        logits = nn.module_with(graph, params)(*batch)
+        return jnp.sin(logits).sum()
+
+    one = jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)(params, *rows)
+    eight = jax.jit(jax.value_and_grad(loss), compiler_options=QUICK, in_shardings=(placed, *(sharding.batch_sharding(mesh),) * 5),
+                    out_shardings=(sharding.replicated(mesh), placed))(params, *rows)
+    np.testing.assert_allclose(one[0], eight[0], rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(one[1]), jax.tree.leaves(eight[1]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(jnp.abs(a).max())))
