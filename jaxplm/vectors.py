@@ -84,7 +84,7 @@ class VectorCache:
           fingerprint: of the units and of the encoder: vectors of others are not used.
 
         Raises:
-          UserError: no space on the disk.
+          UserError: no space on the disk, or no permission.
         """
         file, note = self._directory / f"{name}.npy", self._directory / f"{name}.json"
         if not (note.exists() and json.loads(note.read_text("utf-8")).get("fingerprint") == fingerprint):
@@ -108,6 +108,7 @@ class VectorCache:
         if values is None:
             return
         values.flush()
+        note.unlink(missing_ok=True)  # it speaks of the old file
         partial.replace(file)
         note.write_text(json.dumps({"fingerprint": fingerprint}), "utf-8")
         log.info("%s: vectors of the frozen encoder for %s %s, %.0f MB, in %.1f s", name, f"{len(values):,}",
@@ -115,7 +116,10 @@ class VectorCache:
 
 
 def _new_file(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the frozen encoder's vectors to {path.parent}: {error.strerror or error}") from None
     need, free = 4 * int(np.prod(shape)), shutil.disk_usage(path.parent).free
     if need > free:
         raise UserError(f"no space for the frozen encoder's vectors in {path.parent}: {need / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB"
