@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 1110, 414
+WIDTH, HEIGHT = 1164, 448
 BOX_WIDTH, BOX_HEIGHT, GAP, LEFT, TOP = 190, 104, 32, 16, 104
+# The column of what an encoder is used for.
+USE_WIDTH, USE_HEIGHT, USE_TOP, USE_STEP = 232, 84, 56, 96
 CHIP_TOP, CHIP_HEIGHT = 268, 54
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Noto Sans KR', 'Apple SD Gothic Neo', 'Malgun Gothic', NanumGothic, sans-serif"
 MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
@@ -24,13 +26,16 @@ TEXTS = {
         "dapt": ("DAPT", "configs/dapt.py", ["goes on pre-training", "on the domain's language"]),
         "tapt": ("TAPT", "configs/tapt.py", ["goes on pre-training", "on the task's own texts"]),
         "export": ("export/", "", ["weights, tokenizer,", "model card"]),
-        "use": ("transformers", "", ["fine-tuning, fill-mask,", "embeddings: same code"]),
-        "evaluate": ("Evaluation", "configs/evaluate.py", ["in-domain and general loss"]),
+        "finetune": ("Fine-tuning", "configs/finetune.py", ["labels train the whole model"]),
+        "features": ("Feature extraction", "configs/feature_extraction.py", ["frozen; labels train the head"]),
+        "embed": ("Embeddings", "configs/embed.py", ["vectors of texts, in files"]),
+        "use": ("transformers", "", ["fill-mask, its own trainers, …"]),
+        "evaluate": ("Evaluation", "configs/evaluate.py", ["loss, scores, predictions"]),
         "scratch": ("From scratch", "configs/scratch.py", ["new tokenizer and encoder"]),
         "domain": ["texts of the domain", "(no labels)"],
         "task": ["the task's training texts", "(labels not used)"],
         "corpus": ["a large corpus", "(no labels)"],
-        "note": "The export/ of each recipe is the model.path of the next.",
+        "note": ["The export/ of each recipe is the model.path of the next.", "The pre-trained encoder itself can be the model.path, too."],
     },
     "ko": {
         "title": "레시피가 이어지는 순서",
@@ -39,13 +44,16 @@ TEXTS = {
         "dapt": ("DAPT", "configs/dapt.py", ["도메인의 글로", "사전학습을 이어 감"]),
         "tapt": ("TAPT", "configs/tapt.py", ["과제 자체의 글로", "사전학습을 이어 감"]),
         "export": ("export/", "", ["가중치, 토크나이저,", "모델 카드"]),
-        "use": ("transformers", "", ["파인튜닝, 빈칸 채우기,", "임베딩: 코드 그대로"]),
-        "evaluate": ("평가", "configs/evaluate.py", ["도메인 손실, 일반 글의 손실"]),
+        "finetune": ("파인튜닝", "configs/finetune.py", ["라벨로 모델 전체를 학습"]),
+        "features": ("특징 추출", "configs/feature_extraction.py", ["인코더는 얼리고 헤드만 학습"]),
+        "embed": ("임베딩", "configs/embed.py", ["글의 벡터를 파일로"]),
+        "use": ("transformers", "", ["빈칸 채우기, 자체 학습 도구 등"]),
+        "evaluate": ("평가", "configs/evaluate.py", ["손실, 점수, 예측"]),
         "scratch": ("처음부터", "configs/scratch.py", ["새 토크나이저, 새 인코더"]),
         "domain": ["도메인의 글", "(라벨 없음)"],
         "task": ["과제의 학습용 글", "(라벨은 쓰지 않음)"],
         "corpus": ["큰 말뭉치", "(라벨 없음)"],
-        "note": "각 레시피의 export/가 다음 레시피의 model.path가 됩니다.",
+        "note": ["각 레시피의 export/가 다음 레시피의 model.path가 됩니다.", "사전학습된 인코더를 바로 model.path로 주어도 됩니다."],
     },
 }
 
@@ -68,10 +76,11 @@ def render(language: str) -> str:
         f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="10" fill="#ffffff" stroke="#d0d7de"/>',
         text(LEFT + 4, 38, words["title"], size=19, weight=600, anchor="start"),
     ]
-    for column, (name, colours) in enumerate([("encoder", GIVEN), ("dapt", RECIPE), ("tapt", RECIPE), ("export", RESULT), ("use", GIVEN)]):
+    for column, (name, colours) in enumerate([("encoder", GIVEN), ("dapt", RECIPE), ("tapt", RECIPE), ("export", RESULT)]):
         parts.append(box(left[column], TOP, BOX_HEIGHT, words[name], colours))
         if column:
             parts.append(arrow(left[column] - GAP + 3, middle, left[column] - 4, middle))
+    parts += uses(words, left[4], middle)
     parts.append(bracket(left[1], left[2] + BOX_WIDTH, TOP - 14, words["either"]))
     for column, name in ((1, "domain"), (2, "task")):
         parts.append(chip(left[column], CHIP_TOP, words[name]))
@@ -88,8 +97,21 @@ def render(language: str) -> str:
     parts.append(arrow(centre, top - 3, centre, TOP + BOX_HEIGHT + 5))
     parts.append(chip(left[0], top + height + 22, words["corpus"], height=44))
     parts.append(arrow(centre, top + height + 19, centre, top + height + 5))
-    parts.append(text(left[1], HEIGHT - 28, words["note"], size=14, fill=GREY, anchor="start"))
+    for line, content in enumerate(words["note"]):
+        parts.append(text(left[1], HEIGHT - 54 + 22 * line, content, size=14, fill=GREY, anchor="start"))
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def uses(words: dict[str, Any], x: float, middle: float) -> list[str]:
+    """The boxes of what an encoder is used for, one below the other at `x`, and the lines to them from the left at `middle`."""
+    stem = x - GAP / 2 - 1
+    tops = [USE_TOP + USE_STEP * i for i in range(4)]
+    first, last = tops[0] + USE_HEIGHT / 2, tops[-1] + USE_HEIGHT / 2
+    parts = [f'<path d="M{x - GAP + 3:g} {middle:g} H{stem:g} M{stem:g} {first:g} V{last:g}" fill="none" stroke="{LINE}" stroke-width="1.8"/>']
+    for top, (name, colours) in zip(tops, [("finetune", RECIPE), ("features", RECIPE), ("embed", RECIPE), ("use", GIVEN)], strict=True):
+        parts.append(arrow(stem, top + USE_HEIGHT / 2, x - 4, top + USE_HEIGHT / 2))
+        parts.append(box(x, top, USE_HEIGHT, words[name], colours, USE_WIDTH))
+    return parts
 
 
 def text(
@@ -102,17 +124,17 @@ def text(
     )
 
 
-def box(x: float, y: float, height: float, words: Any, colours: tuple[str, str]) -> str:
+def box(x: float, y: float, height: float, words: Any, colours: tuple[str, str], width: float = BOX_WIDTH) -> str:
     """A titled box; words are (title, file or "", lines)."""
     title, file, lines = words
-    centre = x + BOX_WIDTH / 2
+    centre = x + width / 2
     rows = [(title, 16, 600, INK, "", 21)]
     if file:
         rows.append((file, 12, 400, "#2f5f97", MONO, 18))
     rows += [(line, 13, 400, GREY, "", 18) for line in lines]
     baseline = y + (height - sum(row[5] for row in rows)) / 2 - 4
     parts = [
-        f'<rect x="{x:g}" y="{y:g}" width="{BOX_WIDTH}" height="{height:g}" rx="9" fill="{colours[0]}" '
+        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="9" fill="{colours[0]}" '
         f'stroke="{colours[1]}" stroke-width="1.5"/>'
     ]
     for words_, size, weight, fill, font, step in rows:
