@@ -107,7 +107,8 @@ def uses(words: dict[str, Any], x: float, middle: float) -> list[str]:
     stem = x - GAP / 2 - 1
     tops = [USE_TOP + USE_STEP * i for i in range(4)]
     first, last = tops[0] + USE_HEIGHT / 2, tops[-1] + USE_HEIGHT / 2
-    parts = [f'<path d="M{x - GAP + 3:g} {middle:g} H{stem:g} M{stem:g} {first:g} V{last:g}" fill="none" stroke="{LINE}" stroke-width="1.8"/>']
+    path = f"M{x - GAP + 3:g} {middle:g} H{stem:g} M{stem:g} {first:g} V{last:g}"
+    parts = [f'<path d="{path}" fill="none" stroke="{LINE}" stroke-width="1.8"/>']
     for top, (name, colours) in zip(tops, [("finetune", RECIPE), ("features", RECIPE), ("embed", RECIPE), ("use", GIVEN)], strict=True):
         parts.append(arrow(stem, top + USE_HEIGHT / 2, x - 4, top + USE_HEIGHT / 2))
         parts.append(box(x, top, USE_HEIGHT, words[name], colours, USE_WIDTH))
