@@ -264,7 +264,8 @@ def _check_task(config: Config) -> None:
     """What belongs to labelled tasks alone, and what does not go together there."""
     task, train = config.task, config.train
     if config.recipe not in DOWNSTREAM:
-        for name, value in (("train.seeds", train.seeds), ("train.metric", train.metric), ("task.kind", task.kind)):
+        for name, value in (("train.seeds", train.seeds), ("train.metric", train.metric), ("train.reinit_layers", train.reinit_layers),
+                            ("task.kind", task.kind)):
             if value and not (name == "task.kind" and config.recipe == "evaluate"):
                 raise UserError(f"{name}={value!r} is for downstream tasks (configs/finetune.py, configs/feature_extraction.py)"
                                 + ("; use seed=... here" if name == "train.seeds" else ""))
@@ -283,8 +284,11 @@ def _check_task(config: Config) -> None:
         raise UserError(f"task.class_weights={task.class_weights!r}: task.kind={task.kind} has no classes")
     if task.label_smoothing and task.kind not in ("classify", "tag"):
         raise UserError(f"task.label_smoothing={task.label_smoothing:g} is for classify and tag, not for {task.kind}")
-    if len(set(train.seeds)) != len(train.seeds) or any(seed < 0 for seed in train.seeds):
-        raise UserError(f"train.seeds={train.seeds}: must be different numbers, not below 0")
+    highest = int(RANGES["seed"][1])
+    if len(set(train.seeds)) != len(train.seeds) or any(not 0 <= seed <= highest for seed in train.seeds):
+        raise UserError(f"train.seeds={train.seeds}: must be different numbers, not below 0 and not above {highest}")
+    if config.data.general:
+        raise UserError(f"data.general={config.data.general!r} is for masked language modelling: a task's model has no such loss")
 
 
 def _check_embed(config: Config) -> None:

@@ -10,8 +10,9 @@ import pytest
 from helpers import tiny_config
 
 from jaxplm import main, nn, optim, workdir
-from jaxplm.config import CHOICES, RANGES, Config, Data, Train, check_field, flatten, validate
+from jaxplm.config import CHOICES, METRICS, RANGES, Config, Data, Train, check_field, flatten, validate
 from jaxplm.errors import UserError
+from jaxplm.scores.names import is_better
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "configs").glob("*.py"))
@@ -58,7 +59,8 @@ def test_every_field_is_known_and_the_defaults_are_good():
 
 def test_every_number_has_limits():
     """A new number without an entry in RANGES would be taken whatever it is."""
-    numbers = {name for name, value in flatten(good(train__epochs=1.0, model__dropout=0.1, model__attention_dropout=0.1, data__max_rows=1))
+    given = {"train__epochs": 1.0, "model__dropout": 0.1, "model__attention_dropout": 0.1, "task__dropout": 0.1, "data__max_rows": 1}
+    numbers = {name for name, value in flatten(good(**given))
                if isinstance(value, int | float) and not isinstance(value, bool)}
     assert numbers == RANGES.keys()
 
@@ -74,12 +76,17 @@ def test_impossible_numbers(name):
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_choices(name):
-    section = name.replace(".", "__")
-    for value in CHOICES[name]:
-        validate(good(**{section: value}))
-    said = refused(good(**{section: CHOICES[name][0][:-1]}))
-    assert said.startswith(f"{name}='{CHOICES[name][0][:-1]}': must be one of {', '.join(CHOICES[name])}")
-    assert said.endswith(f"did you mean {CHOICES[name][0]}?")
+    section, allowed = name.replace(".", "__"), CHOICES[name]
+    kind = "tag" if name == "task.body" else "classify"
+    recipe = {"recipe": "finetune", "task__kind": kind} if name.startswith("task.") else {}
+    for value in allowed:
+        if (name, value) != ("task.kind", ""):
+            validate(good(**(recipe | {section: value})))
+    near = max(allowed, key=len)
+    typed = near[:-2]
+    said = refused(good(**(recipe | {section: typed})))
+    assert said.startswith(f"{name}='{typed}': must be one of {', '.join(allowed)}")
+    assert said.endswith(f"did you mean {near}?")
 
 
 @pytest.mark.parametrize(("field", "value", "kind"), [
@@ -105,7 +112,7 @@ def test_an_integer_will_do_for_a_fraction():
     ({"mesh__tensor": 0}, r"mesh\.tensor=0: must be -1 .* or at least 1"),
     ({"train__freeze": ("encoder/(",)}, r"train\.freeze='encoder/\(': not a regular expression"),
     ({"data__train": ""}, r"data\.train is empty"),
-    ({"recipe": "evaluate"}, r"nothing to evaluate on: give data\.validation, data\.general or both"),
+    ({"recipe": "evaluate"}, r"nothing to evaluate on: give data\.validation, data\.test, data\.general"),
 ])
 def test_values_that_do_not_go_together(changes, said):
     assert re.match(said, refused(good(**changes)))
@@ -199,3 +206,58 @@ def test_the_workdir_compares_every_field_but_how_a_run_is_watched(tmp_path):
 def test_the_command_can_be_typed_again():
     assert main.command_line(["main.py", "--config=configs/dapt.py", "--config.data.train=my corpus/*.txt"]) == (
         "python -m jaxplm.main --config=configs/dapt.py '--config.data.train=my corpus/*.txt'")
+
+
+def task(**changes: Any) -> Config:
+    """A fine-tuning config that validates."""
+    return good(**({"recipe": "finetune", "task__kind": "classify"} | changes))
+
+
+def of_kind(kind: str, **changes: Any) -> Config:
+    return good(recipe="feature_extraction", task__kind=kind, **changes)
+
+
+@pytest.mark.parametrize("kind", METRICS)
+def test_tasks_that_validate(kind):
+    for config in (of_kind(kind), *(of_kind(kind, train__metric=metric) for metric in METRICS[kind])):
+        validate(config)
+    assert METRICS[kind][0] != "loss" and METRICS[kind][-1] == "loss"
+    assert all(is_better(metric, 1.0, 0.0) != is_better(metric, 0.0, 1.0) for metric in METRICS[kind]), "each has a sense"
+
+
+def test_the_recipes_of_tasks():
+    validate(task(train__batch_size=9, train__accumulate=2))  # units share rows: it need not divide
+    validate(of_kind("tag", task__body="lstm", task__layers="mix", task__class_weights="balanced", task__label_smoothing=0.1))
+    validate(of_kind("multilabel", task__pooling="max", task__class_weights="balanced"))
+    validate(task(train__seeds=(3, 1, 2), train__reinit_layers=2, train__unfreeze_every=10))
+    validate(good(recipe="evaluate", data__validation="a.jsonl", task__kind="qa"))
+    for path, kind in (("finetune", "classify"), ("feature_extraction", "classify")):
+        assert runpy.run_path(str(ROOT / "configs" / f"{path}.py"))["get_config"]().task.kind == kind
+
+
+@pytest.mark.parametrize(("config", "said"), [
+    (task(task__kind=""), r"task\.kind is empty: must be one of classify, multilabel, regress, tag, qa"),
+    (task(task__kind="clasify"), r"task\.kind='clasify': must be one of .*; did you mean classify\?"),
+    (task(model__path=""), r"model\.path is empty: a task needs a pre-trained encoder"),
+    (of_kind("regress", train__metric="macro_f1"), r"train\.metric='macro_f1': task\.kind=regress has spearman, pearson, mse, loss"),
+    (of_kind("qa", train__metric="accuracy"), r"train\.metric='accuracy': task\.kind=qa has f1, exact_match, loss"),
+    (task(task__body="lstm"), r"task\.body='lstm' .* task\.kind=classify has no use for it"),
+    (of_kind("qa", task__body="transformer"), r"task\.body='transformer' .* task\.kind=qa has no use for it"),
+    (of_kind("tag", task__pooling="mean"), r"task\.pooling='mean': task\.kind=tag looks at every token"),
+    (of_kind("qa", task__pooling="max"), r"task\.pooling='max': task\.kind=qa looks at every token"),
+    (of_kind("regress", task__class_weights="balanced"), r"task\.class_weights='balanced': task\.kind=regress has no classes"),
+    (of_kind("qa", task__class_weights="balanced"), r"task\.class_weights='balanced': task\.kind=qa has no classes"),
+    (of_kind("multilabel", task__label_smoothing=0.1), r"task\.label_smoothing=0\.1 is for classify and tag, not for multilabel"),
+    (task(train__seeds=(1, 1)), r"train\.seeds=\(1, 1\): must be different numbers"),
+    (task(train__seeds=(1, -1)), r"train\.seeds=\(1, -1\): .* not below 0"),
+    (task(train__seeds=(1, 2**31)), r"train\.seeds=\(1, 2147483648\): "),
+    (good(train__seeds=(1, 2)), r"train\.seeds=\(1, 2\) is for downstream tasks .*; use seed=\.\.\. here"),
+    (good(train__metric="loss"), r"train\.metric='loss' is for downstream tasks"),
+    (good(task__kind="tag"), r"task\.kind='tag' is for downstream tasks"),
+    (good(train__reinit_layers=1), r"train\.reinit_layers=1 is for downstream tasks"),
+    (task(data__general="b.txt"), r"data\.general='b\.txt' is for masked language modelling"),
+    (task(train__steps=None), r"train\.steps and train\.epochs: exactly one"),
+    (task(data__train=""), r"data\.train is empty"),
+])
+def test_task_fields_that_do_not_go_together(config, said):
+    assert re.match(said, refused(config))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm.data.holdout import hold_out
+from jaxplm.data.holdout import hold_out, hold_out_rows
 from jaxplm.errors import UserError
 
 
@@ -67,3 +67,43 @@ def test_texts_that_differ_late_count_as_different_by_length_only():
     with pytest.raises(UserError):
         hold_out(make_store([[*long, 1], [*long, 2]]), 0.5)
     assert len(hold_out(make_store([[*long, 1], [*long, 1, 2]]), 0.5)[1]) == 1
+
+
+keys_st = st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=60)
+
+
+@settings(deadline=None)
+@given(keys_st, st.floats(0.001, 0.9))
+def test_rows_of_one_text_stay_on_one_side(keys, share):
+    if len(set(keys)) == 1:
+        with pytest.raises(UserError, match="no two different texts to hold one out: give data.validation"):
+            hold_out_rows(keys, share)
+        return
+    train, held_out = hold_out_rows(keys, share)
+    assert len(train) and len(held_out)
+    assert sorted([*train, *held_out]) == list(range(len(keys)))
+    assert (np.diff(train) > 0).all() and (np.diff(held_out) > 0).all()
+    assert not {keys[i] for i in train} & {keys[i] for i in held_out}
+
+
+@settings(deadline=None)
+@given(keys_st, st.randoms(use_true_random=False))
+def test_the_order_of_the_rows_does_not_matter(keys, random):
+    if len(set(keys)) > 1:
+        shuffled = random.sample(keys, len(keys))
+        before, after = (sorted(some[i] for i in hold_out_rows(some, 0.3)[1]) for some in (keys, shuffled))
+        assert before == after
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
+def test_the_share_of_rows_is_kept(share):
+    assert len(hold_out_rows([f"text {i}" for i in range(2000)], share)[1]) == pytest.approx(2000 * share, abs=1)
+    contexts = [f"context {i // 5}" for i in range(2000)]  # five questions about each
+    assert len(hold_out_rows(contexts, share)[1]) == pytest.approx(2000 * share, abs=5)
+
+
+def test_labels_are_held_out_alike():
+    """Rows that are sorted by label, as files often are: both sides see every label."""
+    keys = [f"{'good' if i < 500 else 'bad'} film {i}" for i in range(1000)]
+    held_out = hold_out_rows(keys, 0.2)[1]
+    assert (held_out < 500).sum() == pytest.approx(100, abs=35)
