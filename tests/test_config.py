@@ -86,7 +86,7 @@ def test_choices(name):
     typed = near[:-2]
     said = refused(good(**(recipe | {section: typed})))
     assert said.startswith(f"{name}='{typed}': must be one of {', '.join(allowed)}")
-    assert said.endswith(f"did you mean {near}?")
+    assert said[said.index("did you mean ") + 13 : -1] in (near, near.rstrip("4"))  # 'las' is as near to last as to last4
 
 
 @pytest.mark.parametrize(("field", "value", "kind"), [
