@@ -2,7 +2,7 @@
 
     python -m jaxplm.main --config=configs/embed.py
 
-needs nothing else: a small built-in BERT and texts from the documentation of Python. For your own:
+needs nothing else: a small built-in BERT and docstrings of the packages that are installed. For your own:
 
     python -m jaxplm.main --config=configs/embed.py --workdir=runs/vectors --config.model.path=runs/dapt/export \
         --config.data.train='texts/*.jsonl' --config.data.text=body --config.data.seq_len=256 \
@@ -18,7 +18,7 @@ def get_config() -> Config:
     return Config(
         recipe="embed",
         model=Model(path="builtin:tiny"),
-        data=Data(train="builtin:pydocs", seq_len=128),
+        data=Data(train="builtin:pydocs-labels", seq_len=128),
         embed=Embed(pooling="mean", layers="last"),
         train=Train(batch_size=32),  # rows of tokens a batch
     )

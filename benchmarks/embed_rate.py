@@ -1,0 +1,171 @@
+"""Vectors of a corpus's texts in jaxplm and in PyTorch the way sentence-transformers does it, in turn on this machine.
+
+    python benchmarks/embed_rate.py --model=DIR --corpus=FILE.jsonl [--text=text] [--seq_len=128] [--rounds=3]
+
+PyTorch: texts sorted by length, batches of 32, each padded to its longest text, mean over the tokens, in
+`torch.inference_mode`. jaxplm: `jaxplm.embed`'s way, texts packed into rows of one length. Both tokenize anew each time
+and give the vectors in the order of the texts. Each contestant runs in a process of its own, one after the other,
+`rounds` times; in each a part of the corpus comes first and is not counted (compilation, warm-up). Printed: texts a
+second, medians over the rounds, the ratio to each, and the cosine to PyTorch's float32 vectors. A line of JSON with
+everything is appended to benchmarks/results.jsonl.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+# What a PyTorch user may set by hand: glibc then keeps freed memory instead of giving it back after every batch.
+TUNED_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30), "MALLOC_TOP_PAD_": str(512 * 2**20)}
+CONTESTANTS = {
+    "jaxplm": ("jaxplm-bfloat16", {}),
+    "jaxplm float32": ("jaxplm-float32", {}),
+    "torch float32": ("torch-float32", {}),
+    "torch bfloat16": ("torch-bfloat16", {}),
+    "torch float32, tuned malloc": ("torch-float32", TUNED_MALLOC),
+    "torch bfloat16, tuned malloc": ("torch-bfloat16", TUNED_MALLOC),
+}
+REFERENCE = "torch float32"
+WARM_UP = 512  # texts
+
+
+def read_texts(options: argparse.Namespace) -> list[str]:
+    from jaxplm.data.sources import open_texts
+
+    return list(open_texts(options.corpus, text=options.text, lines="true", max_rows=options.texts or None, every_row=True))
+
+
+def jaxplm_worker(options: argparse.Namespace, texts: list[str], dtype: str) -> tuple[float, np.ndarray]:
+    from jaxplm import runtime, sharding
+    from jaxplm.config import Embed, Mesh
+    from jaxplm.data.row_length import row_length
+    from jaxplm.data.text_blocks import text_blocks
+    from jaxplm.embeddings.encoder import TextEncoder
+    from jaxplm.embeddings.layers import open_source
+
+    source = open_source(options.model, Embed())
+    beginning = next(text_blocks(texts, source.tokenizer, options.seq_len, max_rows=4096, max_chars=1 << 20))
+    encoder = TextEncoder(source, Embed(), sharding.make_mesh(Mesh()), runtime.resolve_compute(dtype, True), rows=options.rows,
+                          length=row_length(beginning.units.lengths, options.seq_len, source.config.width))
+
+    def vectors(texts: list[str]) -> np.ndarray:
+        blocks = text_blocks(texts, source.tokenizer, options.seq_len)
+        return np.concatenate([encoder(encoder.batches(block.units)) for block in blocks])
+
+    vectors(texts[:WARM_UP])
+    began = time.perf_counter()
+    found = vectors(texts)
+    return time.perf_counter() - began, found
+
+
+def torch_worker(options: argparse.Namespace, texts: list[str], dtype: str) -> tuple[float, np.ndarray]:
+    import torch
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    # The base model of the masked one: no warning of a missing pooler, which nobody asks.
+    model = AutoModelForMaskedLM.from_pretrained(options.model, dtype=torch.float32, attn_implementation="sdpa").base_model.eval()
+
+    def vectors(texts: list[str]) -> np.ndarray:
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        parts = []
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            for begin in range(0, len(texts), 32):
+                chosen = [texts[i] for i in order[begin : begin + 32]]
+                inputs = tokenizer(chosen, padding=True, truncation=True, max_length=options.seq_len, return_tensors="pt")
+                hidden = model(**inputs).last_hidden_state.float()
+                mask = inputs["attention_mask"].unsqueeze(-1).float()
+                parts.append(((hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)).numpy())
+        found = np.empty((len(texts), parts[0].shape[1]), np.float32)
+        found[order] = np.concatenate(parts)
+        return found
+
+    vectors(texts[:WARM_UP])
+    began = time.perf_counter()
+    found = vectors(texts)
+    return time.perf_counter() - began, found
+
+
+def work(options: argparse.Namespace) -> None:
+    """One contestant's process: writes its vectors and prints its seconds."""
+    package, dtype = options.worker.split("-")
+    seconds, found = (jaxplm_worker if package == "jaxplm" else torch_worker)(options, read_texts(options), dtype)
+    np.save(options.vectors, found)
+    print(json.dumps(seconds))
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[n] of the rows of two arrays."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def _without_directories(argument: str) -> str:
+    """'--model=/somewhere/minilm' → '--model=minilm': a result is read on other machines."""
+    name, equals, value = argument.rpartition("=")
+    return name + equals + Path(value).name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="directory in transformers' format")
+    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--text", default="text", help="column of the texts")
+    parser.add_argument("--texts", type=int, default=0, help="so many texts; 0: all")
+    parser.add_argument("--seq_len", type=int, default=128)
+    parser.add_argument("--rows", type=int, default=32, help="jaxplm's rows a batch")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="comma-separated beginnings of contestants' names")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--vectors", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        return work(options)
+
+    chosen = {name: how for name, how in CONTESTANTS.items()
+              if not options.only or any(name.startswith(only.strip()) for only in options.only.split(","))}
+    count = len(read_texts(options))
+    rates: dict[str, list[float]] = {name: [] for name in chosen}
+    vectors: dict[str, np.ndarray] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "vectors.npy"
+        for turn in range(options.rounds):
+            for name, (worker, extra) in chosen.items():
+                command = [sys.executable, __file__, *sys.argv[1:], f"--worker={worker}", f"--vectors={path}"]
+                done = subprocess.run(command, env=os.environ | extra, capture_output=True, text=True)
+                if done.returncode:
+                    sys.exit(f"{name} failed:\n{done.stderr}")
+                rates[name].append(count / json.loads(done.stdout.strip().splitlines()[-1]))
+                vectors[name] = np.load(path)
+                print(f"round {turn + 1}: {name}: {rates[name][-1]:,.1f} texts/s", flush=True)
+
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    closeness = {name: cosines(found, vectors[REFERENCE]) for name, found in vectors.items()} if REFERENCE in vectors else {}
+    print(f"\n{count:,} texts\n{'':<30}{'texts/s':>10}{'jaxplm is':>12}{'cosine: min':>14}{'mean':>12}")
+    for name, rate in medians.items():
+        near = closeness.get(name)
+        shown = "" if near is None else f"{near.min():>14.7f}{near.mean():>12.7f}"
+        print(f"{name:<30}{rate:>10,.1f}{medians.get('jaxplm', float('nan')) / rate:>11.2f}×{shown}")
+    import jax
+    import torch
+    import transformers
+
+    record = {"benchmark": "embed_rate", "command": " ".join(map(_without_directories, sys.argv)), "texts": count,
+              "seq_len": options.seq_len, "texts_per_second": medians, "all": rates,
+              "cosine": {name: {"min": float(near.min()), "mean": float(near.mean())} for name, near in closeness.items()},
+              "cpus": os.cpu_count(), "machine": platform.machine(), "jax": jax.__version__, "torch": torch.__version__,
+              "transformers": transformers.__version__}
+    with (Path(__file__).parent / "results.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
