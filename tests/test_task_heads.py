@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from helpers import tiny_config
 
 from jaxplm import nn, optim, sharding
@@ -91,11 +92,11 @@ class Given:
         return self.hidden.astype(compute.activations)
 
 
-def logits_of_hidden(head: nn.HeadConfig, params, hidden, segments, first, compute=nn.Compute()):
+def logits_of_hidden(head: nn.HeadConfig, params, hidden, segments, first, compute=nn.Compute(), config=CONFIG):
     """Everything above the encoder, compiled in a fraction of the whole's time."""
-    stand_in = SimpleNamespace(encoder=Given(hidden), config=CONFIG, head_config=head)
+    stand_in = SimpleNamespace(encoder=Given(hidden), config=config, head_config=head)
     features = nn.TaskModel.features(stand_in, segments, segments, segments, segments, first, compute=compute)  # type: ignore[arg-type]
-    return nn.module_with(nn.head_only_graph(CONFIG, head)[0], {"head": params}).logits_from(features, segments, compute=compute)
+    return nn.module_with(nn.head_only_graph(config, head)[0], {"head": params}).logits_from(features, segments, compute=compute)
 
 
 def check_gradients(found, expected):
@@ -112,7 +113,7 @@ def test_packed_logits_and_gradients_equal_unpacked(head):
         logits = logits_of_hidden(head, params, hidden, segments, first)
         return (jnp.sin(logits) * weights).sum(), logits
 
-    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True), compiler_options=QUICK)
     batches = packed_and_alone()
     tokens = np.random.default_rng(6).standard_normal((CONFIG.layers + 1, 21, CONFIG.width)).astype(np.float32)
     found = []
@@ -234,7 +235,7 @@ def test_mean_is_exact_in_sixteen_bits():
 def test_lstm_is_that_of_pytorch():
     random = np.random.default_rng(4)
     theirs = torch.nn.LSTM(6, 5, bidirectional=True, batch_first=True)
-    ours = BiLSTM(6, 5, nn_rngs())
+    ours = BiLSTM(6, 5, nnx.Rngs(0))
     weights = {name: 0.7 * random.standard_normal(p.shape).astype(np.float32) for name, p in theirs.named_parameters()}
     theirs.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
     x = random.standard_normal((2, 9, 6)).astype(np.float32)
@@ -249,13 +250,13 @@ def test_lstm_is_that_of_pytorch():
     params, segments = nn.params_of(ours), jnp.ones((2, 9), jnp.int32)
 
     def run(params, x):
-        module = BiLSTM(6, 5, nn_rngs())
-        for name, leaf in params.items():
-            getattr(module, name)[...] = leaf
+        module = BiLSTM(6, 5, nnx.Rngs(0))
+        nnx.update(module, params)
         y = module(x, segments, nn.Compute())
         return jnp.sin(y).sum(), y
 
-    (_, found), (gradient, to_x) = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)(params, jnp.asarray(x))
+    run = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True), compiler_options=QUICK)
+    (_, found), (gradient, to_x) = run(params, x)
     np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-6)
     np.testing.assert_allclose(to_x, given.grad.numpy(), atol=1e-5)
     grads = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
@@ -263,12 +264,6 @@ def test_lstm_is_that_of_pytorch():
         np.testing.assert_allclose(gradient["kernel"][:, i].reshape(6, 20).T, grads[f"weight_ih_{d}"], atol=1e-5)
         np.testing.assert_allclose(gradient["recurrent"][i].reshape(5, 20).T, grads[f"weight_hh_{d}"], atol=1e-5)
         np.testing.assert_allclose(gradient["bias"][i].reshape(20), grads[f"bias_ih_{d}"], atol=1e-5)
-
-
-def nn_rngs():
-    from flax import nnx
-
-    return nnx.Rngs(0)
 
 
 def test_a_new_head():
@@ -291,23 +286,26 @@ def test_a_new_head():
         "dense/kernel": (120, 120), "dense/bias": (120,), "out/kernel": (120, 5), "out/bias": (5,)}
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta"])
-@pytest.mark.parametrize("head", [nn.HeadConfig("classify", 3), *TAGGERS[::3], nn.HeadConfig("qa", 2)], ids=label)
+@pytest.mark.parametrize(("head", "model_type"), [(nn.HeadConfig("classify", 3), "bert"), (nn.HeadConfig("classify", 3), "roberta"),
+                                                  *((head, "bert") for head in TAGGERS[::3]), (nn.HeadConfig("qa", 2), "bert")], ids=str)
 def test_the_heads_own_dropout(head, model_type):
     """The head's rate is its own; with no rate given it is the encoder's; a qa head has none."""
-    packed, _ = packed_and_alone()
+    segments = packed_and_alone()[0][1]
+    features = np.random.default_rng(0).standard_normal((3, SLOTS if head.pooled else LENGTH, 1, CONFIG.width)).astype(np.float32)
 
     def spread(encoder_rate, head_rate):
         config = dataclasses.replace(CONFIG, model_type=model_type, dropout=encoder_rate)
-        changed = dataclasses.replace(head, dropout=head_rate)
-        params = params_of(CONFIG, head)
-        model = nn.module_with(nn.head_only_graph(config, changed)[0], {"head": params["head"]})
-        features = jnp.asarray(np.random.default_rng(0).standard_normal(
-            (3, SLOTS if head.pooled else LENGTH, 1, CONFIG.width)), jnp.float32)
-        runs = [model.logits_from(features, packed[1], key=key) for key in (None, jax.random.key(0), jax.random.key(1))]
-        return float(jnp.abs(runs[0] - runs[1]).max()), float(jnp.abs(runs[1] - runs[2]).max())
+        graph, _ = nn.head_only_graph(config, dataclasses.replace(head, dropout=head_rate))
 
-    assert spread(0.0, None) == spread(0.5, 0.0) == (0, 0)
+        @functools.partial(jax.jit, compiler_options=QUICK)
+        def runs(params):
+            model = nn.module_with(graph, {"head": params})
+            return [model.logits_from(features, segments, key=key) for key in (None, jax.random.key(0), jax.random.key(1))]
+
+        found = runs(params_of(CONFIG, head)["head"])
+        return float(jnp.abs(found[0] - found[1]).max()), float(jnp.abs(found[1] - found[2]).max())
+
+    assert spread(0.5, 0.0) == (0, 0)
     for rates in ((0.5, None), (0.0, 0.5)):
         assert (min(spread(*rates)) > 0.01) == (head.kind != "qa")
 
@@ -339,7 +337,7 @@ def test_lower_precision_is_close_and_ends_in_float32(head, compute):
         logits = logits_of_hidden(head, params, hidden, segments, first, compute)
         return jnp.sin(logits).sum(), logits
 
-    run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1, compiler_options=QUICK)
     (_, exact), exact_grad = run(params, nn.Compute())
     (_, found), grad = run(params, compute)
     assert found.dtype == jnp.float32 and {leaf.dtype for leaf in jax.tree.leaves(grad)} == {jnp.dtype("float32")}
@@ -379,24 +377,25 @@ def test_every_parameter_has_its_place_on_a_mesh(sizes):
             name: where for name, where in placed.items() if name.startswith("head/")}
 
 
-@pytest.mark.parametrize("head", [nn.HeadConfig("classify", 3, pooling="max", layers="mix"), nn.HeadConfig("tag", 3, body="lstm"),
-                                  nn.HeadConfig("tag", 3, body="transformer", body_width=20)], ids=label)
+@pytest.mark.parametrize("head", [nn.HeadConfig("classify", 3, pooling=pooling, layers="mix") for pooling in ("cls", "mean", "max")] + [
+    nn.HeadConfig("tag", 3, body=body, body_width=20) for body in ("lstm", "transformer")], ids=label)
 def test_eight_devices_equal_one(head):
-    config = tiny_config(width=96, heads=4, ffn_width=64, layers=1, vocab_size=101)
-    graph, outline = nn.graph_of_task(config, head)
-    params = jax.tree.map(lambda leaf: 0.4 * leaf, params_of(config, head))
-    packed, _ = packed_and_alone()
-    rows = [np.concatenate([part, part[:1]]) for part in packed]  # 4 rows for data 2 × fsdp 2
+    config = tiny_config(width=96, heads=4, layers=5)
+    _, outline = nn.head_only_graph(config, head)
+    params = jax.tree.map(lambda leaf: 0.4 * leaf, params_of(config, head)["head"])
+    _, segments, _, _, first = packed_and_alone()[0]
+    segments, first = (np.concatenate([part, part[:1]]) for part in (segments, first))  # 4 rows for data 2 × fsdp 2
+    hidden = np.random.default_rng(6).standard_normal((4, 6, LENGTH, 96)).astype(np.float32)
     mesh = sharding.make_mesh(Mesh(2, 2, 2))
-    placed = sharding.param_shardings(outline, mesh)
+    placed, rows = sharding.param_shardings(outline, mesh)["head"], sharding.batch_sharding(mesh)
 
-    def loss(params, *batch):
-        logits = nn.module_with(graph, params)(*batch)
-        return jnp.sin(logits).sum()
+    def loss(params, hidden, segments, first):
+        return jnp.sin(logits_of_hidden(head, params, hidden.swapaxes(0, 1), segments, first, config=config)).sum()
 
-    one = jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)(params, *rows)
-    eight = jax.jit(jax.value_and_grad(loss), compiler_options=QUICK, in_shardings=(placed, *(sharding.batch_sharding(mesh),) * 5),
-                    out_shardings=(sharding.replicated(mesh), placed))(params, *rows)
+    run = jax.value_and_grad(loss, argnums=(0, 1))
+    one = jax.jit(run, compiler_options=QUICK)(params, hidden, segments, first)
+    eight = jax.jit(run, compiler_options=QUICK, in_shardings=(placed, rows, rows, rows),
+                    out_shardings=(sharding.replicated(mesh), (placed, rows)))(params, hidden, segments, first)
     np.testing.assert_allclose(one[0], eight[0], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(one[1]), jax.tree.leaves(eight[1]), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(jnp.abs(a).max())))

@@ -1,0 +1,309 @@
+"""Fine-tuned models in transformers' format: in, out, in again, and on any checkpoint's encoder."""
+
+import dataclasses
+import functools
+import json
+import warnings
+
+import checkpoints
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+from checkpoints import assert_bitwise, flat, reconfigure, rewrite
+from safetensors.numpy import load_file, save_file
+
+import jaxplm
+from jaxplm import hf, nn
+from jaxplm.errors import UserError
+
+AUTO = {"classify": "SequenceClassification", "multilabel": "SequenceClassification", "regress": "SequenceClassification",
+        "tag": "TokenClassification", "qa": "QuestionAnswering"}
+OPTIONS = {
+    "classify": {"id2label": {0: "긍정", 1: "negative", 2: "neutral"}, "label2id": {"긍정": 0, "negative": 1, "neutral": 2}},
+    "multilabel": {"num_labels": 4, "problem_type": "multi_label_classification"},
+    "regress": {"num_labels": 1, "problem_type": "regression", "classifier_dropout": 0.25},
+    "tag": {"id2label": {0: "O", 1: "B-X", 2: "I-X"}, "label2id": {"O": 0, "B-X": 1, "I-X": 2}},
+    "qa": {},
+}
+CASES = [(family, kind) for family in ("bert", "roberta") for kind in OPTIONS] + [
+    ("klue", "classify"), ("xlm-roberta", "tag"), ("camembert", "classify")]
+IDS = np.arange(5, 25, dtype=np.int32).reshape(2, 10)
+OWN_HEADS = [nn.HeadConfig("classify", 3, pooling="mean", dropout=0.2), nn.HeadConfig("regress", 1, layers="mix"),
+             nn.HeadConfig("tag", 3, body="lstm", body_width=9), nn.HeadConfig("tag", 3, layers="mix", body="transformer", body_width=9),
+             nn.HeadConfig("qa", 2, layers="last4")]
+
+
+def names_of(head: nn.HeadConfig) -> tuple[str, ...]:
+    return () if head.kind == "qa" else ("score",) if head.kind == "regress" else ("O", "B-X", "I-X")
+
+
+def resave(loaded: hf.LoadedTask, directory, labels=None, **options):
+    return hf.save_task_model(directory, loaded.config, loaded.head, loaded.params, loaded.tokenizer, loaded.hf_config,
+                              loaded.labels if labels is None else labels, **options)
+
+
+def fine_tuned(directory, family="bert", kind="classify", **options):
+    made = checkpoints.model(family, head=f"For{AUTO[kind]}", **(OPTIONS[kind] | options))
+    return checkpoints.save(directory, family, made)
+
+
+def silently(kind, directory):
+    """What stock transformers makes of a directory, having said nothing."""
+    with checkpoints.listening() as heard, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        model, report = getattr(transformers, f"AutoModel{kind}").from_pretrained(directory, output_loading_info=True)
+        transformers.AutoTokenizer.from_pretrained(directory)
+    assert heard == []
+    assert warned == []
+    assert not any(report.values()), report
+    return model.eval()
+
+
+def their_logits(kind, model):
+    with torch.no_grad():
+        output = model(torch.tensor(IDS).long())
+    return (torch.stack([output.start_logits, output.end_logits], -1) if kind == "qa" else output.logits).numpy()
+
+
+@functools.cache
+def encoder_of(config: nn.EncoderConfig):
+    """Hidden states of IDS from the encoder's parameters, by the module of the masked LM. Compiled once a config."""
+    graph, outline = nn.graph_of(config)
+    rest = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), {name: outline[name] for name in outline if name != "encoder"})
+    return jax.jit(lambda encoder: nn.module_with(graph, {"encoder": encoder} | rest).hidden_states(IDS))
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_round_trip_is_bitwise_and_stock_loads_in_silence(family, kind, tmp_path):
+    source = fine_tuned(tmp_path / "source", family, kind)
+    first = hf.load_task_model(str(source))
+    assert first.notes == []
+    assert first.head.kind == kind and first.head.stock and not first.config.pooler
+    export = resave(first, tmp_path / "export", files={"README.md": "card\n"})
+    second = hf.load_task_model(str(export))
+    assert dataclasses.replace(second, params={}, hf_config={}, tokenizer=None) == dataclasses.replace(
+        first, params={}, hf_config={}, tokenizer=None)
+    assert_bitwise(second.params, first.params)
+    assert_bitwise(load_file(export / "model.safetensors"), load_file(source / "model.safetensors"))
+    assert (export / "README.md").read_text() == "card\n" and not (export / "jaxplm.json").exists()
+
+    stock = silently(f"For{AUTO[kind]}", export)
+    assert type(stock).__name__ == json.loads((source / "config.json").read_text())["architectures"][0]
+    theirs, ours = stock.config, transformers.AutoConfig.from_pretrained(source)
+    assert (theirs.id2label, theirs.label2id, theirs.classifier_dropout) == (ours.id2label, ours.label2id, ours.classifier_dropout)
+    problems = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
+    assert theirs.problem_type == problems.get(kind)
+    if kind in ("classify", "tag"):
+        assert second.labels == tuple(OPTIONS.get(kind, {})["label2id"])
+        assert theirs.id2label == dict(enumerate(second.labels))
+    model, tokenizer = jaxplm.load(str(export))
+    assert isinstance(model, nn.TaskModel)
+    assert model.labels == second.labels and (kind != "qa" or model.labels == ())
+    if kind == "classify" or (family == "bert" and kind in ("tag", "qa")):  # the file is that of the source: one of each will do
+        np.testing.assert_allclose(model.logits(IDS), their_logits(kind, stock), rtol=0, atol=1e-4)
+    if kind == "classify":
+        texts = ["the dog", "a fox"]
+        found = model.logits(**tokenizer(texts, padding=True, return_tensors="np"))
+        predicted = transformers.pipeline("text-classification", model=stock, tokenizer=tokenizer)(texts)
+        assert [model.labels[i] for i in found.argmax(-1)] == [entry["label"] for entry in predicted]
+
+
+@pytest.mark.parametrize("head", OWN_HEADS, ids=lambda head: f"{head.kind}-{head.pooling}-{head.layers}-{head.body}")
+def test_heads_that_transformers_lacks(head, tmp_path):
+    family = "roberta" if head.layers == "mix" else "bert"
+    loaded = hf.load_task_model(str(checkpoints.save(tmp_path / "source", family)), head, seed=3)
+    export = resave(loaded, tmp_path / "export", names_of(head))
+    again = hf.load_task_model(str(export))
+    assert (again.config, again.head, again.labels, again.notes) == (loaded.config, head, names_of(head), [])
+    assert_bitwise(again.params, loaded.params)
+    assert sorted(again.params["head"]) == sorted(loaded.params["head"])
+    model, _ = jaxplm.load(str(export))
+    assert isinstance(model, nn.TaskModel) and model.labels == names_of(head) and model.head_config == head
+    expected = nn.module_with(nn.graph_of_task(loaded.config, head, names_of(head))[0], loaded.params).logits(IDS)
+    np.testing.assert_array_equal(model.logits(IDS), expected)
+
+    stock = silently("", export)
+    assert json.loads((export / "config.json").read_text())["architectures"] == [type(stock).__name__]
+    assert not {"id2label", "problem_type"} & json.loads((export / "config.json").read_text()).keys()
+    with torch.no_grad():
+        output = stock(torch.tensor(IDS).long())
+    hidden = np.asarray(encoder_of(loaded.config)(loaded.params["encoder"]))
+    np.testing.assert_allclose(output.last_hidden_state.numpy(), hidden, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(output.pooler_output.numpy(), np.tanh(hidden[:, 0]), rtol=0, atol=1e-4)
+
+    # The encoder goes on into other work; the idle pooler is nothing that anyone would want.
+    masked = hf.load(str(export))
+    assert not masked.config.pooler and len(masked.notes) == 1 and "no MLM head" in masked.notes[0]
+    other = hf.load_task_model(str(export), nn.HeadConfig("classify", 2))
+    assert [note.split(": ", 1)[1] for note in other.notes] == ["the classify head is new: random weights"]
+    for params in (masked.params, other.params):
+        assert_bitwise(params["encoder"], loaded.params["encoder"])
+
+
+def note_lines(loaded):
+    return [note.split(": ", 1)[1] for note in loaded.notes]
+
+
+NEW = "the {} head is new: random weights"
+BEGUN = "the {} head is new: its first layer is the checkpoint's pooler, the rest random"
+LEFT = "left out the pooler, which this head does not use"
+
+
+def test_new_head_on_every_kind_of_checkpoint(tmp_path):
+    """Whatever the encoder comes from, it is the same; and a pooler is taken up where it fits."""
+    classify, tag = nn.HeadConfig("classify", 4), nn.HeadConfig("tag", 4)
+    made = checkpoints.model("bert", head="ForPreTraining")
+    pretrained = checkpoints.save(tmp_path / "pretrained", "bert", made)
+    masked = checkpoints.resave(hf.load(str(pretrained)), tmp_path / "masked")  # the pooler in a file of its own
+    assert (masked / "pooler.safetensors").exists()
+    base = checkpoints.save(tmp_path / "base", "bert", made.bert)
+    encoder = hf.load(str(pretrained)).params["encoder"]
+    pooler = hf.load(str(pretrained)).params["pooler"]
+    for source, extra in ((pretrained, ["left out the head of another task: cls.seq_relationship"]), (masked, []), (base, [])):
+        loaded = hf.load_task_model(str(source), classify, seed=5)
+        assert note_lines(loaded) == [*extra, BEGUN.format("classify")]
+        assert_bitwise(loaded.params["encoder"], encoder)
+        assert_bitwise(loaded.params["head"]["dense"], pooler)
+        fresh = jax.tree.map(np.asarray, nn.random_head_params(loaded.config, classify, 5))
+        assert_bitwise(loaded.params["head"]["out"], fresh["out"])
+        assert loaded.labels == () and loaded.head == classify
+        for head in (tag, dataclasses.replace(classify, pooling="mean")):
+            other = hf.load_task_model(str(source), head)
+            assert note_lines(other) == [*extra, NEW.format(head.kind), LEFT]
+            assert_bitwise(other.params["encoder"], encoder)
+    mixed = hf.load_task_model(str(base), dataclasses.replace(classify, layers="mix"))
+    assert_bitwise(mixed.params["head"]["dense"], pooler)
+
+
+def test_new_head_in_place_of_another(tmp_path):
+    bert = fine_tuned(tmp_path / "bert")
+    tuned = hf.load_task_model(str(bert))
+    loaded = hf.load_task_model(str(bert), nn.HeadConfig("classify", 7))
+    assert note_lines(loaded) == ["left out the head of another task: classifier", BEGUN.format("classify")]
+    assert_bitwise(loaded.params["head"]["dense"], tuned.params["head"]["dense"])
+    assert loaded.params["head"]["out"]["kernel"].shape == (24, 7)
+    roberta = fine_tuned(tmp_path / "roberta", "roberta")
+    loaded = hf.load_task_model(str(roberta), nn.HeadConfig("classify", 3))
+    assert note_lines(loaded) == ["left out the head of another task: classifier.dense, classifier.out_proj", NEW.format("classify")]
+    assert (loaded.params["head"]["dense"]["kernel"] != hf.load_task_model(str(roberta)).params["head"]["dense"]["kernel"]).any()
+    # Further pre-training of a fine-tuned model: its pooler goes along, its classifier does not.
+    masked = hf.load(str(bert))
+    assert masked.config.pooler and "classifier" in masked.notes[0]
+    assert_bitwise(masked.params["pooler"], tuned.params["head"]["dense"])
+    assert isinstance(jaxplm.load(str(checkpoints.save(tmp_path / "mlm", "bert")))[0], nn.MaskedLM)
+
+
+def test_rate_of_the_heads_dropout(tmp_path):
+    source = fine_tuned(tmp_path / "source", classifier_dropout=0.3)
+    assert hf.load_task_model(str(source)).head.dropout == 0.3
+    new = nn.HeadConfig("classify", 2)
+    assert hf.load_task_model(str(source), new).head.dropout == 0.3
+    assert hf.load_task_model(str(source), dataclasses.replace(new, dropout=0.0)).head.dropout == 0.0
+    assert hf.load_task_model(str(reconfigure(source, classifier_dropout=None)), new).head.dropout is None
+    loaded = dataclasses.replace(hf.load_task_model(str(source)), head=nn.HeadConfig("classify", 3, dropout=0.5))
+    assert json.loads((resave(loaded, tmp_path / "export") / "config.json").read_text())["classifier_dropout"] == 0.5
+
+
+def test_old_checkpoints(tmp_path):
+    """With poolers that nothing uses, a tied decoder's copy, no problem_type and no names of labels."""
+    source = fine_tuned(tmp_path / "tag", "bert", "tag")
+
+    def age(tensors):
+        tensors["bert.pooler.dense.weight"] = np.ones((24, 24), np.float32)
+        tensors["bert.pooler.dense.bias"] = np.ones(24, np.float32)
+        tensors["bert.embeddings.position_ids"] = np.arange(30)[None]
+
+    expected = hf.load_task_model(str(source))
+    loaded = hf.load_task_model(str(rewrite(source, age)))
+    assert note_lines(loaded) == [LEFT]
+    assert_bitwise(loaded.params, expected.params)
+    unnamed = reconfigure(fine_tuned(tmp_path / "two", id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}),
+                          id2label="absent", label2id="absent", problem_type="absent")
+    loaded = hf.load_task_model(str(unnamed))
+    assert (loaded.head, loaded.labels) == (nn.HeadConfig("classify", 2), ("LABEL_0", "LABEL_1"))
+    single = reconfigure(fine_tuned(tmp_path / "one", kind="regress"), problem_type=None)
+    assert hf.load_task_model(str(single)).head.kind == "regress"
+
+
+def test_no_token_types(tmp_path):
+    source = fine_tuned(tmp_path / "source")
+    rewrite(source, lambda tensors: tensors.pop("bert.embeddings.token_type_embeddings.weight") is None)
+    loaded = hf.load_task_model(str(source))
+    assert loaded.config.token_types == 0
+    stock = silently("ForSequenceClassification", resave(loaded, tmp_path / "export"))
+    model = nn.module_with(nn.graph_of_task(loaded.config, loaded.head)[0], loaded.params)
+    np.testing.assert_allclose(model.logits(IDS), their_logits("classify", stock), rtol=0, atol=1e-4)
+    mean = hf.load_task_model(str(source), OWN_HEADS[0])
+    silently("", resave(mean, tmp_path / "own", names_of(OWN_HEADS[0])))
+
+
+def test_sixteen_bits(tmp_path):
+    for head in (nn.HeadConfig("classify", 3), OWN_HEADS[2]):
+        loaded = hf.load_task_model(str(checkpoints.save(tmp_path / head.kind, "roberta")), head)
+        export = resave(loaded, tmp_path / f"{head.kind}-export", names_of(head), dtype="bfloat16")
+        for file in export.glob("*.safetensors"):
+            assert {tensor.dtype.name for tensor in load_file(file).values()} == {"bfloat16"}
+        for path, leaf in flat(hf.load_task_model(str(export)).params).items():
+            np.testing.assert_allclose(leaf, flat(loaded.params)[path], rtol=2**-8, atol=0)
+        loaded.params["head"]["out"]["bias"][0] = 1e6
+        with pytest.raises(UserError, match="float16 cannot hold"):
+            resave(loaded, tmp_path / "export", names_of(head), dtype="float16")
+    assert not (tmp_path / "export").exists()
+
+
+def test_labels_must_fit(tmp_path):
+    loaded = hf.load_task_model(str(fine_tuned(tmp_path / "source")))
+    for labels in ((), ("a", "b"), ("a", "b", "a")):
+        with pytest.raises(ValueError, match="labels"):
+            resave(loaded, tmp_path / "export", labels)
+
+
+def refused(directory, head=None) -> str:
+    with pytest.raises(UserError) as caught:
+        hf.load_task_model(str(directory), head)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_checkpoints_that_do_not_fit(tmp_path):
+    assert "no head of a task" in refused(checkpoints.save(tmp_path / "mlm", "bert"))
+    source = fine_tuned(tmp_path / "source")
+    assert "1 not known: surplus" in refused(rewrite(source, lambda tensors: tensors.update(surplus=np.zeros(1, np.float32))))
+    rewrite(source, lambda tensors: tensors.pop("surplus") is None)
+    reconfigure(source, id2label={"0": "a", "1": "b"})
+    assert "2 of another shape: classifier.weight is [3, 24], not [2, 24], classifier.bias" in refused(source)
+    for names in ({"0": "a", "2": "b"}, {"0": "a", "1": "a"}, {"x": "a"}, ["a"], {}):
+        assert "does not name classes" in refused(reconfigure(source, id2label=names))
+    reconfigure(source, id2label={"0": "a", "1": "b", "2": "c"}, problem_type="ranking")
+    assert "problem_type 'ranking' is none of" in refused(source)
+    reconfigure(source, problem_type=None, classifier_dropout="much")
+    assert "does not describe a head" in refused(source)
+    reconfigure(source, classifier_dropout=None, architectures=["BertForTokenClassification"])
+    assert hf.load_task_model(str(source)).head.kind == "tag"  # the same tensors but for the pooler
+    rewrite(source, lambda tensors: tensors.pop("classifier.bias") is None)
+    assert "1 missing: classifier.bias" in refused(source)
+
+
+def test_own_heads_that_are_damaged(tmp_path):
+    loaded = hf.load_task_model(str(checkpoints.save(tmp_path / "source", "bert")), OWN_HEADS[2])
+    export = resave(loaded, tmp_path / "export", names_of(OWN_HEADS[2]))
+    settings, weights = export / "jaxplm.json", export / "head.safetensors"
+    content, tensors = json.loads(settings.read_text()), load_file(weights)
+    for change in ({"head": {**content["head"], "kind": "rank"}}, {"head": {**content["head"], "sight": 1}}, {"labels": ["a"]},
+                   {"head": None}):
+        settings.write_text(json.dumps(content | change))
+        assert "jaxplm.json does not describe a head" in refused(export)
+    settings.write_text("{")
+    assert "jaxplm.json does not describe a head" in refused(export)
+    settings.write_text(json.dumps({**content, "head": {**content["head"], "body_width": 8}}))
+    assert "of another shape: head/body/" in refused(export)
+    settings.write_text(json.dumps(content))
+    save_file({name: tensor for name, tensor in tensors.items() if name != "head/out/bias"} | {"head/x": tensors["head/out/bias"]}, weights)
+    assert "1 missing: head/out/bias; 1 not known: head/x" in refused(export)
+    weights.write_bytes(b"1234")
+    assert "head.safetensors is damaged" in refused(export)
+    weights.unlink()
+    assert "has no head.safetensors" in refused(export)
+    assert hf.load_task_model(str(export), nn.HeadConfig("qa", 2)).head.kind == "qa"
