@@ -10,6 +10,7 @@ import jax
 from jaxplm import evaluate_task, hf, nn, sharding
 from jaxplm.config import Config
 from jaxplm.data.pipeline import FrozenBatches
+from jaxplm.errors import UserError
 from jaxplm.logs import MetricLog, summary_table
 from jaxplm.metrics import Sums, add
 from jaxplm.runtime import is_first, resolve_compute
@@ -34,11 +35,16 @@ def run(config: Config, workdir: Path, command: str) -> None:
 
     The masks are those of the training runs' evaluations, so the numbers can be compared with theirs where
     `data.seq_len`, `data.packing`, `data.mask_rate` and `data.whole_word` are the same.
+
+    Raises UserError where model or data cannot be used, or `task.kind` is given and the model has no task's head.
     """
     del command
     claim(workdir, config, write=False)
     if config.model.path and hf.has_task_head(config.model.path):
         return evaluate_task.run(config, workdir)
+    if config.task.kind:
+        raise UserError(f"task.kind={config.task.kind}: {config.model.path or 'a new model'} has no head of a task: fine-tune it first"
+                        " (configs/finetune.py)")
     batch_size = config.train.batch_size
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(batch_size, 1, mesh)

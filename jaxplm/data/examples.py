@@ -233,7 +233,9 @@ class _Builder:
         if not self.number:
             raise UserError(f"{describe}: no row found" + (f" ({counts['malformed']} could not be parsed)" if counts["malformed"] else ""))
         if self._labelled and all(label is None for label in self._labels):
-            raise UserError(f"{describe}: none of its {self.number:,} rows has a label")
+            wrong = self._faults.count("mismatch")
+            raise UserError(f"{describe}: none of its {self.number:,} rows has a label"
+                            + (f": {wrong:,} have tags that do not match their tokens" if wrong else ""))
         if moved := sum(label.moved for label in self._labels if isinstance(label, Answers)):
             log.warning("%s: %d answers stand elsewhere in their context than answer_start says, and were found there", describe, moved)
         tag, pair = self._kind == "tag", self._kind == "qa" or bool(self._data.text_pair and self._kind != "tag")
@@ -263,7 +265,10 @@ def _settle_scheme(labels: list[list[str] | None], characters: bool, describe: s
     names = {tag for tags in given for tag in tags}
     if "O" not in names or not any(name.startswith(("B-", "I-", "S-", "E-")) or name in ("B", "I") for name in names):
         return ""
-    scheme = detect_scheme(given)
+    try:
+        scheme = detect_scheme(given)
+    except UserError as error:
+        raise UserError(f"{describe}: {error}") from None
     if scheme == "IOB1" or (scheme == "BIOES" and characters):
         log.info("%s: %s tags, converted to IOB2", describe, scheme)
         labels[:] = [tags and to_iob2(tags, scheme) for tags in labels]
