@@ -1,14 +1,9 @@
-"""Mistakes in downstream tasks: each ends the real command with status 2 and one line on stderr that names it.
-
-The commands are forked from one process that has the libraries imported: importing them is most of such a command's time.
-"""
+"""Mistakes in downstream tasks: each ends the real command with status 2 and one line on stderr that names it."""
 
 import json
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,43 +11,8 @@ from typing import Any
 
 import pytest
 from checkpoints import reconfigure
-from commands import LIMIT, ROOT, Lab, fields
-
-# Reads [[arguments of a command, file for its output, file for its errors], ...] and answers with their exit statuses.
-SERVER = """
-import json, os, runpy, sys, traceback, warnings
-from jaxplm import logs
-logs.setup()
-import jaxplm.downstream, jaxplm.evaluate, jaxplm.pretraining, jaxplm.train, transformers, tensorboardX
-from transformers import AutoTokenizer
-warnings.simplefilter("ignore")  # JAX's of a fork: no device was asked for anything yet
-
-def start(arguments, out, err):
-    pid = os.fork()
-    if pid:
-        return pid
-    for number, path in ((1, out), (2, err)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.argv = ["jaxplm.main", *arguments]
-    status = 1
-    try:
-        runpy.run_module("jaxplm.main", run_name="__main__", alter_sys=True)
-    except SystemExit as left:
-        status = left.code
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush(), sys.stderr.flush()
-    os._exit(status)
-
-statuses, running, pending = {}, {}, dict(enumerate(json.load(sys.stdin)))
-while pending or running:
-    while pending and len(running) < 2:
-        number = min(pending)
-        running[start(*pending.pop(number))] = number
-    pid, status = os.wait()
-    statuses[running.pop(pid)] = os.waitstatus_to_exitcode(status)
-print(json.dumps([statuses[i] for i in range(len(statuses))]))
-"""
+from commands import Lab, fields
+from forked import Outcome, run_all
 
 Make = Callable[[Lab, Path], list[str]]
 
@@ -65,13 +25,6 @@ class Mistake:
     line: str  # regular expression for the whole of it, after "jaxplm: "
     told: str = ""
     config: str = "configs/finetune.py"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    status: int
-    out: str
-    err: str
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -287,13 +240,8 @@ def outcomes(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.
         base = [f"--config={mistake.config}", f"--workdir={here / 'run'}",
                 *fields(model__path=lab.model, data__train=here / "train.jsonl", data__validation=here / "dev.jsonl", data__seq_len=32,
                         task__kind="" if "evaluat" in mistake.config and "masked LM" not in name else "classify", train__steps=2)]
-        jobs.append([[*base, *mistake.flags(lab, here)], str(here / "out"), str(here / "err")])
-    done = subprocess.run([sys.executable, "-c", SERVER], input=json.dumps(jobs), cwd=ROOT, env=lab.environment(), capture_output=True,
-                          text=True, timeout=LIMIT, check=False)
-    assert done.returncode == 0, done.stderr
-    statuses = json.loads(done.stdout.splitlines()[-1])
-    return {name: Outcome(status, (here / "out").read_text(), (here / "err").read_text())
-            for (name, here), status in zip(places.items(), statuses, strict=True)}
+        jobs.append([*base, *mistake.flags(lab, here)])
+    return dict(zip(names, run_all(lab, jobs), strict=True))
 
 
 @pytest.mark.parametrize("name", MISTAKES)
