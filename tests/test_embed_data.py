@@ -17,6 +17,8 @@ from jaxplm.data.task_batches import default_max_units
 from jaxplm.data.text_blocks import framing, text_blocks, text_tokens
 from jaxplm.data.unit_rows import plan_units
 from jaxplm.embeddings.array_file import ArrayFile
+from jaxplm.embeddings.files import VectorFiles, is_complete
+from jaxplm.errors import UserError
 
 WORDS = sorted(set(" ".join(checkpoints.TEXTS[:3]).split()))
 
@@ -182,3 +184,50 @@ def test_a_growing_file_goes_on_after_the_rows_that_are_kept(tmp_path):
         file.append(rows[:2])
     with pytest.raises(ValueError, match="less than 3 rows"):
         ArrayFile(tmp_path / "b.npy", (3,), np.int64, keep=3)
+
+
+def open_files(directory, identity: str = "me") -> VectorFiles:
+    return VectorFiles(directory, 2, np.dtype(np.float32), 5, identity, by_token=True)
+
+
+def add(files: VectorFiles, row: int, sizes: tuple[int, ...]) -> None:
+    """Rows of `sizes` vectors; the numbers tell where they belong."""
+    tokens = 100 * row + np.arange(sum(sizes), dtype=np.int32)
+    files.add(np.stack([tokens, tokens], 1).astype(np.float32), len(sizes), {"empty": 0, "truncated": 1}, tokens, np.array(sizes))
+
+
+def finish(files: VectorFiles) -> dict[str, bytes]:
+    files.finish_arrays()
+    files.finish({"model": "m"})
+    return {path.name: path.read_bytes() for path in files._directory.iterdir()}
+
+
+def test_vectors_of_tokens_are_gone_on_with_wherever_they_stopped(tmp_path):
+    blocks = [(0, (2, 0, 4)), (3, (1, 1)), (5, (9,)), (6, (2,))]  # shards: the first, the next two, the last
+    files = open_files(tmp_path / "whole")
+    for row, sizes in blocks:
+        add(files, row, sizes)
+    whole = finish(files)
+    assert np.load(tmp_path / "whole" / "offsets.npy").tolist() == [0, 2, 2, 6, 7, 8, 17, 19]
+    assert np.load(tmp_path / "whole" / "tokens.npy").tolist() == [0, 1, 2, 3, 4, 5, 300, 301, *range(500, 509), 600, 601]
+    assert [shard["rows"] for shard in files.shards] == [3, 3, 1]
+    assert len(whole) == 6
+
+    for stop in range(4):  # inside the second shard, after it, inside the last, and when all arrays were complete
+        directory = tmp_path / f"stopped{stop}"
+        files = open_files(directory)
+        for row, sizes in blocks[: stop + 2]:
+            add(files, row, sizes)
+        if stop == 3:
+            files.finish_arrays()
+        files.close()
+        assert not is_complete(directory)
+        with pytest.raises(UserError, match="other weights"):
+            open_files(directory, "another")
+        files = open_files(directory)
+        assert files.rows == [3, 6, 6, 7][stop]
+        for row, sizes in blocks:
+            if row >= files.rows:
+                add(files, row, sizes)
+        assert finish(files) == whole, stop
+        assert is_complete(directory)

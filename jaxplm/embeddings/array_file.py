@@ -29,6 +29,8 @@ class ArrayFile:
     def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype | type, keep: int = 0) -> None:
         self.path, self._row_shape, self._dtype = path, row_shape, np.dtype(dtype)
         self._partial = path.with_name(f"{path.name}.partial")
+        if keep and path.exists() and not self._partial.exists():  # finished, but not what had to come after it
+            path.replace(self._partial)
         header = _header((0, *row_shape), self._dtype)
         self._file = self._partial.open("r+b" if keep else "wb")
         self.rows = keep

@@ -84,9 +84,10 @@ class VectorFiles:
             if not (file.is_file() and file.stat().st_size == record.pop("bytes")):
                 break
             shards.append(record)
-        with self._progress.open("w", encoding="utf-8") as file:
-            for record in ({"identity": identity}, *shards):
-                file.write(json.dumps(record | self._size_of(record)) + "\n")
+        partial = self._directory / f"{_PROGRESS}.partial"
+        kept = [{"identity": identity}, *shards]
+        partial.write_text("".join(json.dumps(record | self._size_of(record)) + "\n" for record in kept), "utf-8")
+        partial.replace(self._progress)
         return shards
 
     def _size_of(self, record: dict[str, Any]) -> dict[str, int]:
