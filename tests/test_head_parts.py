@@ -34,6 +34,8 @@ def test_maximum_and_its_gradient_are_those_of_jax(dtype):
     np.testing.assert_array_equal(np.asarray(found, np.float32), np.asarray(expected, np.float32))
     ties = jax.grad(lambda x: pool(x, segments, first, "max").sum())(jnp.zeros_like(hidden))
     assert float(ties.astype(jnp.float32).sum()) == 3 * 5  # one token of each of three units, and not all of them
+    lost = pool(hidden.at[0, 2].set(jnp.nan), segments, first, "max")
+    assert jnp.isnan(lost[0, 0]).all() and jnp.isfinite(lost[0, 1]).all() and jnp.isfinite(lost[1]).all()
 
 
 def test_mean_is_exact_in_sixteen_bits():

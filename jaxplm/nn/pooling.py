@@ -18,7 +18,7 @@ def pool(hidden: jax.Array, segment_ids: jax.Array, first: jax.Array, how: str) 
 
     Args:
       hidden: [B, L, D], in any floating-point type.
-      segment_ids: [B, L] int32, 0 for padding; unit s is segment s + 1.
+      segment_ids: [B, L] int32, 0 for padding; unit s is segment s + 1, and its tokens stand together.
       first: [B, S] int32, where each unit starts.
       how: cls (the vector at `first`), or mean or max over all tokens of the unit, special ones too, as in
         sentence-transformers (Reimers & Gurevych 2019).
@@ -46,11 +46,31 @@ def _unit_max(hidden: jax.Array, segment_ids: jax.Array, slots: int) -> jax.Arra
 
 def _unit_max_forward(hidden, segment_ids, slots):
     inside = unit_mask(segment_ids, slots)
-    seen = jnp.where(inside[..., None], hidden[:, None], jnp.asarray(-jnp.inf, hidden.dtype))  # [B, S, L, D], never stored
-    where = seen.argmax(2).astype(jnp.int32)  # [B, S, D]
+    place = lax.broadcasted_iota(jnp.int32, inside.shape, 2)
+    last = jnp.where(inside, place, 0).max(-1)  # [B, S]
+    where = jnp.take_along_axis(_running_argmax(hidden, segment_ids), last[..., None], axis=1)  # [B, S, D]
     highest = jnp.take_along_axis(hidden, where, axis=1)
     pooled = jnp.where(inside.any(-1, keepdims=True), highest, jnp.zeros((), hidden.dtype)).astype(jnp.float32)
     return pooled, (where, segment_ids, jnp.zeros((), hidden.dtype))
+
+
+def _running_argmax(hidden: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    """[B, L, D] → [B, L, D] int32: where, from the start of a token's unit up to it, the highest value stands.
+
+    One pass over the tokens; a reduction for each of the S slots would read everything S times, most of it masked.
+    """
+    begins = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+
+    def step(state: tuple[jax.Array, jax.Array], token: tuple[jax.Array, jax.Array, jax.Array]):
+        highest, where = state
+        value, begin, place = token
+        better = begin[:, None] | (value > highest) | jnp.isnan(value)  # a NaN must not get lost
+        state = jnp.where(better, value, highest), jnp.where(better, place, where)
+        return state, state[1]
+
+    start = hidden[:, 0], jnp.zeros(hidden[:, 0].shape, jnp.int32)
+    tokens = hidden.swapaxes(0, 1), begins.T, jnp.arange(hidden.shape[1], dtype=jnp.int32)
+    return lax.scan(step, start, tokens)[1].swapaxes(0, 1)
 
 
 def _unit_max_backward(slots, saved, dy):
