@@ -49,7 +49,7 @@ def run_jaxplm(options: argparse.Namespace, seed: int, workdir: Path) -> dict[st
     sets = read_sets(config)
     tokenizer = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
     batches = TaskBatches(units_of(sets.train, tokenizer, sets.labels, config), options.batch, options.length,
-                          pad_id=tokenizer.pad_token_id, seed=seed)
+                          pad_id=0, seed=seed)
     fields = {"model.path": options.model, "task.kind": options.kind, "data.train": options.train, "data.validation": options.validation,
               "data.test": options.test, "data.seq_len": options.length, "data.text": options.text, "data.text_pair": options.text_pair,
               "data.label": options.label, "train.epochs": options.epochs, "train.batch_size": options.batch,

@@ -64,7 +64,7 @@ class Task:
 class Train:
     steps: int | None = None  # exactly one of steps and epochs
     epochs: float | None = None
-    batch_size: int = 32  # rows a step, over all devices
+    batch_size: int = 32  # rows a step, over all devices; in labelled tasks texts, on average
     accumulate: int = 1  # the step is computed in so many parts
     learning_rate: float = 1e-4
     warmup: float = 0.06  # below 1: share of the steps; else: steps

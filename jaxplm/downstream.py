@@ -1,6 +1,7 @@
 """Fine-tuning and feature extraction: a labelled task as a `Job`."""
 
 import dataclasses
+import functools
 import json
 import logging
 import re
@@ -35,8 +36,10 @@ EVALUATION_ROWS = 32
 
 def run(config: Config, workdir: Path, command: str) -> None:
     """One run, or one for each of `train.seeds`; see `train.run`."""
+    make_job = functools.partial(Downstream, vectors=workdir / "vectors")  # the same for all seeds
+
     def one(config: Config, workdir: Path, command: str) -> None:
-        train.run(config, workdir, command, Downstream)
+        train.run(config, workdir, command, make_job)
 
     if config.train.seeds:
         seeds.run(config, workdir, command, one)
@@ -45,12 +48,15 @@ def run(config: Config, workdir: Path, command: str) -> None:
 
 
 class Downstream:
-    """See `jaxplm.job.Job`. Raises UserError for a model, data or settings that cannot be used."""
+    """See `jaxplm.job.Job`. Raises UserError for a model, data or settings that cannot be used.
 
-    def __init__(self, config: Config, workdir: Path, mesh: jax.sharding.Mesh, compute: nn.Compute) -> None:
-        self.config, self.workdir, self._mesh, self._compute = config, workdir, mesh, compute
+    Args:
+      vectors: where those of a frozen encoder are kept.
+    """
+
+    def __init__(self, config: Config, workdir: Path, mesh: jax.sharding.Mesh, compute: nn.Compute, *, vectors: Path) -> None:
+        self.config, self.workdir, self._vectors, self._mesh, self._compute = config, workdir, vectors, mesh, compute
         self.sets = read_sets(config)
-        self.fingerprint = self.sets.fingerprint
         self.metric = chosen_metric(config, plain_tags=config.task.kind == "tag" and not self.sets.labels.scheme)
         self.lower_is_better = self.metric in LOWER_IS_BETTER
         task = config.task
@@ -72,7 +78,7 @@ class Downstream:
     # ---------------------------------------------------------------- what it is made of
 
     def _prepare_batches(self) -> None:
-        config, pad = self.config, self.loaded.tokenizer.pad_token_id
+        config, pad = self.config, self.loaded.config.pad_id
         shards = sharding.row_shards(self._mesh)
 
         def slots(rows: int) -> np.ndarray:
@@ -84,6 +90,8 @@ class Downstream:
         self.train: Any = TaskBatches(made["train"], config.train.batch_size, config.data.seq_len, pad_id=pad, seed=config.seed,
                                       row_multiple=shards * config.train.accumulate, slots=slots)
         self.rows = self.train.rows_per_step
+        # Rows a step depend on the devices. A run that goes on with other rows would be another run.
+        self.fingerprint = f"{self.sets.fingerprint} {self.rows} rows a step"
         self._evaluation_rows = -(-EVALUATION_ROWS // shards) * shards
         self._fixed: dict[str, Any] = {
             name: FixedTaskBatches(units, self._evaluation_rows, config.data.seq_len, pad_id=pad, slots=slots)
@@ -101,7 +109,7 @@ class Downstream:
         if self.cached:
             by_token = not self.head.pooled
             placed = jax.tree.map(sharding.place, self._whole, sharding.param_shardings(abstract, self._mesh))
-            cache = VectorCache(self.workdir / "vectors", graph, placed, self._mesh, self._compute, by_token=by_token,
+            cache = VectorCache(self._vectors, graph, placed, self._mesh, self._compute, by_token=by_token,
                                 rows=self._evaluation_rows)
             encoder = fingerprint_of(self._whole["encoder"])
             batches = {}
@@ -141,7 +149,7 @@ class Downstream:
         return measured(self._predict, params, self._fixed[name], reading, self.task)
 
     def finish(self, params: nn.ParamTree, write: Callable[[str, Metrics], None]) -> None:
-        """Measures the test set, and writes predictions.jsonl for it (for the validation set where there is none)."""
+        """Measures the test set and writes predictions.jsonl for it; without one, looks once more at the validation set."""
         name = "test" if "test" in self.sets.evaluated else "validation"
         metrics, result = self._measure(name, params)
         if name == "test" and result.scores:

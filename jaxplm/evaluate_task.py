@@ -52,7 +52,7 @@ def run(config: Config, workdir: Path) -> None:
     predictions: list[dict[str, Any]] = []
     with MetricLog(workdir, enabled=is_first()) as metrics:
         for split, reading in readings.items():
-            batches = FixedTaskBatches(reading.units, rows, config.data.seq_len, pad_id=loaded.tokenizer.pad_token_id,
+            batches = FixedTaskBatches(reading.units, rows, config.data.seq_len, pad_id=loaded.config.pad_id,
                                        slots=lambda count: sharding.my_rows(count, mesh))
             found, result = measured(predict, params, batches, reading, task)
             predictions = result.predictions

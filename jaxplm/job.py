@@ -31,13 +31,17 @@ class Job(Protocol):
 
     graph: nnx.GraphDef  # of the module that `task.sums` is given
     params: ParamTree  # of that module before the first step; NumPy or JAX float32 arrays
-    task: Task
-    train: TrainBatches
     rows: int  # B, rows a step over all processes
     settings: Train  # the config's, less what does not apply (see the class that makes it)
     fingerprint: str  # of all texts that were read
     metric: str  # of the validation set, by which the best checkpoint is chosen
     lower_is_better: bool
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def train(self) -> TrainBatches: ...
 
     def evaluate(self, params: ParamTree) -> Mapping[str, Metrics]:
         """{'validation': {...}, ...}: the metrics of each evaluation set that is followed while training. Has 'validation'."""

@@ -86,6 +86,8 @@ def resolve(config: Config, overridden: set[str]) -> Config:
             setattr(config.train, other, None)
     if config.recipe == "evaluate" and "data.test" in overridden and "data.validation" not in overridden:
         config.data.validation = ""  # the recipe's own stands in where no set is given
+    if config.task.kind in ("tag", "qa") and "task.pooling" not in overridden:
+        config.task.pooling = "cls"  # the recipe's own is for texts; these look at every token
     if config.recipe not in RECIPES:
         raise UserError(f"recipe={config.recipe!r}: must be one of {', '.join(RECIPES)}")
     validate(config)

@@ -27,8 +27,8 @@ def by_path(function: Any, tree: Tree) -> Tree:
 
 
 def decays(name: str) -> bool:
-    """Weight decay is for kernels and tables: not for biases, not for LayerNorm (Devlin et al. 2019)."""
-    return not (name.endswith("bias") or "/norm/" in name)
+    """Weight decay is for kernels and tables: not for biases, not for LayerNorm (Devlin et al. 2019), nor for a mix of layers."""
+    return not (name.endswith("bias") or "/norm/" in name or "/mix/" in name)
 
 
 def frozen_layers(params: Tree, patterns: tuple[str, ...]) -> Tree:
@@ -120,13 +120,18 @@ def _by_depth(params: Tree, value: Callable[[Any], Any]) -> Tree:
 
 def _scaled(scales: Callable[[jax.Array], Tree]) -> optax.GradientTransformation:
     """Multiply what comes by `scales(step)`, a tree of multipliers; where one is 0 the result is 0, whatever comes."""
-    def update(updates: Tree, state: optax.ScaleByScheduleState, _: Tree = None) -> tuple[Tree, optax.ScaleByScheduleState]:
+    def init(params: Tree) -> optax.OptState:
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, optax.OptState]:
+        del params
         factors = named(scales(state.count))
         # By name: where leaves are frozen, masked nodes stand in their place.
         scaled = by_path(lambda name, u: jnp.where(factors[name] == 0, jnp.zeros_like(u), u * factors[name]), updates)
-        return scaled, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+        return scaled, optax.ScaleByScheduleState(jnp.asarray(optax.safe_increment(state.count)))
 
-    return optax.GradientTransformation(lambda _: optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)), update)
+    return optax.GradientTransformation(init, update)
 
 
 def _gates(train: Train, params: Tree, frozen: Tree) -> Callable[[jax.Array], Tree] | None:

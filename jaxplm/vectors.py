@@ -97,7 +97,7 @@ class VectorCache:
     def _compute(self, name: str, file: Path, note: Path, batches: UnitBatches, lengths: np.ndarray, fingerprint: str) -> None:
         began = time.monotonic()
         partial = file.with_suffix(".partial.npy")
-        values: np.ndarray | None = None
+        values: np.memmap | None = None
         for index, found in enumerate(sweep(self._step, self._params, batches, self._rows, self._mesh)):
             if not is_first():
                 continue  # every process computes its rows, one writes
@@ -115,7 +115,7 @@ class VectorCache:
                  "tokens" if self._by_token else "texts", values.nbytes / 1e6, time.monotonic() - began)
 
 
-def _new_file(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _new_file(path: Path, shape: tuple[int, ...]) -> np.memmap:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

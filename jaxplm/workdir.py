@@ -27,8 +27,8 @@ def claim(workdir: Path, config: Config, *, write: bool, corpus: str = "") -> No
         except ValueError:
             raise UserError(f"{path} is damaged: not JSON; remove {workdir} or choose another --workdir") from None
         if corpus and theirs.pop("corpus", corpus) != corpus:
-            raise UserError(f"the texts of {config.data.train} (or of the evaluation sets) have changed since {workdir} was begun;"
-                            " choose another --workdir")
+            raise UserError(f"the texts of {config.data.train} (or of the evaluation sets), or the rows a step on this machine, have"
+                            f" changed since {workdir} was begun; choose another --workdir")
         theirs.pop("corpus", None)
         names = sorted(name for name in mine.keys() | theirs.keys()
                        if name not in FREE and mine.get(name) != theirs.get(name))

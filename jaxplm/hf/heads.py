@@ -67,7 +67,7 @@ def head_from_hf(hf_config: Mapping[str, Any], source: str) -> tuple[HeadConfig,
     architecture = task_architecture(hf_config)
     if architecture is None:
         raise UserError(f"{source} has no head of a task: its config.json says architectures {hf_config.get('architectures')!r};"
-                        " fine-tune it first, or give task.kind")
+                        " fine-tune it first")
     labels = _labels(hf_config, source)
     if architecture == "SequenceClassification":
         problem = hf_config.get("problem_type") or ("regression" if len(labels) == 1 else "single_label_classification")

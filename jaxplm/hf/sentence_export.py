@@ -11,7 +11,7 @@ import numpy as np
 from jaxplm.hf.config import config_to_hf
 from jaxplm.hf.export import model_tensors, tensors_of, write_directory
 from jaxplm.hf.names import ENCODER, bare, pooler_slots
-from jaxplm.hf.task_export import _idle_pooler
+from jaxplm.hf.task_export import idle_pooler
 from jaxplm.hf.tensors import WEIGHTS
 from jaxplm.nn import EncoderConfig, ParamTree
 
@@ -44,7 +44,7 @@ def save_sentence_encoder(directory: str | Path, config: EncoderConfig, params: 
         own = tensors_of(pooler_slots(config, host, "pooler"), host, "float32")
         tensors |= {bare(name, config.model_type): tensor for name, tensor in own.items()}
     else:
-        tensors |= _idle_pooler(config, "float32")
+        tensors |= idle_pooler(config, "float32")
     chain = _MODULES[: 2 + normalize]
     paths = ["" if i == 0 else f"{i}_{name}" for i, name in enumerate(chain)]
     modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}

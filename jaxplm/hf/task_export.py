@@ -39,12 +39,12 @@ def save_task_model(directory: str | Path, config: EncoderConfig, head: HeadConf
     tensors = model_tensors(config, params, described, architecture, dtype)
     if head.stock:
         return write_directory(directory, {WEIGHTS: tensors}, described, tokenizer, config, files or {})
-    base = {bare(name, config.model_type): tensor for name, tensor in tensors.items()} | _idle_pooler(config, dtype)
+    base = {bare(name, config.model_type): tensor for name, tensor in tensors.items()} | idle_pooler(config, dtype)
     weights = {WEIGHTS: base, HEAD: tensors_of(own_slots(params, "head"), params, dtype)}
     return write_directory(directory, weights, described, tokenizer, config, {OWN: head_to_json(head, labels), **(files or {})})
 
 
-def _idle_pooler(config: EncoderConfig, dtype: str) -> dict[str, np.ndarray]:
+def idle_pooler(config: EncoderConfig, dtype: str) -> dict[str, np.ndarray]:
     """transformers' base model cannot do without a pooler: the identity, so that it says tanh of [CLS] and no noise."""
     pooler = {"dense": {"kernel": np.eye(config.width, dtype=np.float32), "bias": np.zeros(config.width, np.float32)}}
     tensors = tensors_of(pooler_slots(config, pooler, "dense"), pooler, dtype)

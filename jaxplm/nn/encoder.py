@@ -109,10 +109,13 @@ class Encoder(nnx.Module):
                     token_types: jax.Array | None = None, *, key: jax.Array | None = None,
                     compute: Compute = Compute()) -> jax.Array:
         """Hidden states of the embeddings and of all N blocks, [N + 1, B, L, D]; arguments as in a call."""
-        first, rest = self._run(input_ids, segment_ids, position_ids, token_types, key, compute, every=True)[1]
+        _, (first, rest) = self._run(input_ids, segment_ids, position_ids, token_types, key, compute, every=True)
+        assert rest is not None
         return jnp.concatenate([first[None], rest])
 
-    def _run(self, input_ids, segment_ids, position_ids, token_types, key, compute, *, every):
+    def _run(self, input_ids, segment_ids, position_ids, token_types, key, compute, *,
+             every: bool) -> tuple[jax.Array, tuple[jax.Array, jax.Array | None]]:
+        """The last layer [B, L, D]; and the embeddings [B, L, D] with, if `every`, all blocks [N, B, L, D]."""
         n = self.config.layers
         keys = None if key is None else jax.random.split(key, n + 1)
         first = self.embeddings(input_ids, position_ids, token_types, None if keys is None else keys[n], compute)

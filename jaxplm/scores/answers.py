@@ -1,11 +1,9 @@
 """From the logits of a question's windows to its answer (Devlin et al. 2019, section 4.3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from jaxplm.scores.squad import answer_scores
 
 
 class Window(NamedTuple):
@@ -75,31 +73,3 @@ def best_span(windows: Sequence[Window], max_answer: int, null_threshold: float 
     if not spans or (null_threshold is not None and spans[0].score <= null_score(windows) + null_threshold):
         return None
     return spans[0]
-
-
-def best_null_threshold(
-    margins: Mapping[str, float], answers: Mapping[str, str], references: Mapping[str, Sequence[str]], rules: str = "squad"
-) -> float:
-    """The `null_threshold` with the highest F1 on questions with known answers, as the paper picks it on the validation set.
-
-    Args:
-      margins: {question's id: score of its best span - its `null_score`}.
-      answers: {question's id: text of that span}.
-      references: {question's id: gold answers}, none for a question that has no answer.
-      rules: as in `jaxplm.scores.squad.qa_scores`.
-
-    Returns:
-      A number midway between two margins, or beyond the outermost by 1; of equally good ones the nearest to 0.
-    """
-    names = sorted(references, key=lambda name: margins[name])
-    if not names:
-        return 0.0
-    # Question i of the order is answered if the threshold lies below its margin: [n + 1] totals, one for each cut.
-    given = np.asarray([answer_scores(answers[name], references[name], rules)[1] for name in names])
-    silent = np.asarray([answer_scores("", references[name], rules)[1] for name in names])
-    totals = np.concatenate([[0.0], np.cumsum(silent - given)])
-    ordered = np.asarray([margins[name] for name in names])
-    cuts = np.concatenate([[ordered[0] - 1], (ordered[:-1] + ordered[1:]) / 2, [ordered[-1] + 1]])
-    real = np.concatenate([[True], ordered[:-1] < ordered[1:], [True]])  # no cut parts equal margins
-    best = np.flatnonzero(real & (totals >= totals[real].max() - 1e-9))
-    return float(cuts[best[np.argmin(np.abs(cuts[best]))]])

@@ -69,7 +69,7 @@ class Classification(LabelledTask):
       class_weights: C numbers; the loss is then the weighted mean, as in PyTorch's cross_entropy. None: all 1.
     """
 
-    def __init__(self, smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> None:
+    def __init__(self, smoothing: float = 0.0, class_weights: np.ndarray | Sequence[float] | None = None) -> None:
         self._smoothing = smoothing
         self._class_weights = None if class_weights is None else np.asarray(class_weights, np.float32)
 
@@ -102,7 +102,7 @@ class Multilabel(LabelledTask):
       class_weights: C numbers by which the present labels count (PyTorch's pos_weight). None: all 1.
     """
 
-    def __init__(self, class_weights: Sequence[float] | None = None) -> None:
+    def __init__(self, class_weights: np.ndarray | Sequence[float] | None = None) -> None:
         self._class_weights = None if class_weights is None else np.asarray(class_weights, np.float32)
 
     def losses(self, logits: jax.Array, batch: Any) -> jax.Array:
@@ -126,7 +126,7 @@ class QuestionAnswering(LabelledTask):
         units = jnp.arange(1, batch.weights.shape[1] + 1, dtype=batch.segment_ids.dtype)
         inside = batch.segment_ids[:, None, :] == units[None, :, None]  # [B, S, L]
         inside = inside | ~inside.any(-1, keepdims=True)  # unused slots: anything finite, weight 0
-        total = 0.0
+        total = jnp.zeros(batch.weights.shape, jnp.float32)
         for end in range(2):
             shares = jax.nn.log_softmax(jnp.where(inside, logits[:, None, :, end], -1e9), axis=-1)
             total = total - jnp.take_along_axis(shares, batch.labels[:, :, end, None], axis=-1)[..., 0]
