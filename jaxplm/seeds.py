@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from jaxplm import report
 from jaxplm.config import Config
+from jaxplm.errors import UserError
 from jaxplm.logs import duration, read_metrics, summary_table
 from jaxplm.metrics import NOT_SCORES
 from jaxplm.runtime import is_first, wait_for_all
@@ -28,14 +30,15 @@ class Outcome:
 
     seed: int
     workdir: Path
+    corpus: str  # fingerprint of the texts that it read
     step: int  # that was exported
     metric: str  # of the validation set, by which it was chosen
     rows: list[dict[str, Any]]  # of metrics.jsonl
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
-        """{'validation': {...}, 'test': {...}} of the exported step."""
-        return {row["split"]: {name: value for name, value in row.items() if name not in NOT_SCORES and isinstance(value, int | float)}
+        """{'validation': {...}, 'test': {...}} of the exported step; NaN for what was no number, as a correlation may be."""
+        return {row["split"]: {name: math.nan if value is None else value for name, value in row.items() if name not in NOT_SCORES}
                 for row in self.rows if row["split"] != "train" and row["step"] == self.step}
 
 
@@ -44,6 +47,8 @@ def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
 
     `workdir/export` and `predictions.jsonl` are copies of those of the seed with the best validation score, so that what
     comes next finds a model where it would find that of a single run. The same command goes on where it was stopped.
+
+    Raises UserError as `run_one` does, and where the texts have changed since the first of the seeds.
     """
     claim(workdir, config, write=False)
     if is_finished(workdir):
@@ -57,6 +62,9 @@ def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
         run_one(dataclasses.replace(config, seed=seed, train=dataclasses.replace(config.train, seeds=())), place, command)
         wait_for_all(f"seed {seed}")
         outcomes.append(_outcome(seed, place))
+        if outcomes[-1].corpus != outcomes[0].corpus:
+            raise UserError(f"the texts of {config.data.train} (or of the evaluation sets) have changed between {outcomes[0].workdir} and"
+                            f" {place}: their scores cannot be compared; choose another --workdir")
     if is_first():
         best = outcomes[0]
         for one in outcomes[1:]:
@@ -68,14 +76,16 @@ def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
 
 def _outcome(seed: int, workdir: Path) -> Outcome:
     note = json.loads((workdir / "export" / "exported.json").read_text("utf-8"))
-    return Outcome(seed, workdir, note["step"], note["metric"], read_metrics(workdir / "metrics.jsonl"))
+    corpus = json.loads((workdir / "config.json").read_text("utf-8"))["corpus"]
+    return Outcome(seed, workdir, corpus, note["step"], note["metric"], read_metrics(workdir / "metrics.jsonl"))
 
 
 def _finish(config: Config, workdir: Path, command: str, outcomes: list[Outcome], best: Outcome) -> None:
     with (workdir / "metrics.jsonl").open("w", encoding="utf-8") as file:
         for one in outcomes:
             for split, found in one.scores.items():
-                file.write(json.dumps({"step": one.step, "split": split, "seed": one.seed, **found}) + "\n")
+                numbers = {name: value if math.isfinite(value) else None for name, value in found.items()}
+                file.write(json.dumps({"step": one.step, "split": split, "seed": one.seed, **numbers}) + "\n")
     by_seed = {one.seed: {f"{split} {name}": value for split, found in one.scores.items() for name, value in found.items()}
                for one in outcomes}
     seconds = sum(row["seconds"] for one in outcomes for row in one.rows if row["split"] == "train")

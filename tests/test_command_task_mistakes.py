@@ -208,6 +208,9 @@ MISTAKES = {
         tuned(task__kind="tag"), r"task\.kind=tag: \S+tuned is a model for classify", config=EVALUATE),
     "evaluation of a task with a masked LM": Mistake(
         flags(), r"task\.kind=classify: \S+model has no head of a task: fine-tune it first .*", config=EVALUATE),
+    "evaluation of general text with a task's head": Mistake(
+        lambda lab, here: tuned(data__general=lab.general)(lab, here),
+        r"data\.general='\S+' is for masked language modelling: \S+tuned is a model for classify", config=EVALUATE),
     "evaluation of nothing": Mistake(tuned(data__validation=""), r"nothing to evaluate on: .*", config=EVALUATE),
     "evaluation without the texts": Mistake(
         tuned(data__text="body"), r"\S+dev\.jsonl has no column 'body'; it has 'text', 'label' \(set data\.text\)", config=EVALUATE),
