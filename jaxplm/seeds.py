@@ -30,7 +30,7 @@ class Outcome:
 
     seed: int
     workdir: Path
-    corpus: str  # fingerprint of the texts that it read
+    corpus: str  # fingerprint of what it read
     step: int  # that was exported
     metric: str  # of the validation set, by which it was chosen
     rows: list[dict[str, Any]]  # of metrics.jsonl
@@ -63,8 +63,8 @@ def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
         wait_for_all(f"seed {seed}")
         outcomes.append(_outcome(seed, place))
         if outcomes[-1].corpus != outcomes[0].corpus:
-            raise UserError(f"the texts of {config.data.train} (or of the evaluation sets) have changed between {outcomes[0].workdir} and"
-                            f" {place}: their scores cannot be compared; choose another --workdir")
+            raise UserError(f"the texts of {config.data.train} (or of the evaluation sets), or the rows a step on this machine, have"
+                            f" changed between {outcomes[0].workdir} and {place}: their scores cannot be compared; choose another --workdir")
     if is_first():
         best = outcomes[0]
         for one in outcomes[1:]:

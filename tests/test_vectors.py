@@ -77,7 +77,7 @@ def config_of(start: Path, kind: str, cache: str, *, freeze: tuple[str, ...] = (
 def begun(config: Config, workdir: Path) -> train.Run:
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
     compute = resolve_compute(config.compute.dtype, config.compute.unroll)
-    return train.Run(config, workdir, "", mesh, compute, Downstream(config, workdir, mesh, compute))
+    return train.Run(config, workdir, "", mesh, compute, Downstream(config, workdir, mesh, compute, vectors=workdir / "vectors"))
 
 
 def trained(config: Config, workdir: Path) -> tuple[train.Run, Any, list[dict[str, float]]]:
@@ -169,6 +169,9 @@ def test_vectors_are_found_again_and_those_of_others_are_not_used(start, tmp_pat
     assert stamps(workdir) == before, "they are on disk, and nothing was computed"
     for i in range(3):
         assert same(first.job.train.batch(i), again.job.train.batch(i))
+
+    begun(dataclasses.replace(config, seed=11), workdir)
+    assert stamps(workdir) == before, "another seed has the same"
 
     # Other labels, and other texts in one of the sets: this set's vectors alone.
     relabelled = [row | {"label": row["label"].upper()} for row in make_rows("classify", 50, 0)]
