@@ -64,7 +64,8 @@ def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
         outcomes.append(_outcome(seed, place))
         if outcomes[-1].corpus != outcomes[0].corpus:
             raise UserError(f"the texts of {config.data.train} (or of the evaluation sets), or the rows a step on this machine, have"
-                            f" changed between {outcomes[0].workdir} and {place}: their scores cannot be compared; choose another --workdir")
+                            f" changed between {outcomes[0].workdir} and {place}: their scores cannot be compared;"
+                            " choose another --workdir")
     if is_first():
         best = outcomes[0]
         for one in outcomes[1:]:
