@@ -35,6 +35,8 @@ def run(config: Config, workdir: Path) -> None:
     kind = loaded.head.kind
     if config.task.kind not in ("", kind):
         raise UserError(f"task.kind={config.task.kind}: {config.model.path} is a model for {kind}")
+    if not config.data.test and config.data.validation == "builtin:pydocs":  # what the recipe has for masked LMs
+        raise UserError(f"{config.model.path} is a model for {kind}: give rows of that task as data.test or data.validation")
     if config.data.general:
         raise UserError(f"data.general={config.data.general!r} is for masked language modelling: {config.model.path} is a model for {kind}")
     for note in loaded.notes:
