@@ -233,7 +233,7 @@ def outcomes(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.
     transformers.BertForSequenceClassification(config).save_pretrained(lab.root / "tuned")
     transformers.AutoTokenizer.from_pretrained(lab.model).save_pretrained(lab.root / "tuned")
     names = [item.callspec.params["name"] for item in request.session.items  # pyright: ignore[reportAttributeAccessIssue]
-             if getattr(item, "originalname", "") == test_one_line_and_status_2.__name__]
+             if getattr(item, "function", None) is test_one_line_and_status_2]
     places = {name: tmp_path_factory.mktemp("mistake") for name in names}
     jobs = []
     for name, here in places.items():
