@@ -4,6 +4,7 @@ Each class is a `Task` for the loop and has `logits` for evaluation. The model i
 its head alone (`FeatureBatch`: vectors of a frozen encoder that were computed before).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,12 +32,12 @@ def logits(model: TaskModel | HeadModel, batch: TaskBatch | FeatureBatch, *, key
     return model.logits_from(features, batch.segment_ids, key=keys[1], compute=compute)
 
 
-class LabelledTask:
+class LabelledTask(ABC):
     """What the tasks share: `losses` is each kind's own."""
 
+    @abstractmethod
     def losses(self, logits: jax.Array, batch: Any) -> jax.Array:
         """The loss of every label, in the shape of `batch.weights`."""
-        raise NotImplementedError
 
     def weights(self, batch: Any) -> jax.Array:
         """How much each label counts in the loss, in the shape of `batch.weights`."""
