@@ -122,7 +122,7 @@ def test_killed_at_three_random_moments(lab, reference, tmp_path):
     """Once before or at the first steps, once between steps and saves, once while the last is saved, reported and exported."""
     workdir = tmp_path / "run"
     moments = [
-        (random.choice(["^data.lines", "^start ", "^evaluation at step 0", "^step 1/", "^step 2/"]), random.uniform(0, 0.3)),
+        (random.choice(["tokens from the cache", "^start ", "^evaluation at step 0", "^step 1/", "^step 2/"]), random.uniform(0, 0.3)),
         (rf"^step {random.randint(8, STEPS - 6)}/", random.uniform(0, 0.1)),
         (rf"^step {STEPS}/", random.uniform(0, 0.5)),
     ]
