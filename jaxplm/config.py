@@ -21,6 +21,8 @@ class Model:
     size: str = "tiny"  # see jaxplm.vocab.scratch.SIZES
     max_positions: int = 512
     tokenizer: str = ""  # directory of a tokenizer; empty: one is trained on the corpus
+    pairs: str = ""  # nsp (next sentence) or sop (sentence order): a second objective on pairs of sentences; empty: none
+    extension: float = 0.33  # exbert: width of the extension module, as a share of the base's
 
 
 @dataclass
@@ -38,7 +40,10 @@ class Data:
     seq_len: int = 128
     packing: str = "documents"  # documents: texts share rows but never see each other; stream: contiguous
     mask_rate: float = 0.15
+    mask_rate_end: float | None = None  # the rate moves linearly to this one over the run; None: it stays
     whole_word: bool = False
+    short_len: int = 0  # rows of the first `short_share` of the steps have so many tokens; 0: all have seq_len
+    short_share: float = 0.9
     max_rows: int | None = None  # use at most so many texts of train
     held_out: float = 0.05  # share of train held out where no validation set is given
     eval_rows: int = 1000  # at most so many packed rows an evaluation
@@ -94,7 +99,18 @@ class Checkpoint:
 
 @dataclass
 class Vocab:
-    size: int = 8192  # of a new vocabulary, read only where `model.path` is empty
+    # A new vocabulary (configs/scratch.py), read only where `model.path` is empty.
+    size: int = 8192
+    kind: str = "wordpiece"  # wordpiece, bpe (byte-level), unigram
+    language: str = "auto"  # auto (by the corpus's script), latin, korean
+    cased: bool = False
+    # Added to an old one (configs/extend_vocab.py, configs/exbert.py).
+    new_tokens: int = 300
+    terms: str = ""  # a file of terms, one a line: added first
+    min_texts: int = 3  # a token found in the corpus must occur in so many texts
+    init: str = "subword_mean"  # how new rows start: subword_mean, mean, normal, domain
+    new_rows_first: int = 0  # so many steps train the new rows alone
+    mask_new: bool = False  # masks fall on words with new tokens first
 
 
 @dataclass
@@ -167,6 +183,10 @@ CHOICES = {
     "task.class_weights": ("none", "balanced"),
     "task.rules": ("squad", "korquad"),
     "task.cache": ("auto", "on", "off"),
+    "model.pairs": ("", "nsp", "sop"),
+    "vocab.kind": ("wordpiece", "bpe", "unigram"),
+    "vocab.language": ("auto", "latin", "korean"),
+    "vocab.init": ("subword_mean", "mean", "normal", "domain"),
     "embed.pooling": ("cls", "mean", "max", "none"),
     "embed.dtype": ("float32", "float16"),
     "compute.dtype": ("bfloat16", "float32"),
@@ -184,7 +204,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "task.max_answer": (1, 2**20), "train.reinit_layers": (0, 1000), "train.unfreeze_every": (0, math.inf),
     "embed.shard_rows": (1, math.inf), "train.log_every": (1, math.inf), "train.max_bad_steps": (1, math.inf),
     "checkpoint.every": (1, math.inf),
-    "checkpoint.keep": (1, math.inf), "vocab.size": (256, 2**22),
+    "checkpoint.keep": (1, math.inf), "vocab.size": (256, 2**22), "vocab.new_tokens": (0, 2**20),
+    "vocab.min_texts": (1, math.inf), "vocab.new_rows_first": (0, math.inf), "model.extension": (0.05, 1),
+    "data.mask_rate_end": (0.01, 0.9), "data.short_len": (0, 2**20), "data.short_share": (0.01, 0.99),
     "mesh.data": (-1, math.inf), "mesh.fsdp": (-1, math.inf), "mesh.tensor": (-1, math.inf),
 }
 
