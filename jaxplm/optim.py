@@ -14,6 +14,7 @@ from jaxplm.errors import UserError
 
 Tree = Any
 BLOCKS = "encoder/blocks/"
+STACKS = (BLOCKS, "encoder/extension/blocks/")  # leaves below these are [N, ...]
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -26,6 +27,11 @@ def by_path(function: Any, tree: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: function(path_name(path), leaf), tree)
 
 
+def stack_of(name: str) -> str | None:
+    """The stack of blocks that a leaf belongs to, or None."""
+    return next((stack for stack in STACKS if name.startswith(stack)), None)
+
+
 def decays(name: str) -> bool:
     """Weight decay is for kernels and tables: not for biases, not for LayerNorm (Devlin et al. 2019), nor for a mix of layers."""
     return not (name.endswith("bias") or "/norm/" in name or "/mix/" in name)
@@ -35,7 +41,8 @@ def frozen_layers(params: Tree, patterns: tuple[str, ...]) -> Tree:
     """Which parameters are frozen: a NumPy bool for every leaf, or [N] bools for a stacked leaf of the blocks.
 
     A pattern freezes what it matches at the start of a path. A stacked leaf `encoder/blocks/...` also answers to
-    `encoder/blocks/<i>/...` for each of its layers, so 'encoder/blocks/[0-5]/' freezes the lower six.
+    `encoder/blocks/<i>/...` for each of its layers, so 'encoder/blocks/[0-5]/' freezes the lower six; so it is with
+    `encoder/extension/blocks/...`.
 
     Raises UserError for a pattern that matches nothing, or if nothing is left to train.
     """
@@ -48,9 +55,10 @@ def frozen_layers(params: Tree, patterns: tuple[str, ...]) -> Tree:
 
     def look(name: str, leaf: Any) -> np.ndarray:
         whole = is_frozen(name)
-        if not name.startswith(BLOCKS):
+        stack = stack_of(name)
+        if stack is None:
             return np.asarray(whole)
-        layers = [is_frozen(f"{BLOCKS}{i}/{name.removeprefix(BLOCKS)}") for i in range(leaf.shape[0])]
+        layers = [is_frozen(f"{stack}{i}/{name.removeprefix(stack)}") for i in range(leaf.shape[0])]
         return np.asarray(True) if whole or all(layers) else np.asarray(layers) if any(layers) else np.asarray(False)
 
     found = by_path(look, params)
@@ -109,10 +117,10 @@ def _by_depth(params: Tree, value: Callable[[Any], Any]) -> Tree:
     """value(d) for every leaf, d being how deep it lies below the head: 0 the head, 1 the top block, N the lowest,
     N + 1 the embeddings; for stacked leaves [N, ...] all of their depths at once, as [N, 1, ...] float32."""
     def depth(name: str, leaf: jax.Array) -> Any:
-        if name.startswith(BLOCKS):
+        if stack_of(name):
             n = leaf.shape[0]
             return value(jnp.arange(n, 0, -1, dtype=jnp.float32).reshape((n,) + (1,) * (leaf.ndim - 1)))
-        return value(jnp.float32(blocks + 1 if name.startswith("encoder/embeddings/") else 0))
+        return value(jnp.float32(blocks + 1 if name.startswith(("encoder/embeddings/", "encoder/extension/word")) else 0))
 
     blocks = params["encoder"]["blocks"]["mlp"]["up"]["kernel"].shape[0]
     return by_path(depth, params)

@@ -135,7 +135,7 @@ def _mixed(module: nn.MaskedLM, batch: EncoderRows, shares: np.ndarray, compute:
     if wanted == [len(shares) - 1]:
         return module.encoder(*places, compute=compute).astype(jnp.float32)
     if wanted == [0]:
-        return module.encoder.embeddings(batch.input_ids, batch.position_ids, None, None, compute).astype(jnp.float32)
+        return module.encoder.embed(batch.input_ids, batch.position_ids, compute=compute).astype(jnp.float32)
     every = module.encoder.every_layer(*places, compute=compute)  # [N + 1, B, L, D]
     total = every[wanted[0]].astype(jnp.float32) * shares[wanted[0]]
     for i in wanted[1:]:

@@ -5,12 +5,33 @@ from dataclasses import dataclass
 VOCAB_MULTIPLE = 128  # matrix units and the tensor axis both want the vocabulary in multiples of this
 
 
+def padded(vocab_size: int) -> int:
+    """The vocabulary rounded up to a multiple of 128; the pad rows never get a probability."""
+    return -(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+
+@dataclass(frozen=True)
+class ExtensionConfig:
+    """Sizes of exBERT's extension: new tokens, and a narrower block beside each block of the base; see `nn.extension`."""
+
+    tokens: int  # Vx: their ids follow the base's
+    width: int  # of its attention, all heads together
+    heads: int
+    ffn_width: int
+    gate_bias: float = 5.0  # the gates begin at σ of it: the base's share of each block's output
+
+    @property
+    def padded_tokens(self) -> int:
+        """Vxp: rows of its table."""
+        return padded(self.tokens)
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """Sizes and constants of a BERT or RoBERTa encoder. Lengths are in tokens, widths in features."""
 
     model_type: str  # transformers' name: bert, roberta, xlm-roberta, camembert
-    vocab_size: int
+    vocab_size: int  # the base's, where there is an extension
     width: int  # D
     layers: int  # N
     heads: int  # H
@@ -25,6 +46,7 @@ class EncoderConfig:
     init_std: float = 0.02
     pad_id: int = 0
     pooler: bool = False
+    extension: ExtensionConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.head_width:
@@ -32,5 +54,15 @@ class EncoderConfig:
 
     @property
     def padded_vocab(self) -> int:
-        """Vp: the vocabulary rounded up to a multiple of 128; the pad rows never get a probability."""
-        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+        """Vp: rows of the word table."""
+        return padded(self.vocab_size)
+
+    @property
+    def total_vocab(self) -> int:
+        """V: how many tokens there are, the extension's among them."""
+        return self.vocab_size + (self.extension.tokens if self.extension else 0)
+
+    @property
+    def pad_rows(self) -> int:
+        """Rows of the word tables that are no token's."""
+        return self.padded_vocab - self.vocab_size + (self.extension.padded_tokens - self.extension.tokens if self.extension else 0)

@@ -1,12 +1,14 @@
-"""Embeddings and post-LayerNorm transformer blocks of BERT (Devlin et al. 2019) and RoBERTa (Liu et al. 2019)."""
+"""The encoder of BERT (Devlin et al. 2019) and RoBERTa (Liu et al. 2019), with exBERT's extension beside it if it has one."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxplm.nn.attention import attend, segment_bias
+from jaxplm.nn.attention import segment_bias
+from jaxplm.nn.blocks import Blocks
 from jaxplm.nn.config import EncoderConfig
-from jaxplm.nn.layers import Affine, Compute, Norm, dense, dropout, gelu, layer_norm
+from jaxplm.nn.extension import Extension, GatedBlocks
+from jaxplm.nn.layers import Compute, Norm, dropout, layer_norm
 
 
 class Embeddings(nnx.Module):
@@ -24,63 +26,15 @@ class Embeddings(nnx.Module):
             self.token_type = table(config.token_types)
         self.norm = Norm(config.width)
 
-    def __call__(self, input_ids: jax.Array, position_ids: jax.Array, token_types: jax.Array | None,
+    def __call__(self, words: jax.Array, position_ids: jax.Array, token_types: jax.Array | None,
                  key: jax.Array | None, compute: Compute) -> jax.Array:
-        """input_ids, position_ids (from 0), token_types (None = all 0): [B, L] int32 → [B, L, D]."""
-        x = self.word[...][input_ids] + self.position[...][position_ids + self.config.position_offset]
+        """words [B, L, D], the tokens' rows; position_ids (from 0), token_types (None = all 0): [B, L] int32 → [B, L, D]."""
+        x = words + self.position[...][position_ids + self.config.position_offset]
         if self.config.token_types:
             table = self.token_type[...]
             x = x + (table[0][None, None] if token_types is None else table[token_types])
         x = layer_norm(x, self.norm, self.config.norm_eps).astype(compute.activations)
         return dropout(x, self.config.dropout, key)
-
-
-class Attention(nnx.Module):
-    """Self-attention with one fused product for queries, keys and values; its residual and LayerNorm."""
-
-    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
-        c, stack = config, (config.layers,)
-        heads = (c.heads, c.head_width)
-        self.config = config
-        self.qkv = Affine(rngs.params(), (c.width,), (3, *heads), c.init_std, stack)
-        self.out = Affine(rngs.params(), heads, (c.width,), c.init_std, stack)
-        self.norm = Norm(c.width, stack)
-
-    def __call__(self, x: jax.Array, bias: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
-        keys = (None, None) if key is None else jax.random.split(key)
-        qkv = dense(x, self.qkv, compute)  # [B, L, 3, H, Dh]
-        q, k, v = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
-        mixed = attend(q, k, v, bias, self.config.attention_dropout, keys[0])
-        y = dropout(dense(mixed, self.out, compute, axes=2), self.config.dropout, keys[1])
-        return layer_norm(x + y, self.norm, self.config.norm_eps)
-
-
-class FeedForward(nnx.Module):
-    """Two products with erf-GELU between; its residual and LayerNorm."""
-
-    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
-        c, stack = config, (config.layers,)
-        self.config = config
-        self.up = Affine(rngs.params(), (c.width,), (c.ffn_width,), c.init_std, stack)
-        self.down = Affine(rngs.params(), (c.ffn_width,), (c.width,), c.init_std, stack)
-        self.norm = Norm(c.width, stack)
-
-    def __call__(self, x: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
-        y = dense(gelu(dense(x, self.up, compute)), self.down, compute)
-        return layer_norm(x + dropout(y, self.config.dropout, key), self.norm, self.config.norm_eps)
-
-
-class Blocks(nnx.Module):
-    """N transformer blocks; every leaf carries the leading axis [N, ...], so one layout serves loop and unrolled code."""
-
-    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
-        self.attention = Attention(config, rngs)
-        self.mlp = FeedForward(config, rngs)
-
-    def __call__(self, x: jax.Array, bias: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
-        """One block: called on a slice of the stack. x [B, L, D] → [B, L, D]."""
-        keys = (None, None) if key is None else jax.random.split(key)
-        return self.mlp(self.attention(x, bias, keys[0], compute), keys[1], compute)
 
 
 class Encoder(nnx.Module):
@@ -90,6 +44,8 @@ class Encoder(nnx.Module):
         self.config = config
         self.embeddings = Embeddings(config, rngs)
         self.blocks = Blocks(config, rngs)
+        if config.extension:
+            self.extension = Extension(config, rngs)
 
     def __call__(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
                  token_types: jax.Array | None = None, *, key: jax.Array | None = None,
@@ -113,14 +69,21 @@ class Encoder(nnx.Module):
         assert rest is not None
         return jnp.concatenate([first[None], rest])
 
+    def embed(self, input_ids: jax.Array, position_ids: jax.Array, token_types: jax.Array | None = None,
+              key: jax.Array | None = None, compute: Compute = Compute()) -> jax.Array:
+        """What the first block reads, [B, L, D]; arguments as in a call."""
+        table = self.embeddings.word[...]
+        words = self.extension.rows(table, input_ids) if self.config.extension else table[input_ids]
+        return self.embeddings(words, position_ids, token_types, key, compute)
+
     def _run(self, input_ids, segment_ids, position_ids, token_types, key, compute, *,
              every: bool) -> tuple[jax.Array, tuple[jax.Array, jax.Array | None]]:
         """The last layer [B, L, D]; and the embeddings [B, L, D] with, if `every`, all blocks [N, B, L, D]."""
         n = self.config.layers
         keys = None if key is None else jax.random.split(key, n + 1)
-        first = self.embeddings(input_ids, position_ids, token_types, None if keys is None else keys[n], compute)
+        first = self.embed(input_ids, position_ids, token_types, None if keys is None else keys[n], compute)
         bias = segment_bias(segment_ids)
-        graph, stacked = nnx.split(self.blocks)
+        graph, stacked = nnx.split(GatedBlocks(self.blocks, self.extension.blocks) if self.config.extension else self.blocks)
 
         def one_block(x: jax.Array, layer: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, jax.Array | None]:
             params, key = layer

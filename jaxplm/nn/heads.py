@@ -1,10 +1,10 @@
-"""What stands on the encoder: the pooler and the masked-language-model head."""
+"""What stands on the encoder: the masked-language-model head."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxplm.nn.config import EncoderConfig
+from jaxplm.nn.config import EncoderConfig, ExtensionConfig
 from jaxplm.nn.layers import Affine, Compute, Norm, add_wide_bias, dense, gelu, layer_norm, product
 
 
@@ -23,12 +23,30 @@ class MLMHead(nnx.Module):
 
     def __call__(self, hidden: jax.Array, table: jax.Array, compute: Compute) -> jax.Array:
         """hidden [..., D], table [Vp, D] → float32 logits [..., Vp]; the pad rows of the vocabulary get -1e9."""
-        x = layer_norm(gelu(dense(hidden, self.dense, compute)), self.norm, self.config.norm_eps)
-        if compute.operands == compute.activations:  # ask for float32 logits straight from the product
-            logits = jax.lax.dot_general(x, table.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())),
-                                         preferred_element_type=jnp.float32)
-        else:
-            logits = product(x, table.T, compute)
-        real = jnp.arange(self.config.padded_vocab) < self.config.vocab_size
-        bias = jnp.where(real, self.bias[...], jnp.float32(-1e9))
-        return add_wide_bias(logits, bias)
+        return decode(self.transform(hidden, compute), table, self.bias[...], self.config.vocab_size, compute)
+
+    def transform(self, hidden: jax.Array, compute: Compute) -> jax.Array:
+        """What the decoder reads: [..., D] → [..., D]."""
+        return layer_norm(gelu(dense(hidden, self.dense, compute)), self.norm, self.config.norm_eps)
+
+
+class ExtensionHead(nnx.Module):
+    """The decoder of the extension's tokens: their own table, with a bias of its own (Tai et al. 2020)."""
+
+    def __init__(self, extension: ExtensionConfig) -> None:
+        self.extension = extension
+        self.bias = nnx.Param(jnp.zeros((extension.padded_tokens,), jnp.float32))
+
+    def __call__(self, transformed: jax.Array, table: jax.Array, compute: Compute) -> jax.Array:
+        """transformed [..., D] by `MLMHead.transform`, table [Vxp, D] → float32 logits [..., Vxp]; the pad rows get -1e9."""
+        return decode(transformed, table, self.bias[...], self.extension.tokens, compute)
+
+
+def decode(x: jax.Array, table: jax.Array, bias: jax.Array, tokens: int, compute: Compute) -> jax.Array:
+    """x [..., D], table [R, D], bias [R] → float32 logits [..., R]; rows from `tokens` on are padding and get -1e9."""
+    if compute.operands == compute.activations:  # ask for float32 logits straight from the product
+        logits = jax.lax.dot_general(x, table.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())),
+                                     preferred_element_type=jnp.float32)
+    else:
+        logits = product(x, table.T, compute)
+    return add_wide_bias(logits, jnp.where(jnp.arange(len(bias)) < tokens, bias, jnp.float32(-1e9)))

@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.encoder import Encoder
-from jaxplm.nn.heads import MLMHead
+from jaxplm.nn.heads import ExtensionHead, MLMHead, decode
 from jaxplm.nn.layers import Affine, Compute
 
 ParamTree = dict[str, Any]  # nested dicts; leaves are arrays
@@ -22,16 +22,18 @@ class MaskedLM(nnx.Module):
         self.config = config
         self.encoder = Encoder(config, rngs)
         self.mlm_head = MLMHead(config, rngs)
+        if config.extension:
+            self.mlm_extension = ExtensionHead(config.extension)
         if config.pooler:
             self.pooler = Affine(rngs.params(), (config.width,), (config.width,), config.init_std)
 
     def masked_logits(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
                       positions: jax.Array, *, key: jax.Array | None = None,
                       compute: Compute = Compute()) -> jax.Array:
-        """Logits at `positions` [B, K] only: float32 [B, K, Vp]. [B, L, Vp] is never made."""
+        """Logits at `positions` [B, K] only: float32, of [B, K, V] and some more that are padding. [B, L, V] is never made."""
         hidden = self.encoder(input_ids, segment_ids, position_ids, key=key, compute=compute)
         chosen = jnp.take_along_axis(hidden, positions[..., None], axis=1)  # [B, K, D]
-        return self.mlm_head(chosen, self.encoder.embeddings.word[...], compute)
+        return self._decoded(chosen, compute)
 
     def hidden_states(self, input_ids: Any, attention_mask: Any = None, compute: Compute = Compute()) -> jax.Array:
         """Last hidden states [B, L, D] of one text a row, padded at the end. attention_mask [B, L]: 1 real, 0 padding."""
@@ -43,7 +45,18 @@ class MaskedLM(nnx.Module):
     def mlm_logits(self, input_ids: Any, attention_mask: Any = None, compute: Compute = Compute()) -> jax.Array:
         """Logits of every position, [B, L, V] float32: for looking at predictions, not for training."""
         hidden = self.hidden_states(input_ids, attention_mask, compute)
-        return self.mlm_head(hidden, self.encoder.embeddings.word[...], compute)[..., : self.config.vocab_size]
+        return self._decoded(hidden, compute)[..., : self.config.total_vocab]
+
+    def _decoded(self, hidden: jax.Array, compute: Compute) -> jax.Array:
+        """[..., D] → float32 logits by token id; what stands past the vocabulary is padding."""
+        table = self.encoder.embeddings.word[...]
+        if not self.config.extension:
+            return self.mlm_head(hidden, table, compute)
+        # Two products and not one with both tables: a frozen one needs no gradient.
+        x = self.mlm_head.transform(hidden, compute)
+        base = decode(x, table, self.mlm_head.bias[...], self.config.vocab_size, compute)
+        new = self.mlm_extension(x, self.encoder.extension.word[...], compute)
+        return jnp.concatenate([base[..., : self.config.vocab_size], new], axis=-1)
 
 
 def params_of(module: nnx.Module) -> ParamTree:
@@ -73,6 +86,9 @@ def random_params(config: EncoderConfig, seed: int) -> ParamTree:
     params = jax.jit(lambda: params_of(MaskedLM(config, nnx.Rngs(seed))))()
     tables = params["encoder"]["embeddings"]
     tables["word"] = tables["word"].at[config.vocab_size :].set(0)
+    if config.extension:
+        own = params["encoder"]["extension"]
+        own["word"] = own["word"].at[config.extension.tokens :].set(0)
     tables["position"] = config.init_std * jnp.sqrt(2.0) * sinusoids(*tables["position"].shape)
     return params
 

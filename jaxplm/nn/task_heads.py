@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxplm.nn.attention import segment_bias
+from jaxplm.nn.blocks import Blocks
 from jaxplm.nn.config import EncoderConfig
-from jaxplm.nn.encoder import Blocks
 from jaxplm.nn.head_config import HeadConfig
 from jaxplm.nn.layers import Affine, Compute, dense, dropout
 from jaxplm.nn.recurrent import BiLSTM
