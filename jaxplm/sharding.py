@@ -31,6 +31,8 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"encoder/extension/blocks/gate/bias$", P()),
     (r"(pooler|mlm_head/dense)/kernel$", P("fsdp", None)),
     (r"(pooler|mlm_head/dense)/bias$", P()),
+    (r"pair_head/out/kernel$", P("fsdp", None)),
+    (r"pair_head/out/bias$", P()),
     (r"mlm_(head|extension)/bias$", P("tensor")),
     (r"head/(dense|out)/kernel$", P("fsdp", None)),  # of a task; C and the LSTM's h may be any number, so they stay whole
     (r"head/(dense|out)/bias$", P()),

@@ -15,7 +15,7 @@ from jaxplm.config import Mesh
 
 TABLE = Path(__file__).with_name("sharding.json")
 ROBERTA_BASE = nn.EncoderConfig("roberta", vocab_size=50_265, width=768, layers=12, heads=12, ffn_width=3072, max_positions=512,
-                                position_offset=2, token_types=1, norm_eps=1e-5, pad_id=1, pooler=True)
+                                position_offset=2, token_types=1, norm_eps=1e-5, pad_id=1, pooler=True, pair_head=True)
 MESH = (2, 2, 2)
 
 

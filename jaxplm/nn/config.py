@@ -47,6 +47,7 @@ class EncoderConfig:
     pad_id: int = 0
     pooler: bool = False
     extension: ExtensionConfig | None = None
+    pair_head: bool = False  # on the pooler: are two segments next to each other? See `nn.heads.SentencePairHead`
 
     def __post_init__(self) -> None:
         if not self.head_width:

@@ -1,4 +1,4 @@
-"""What stands on the encoder: the masked-language-model head."""
+"""What stands on the encoder: the masked-language-model head, and the one of sentence pairs."""
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,18 @@ class ExtensionHead(nnx.Module):
     def __call__(self, transformed: jax.Array, table: jax.Array, compute: Compute) -> jax.Array:
         """transformed [..., D] by `MLMHead.transform`, table [Vxp, D] → float32 logits [..., Vxp]; the pad rows get -1e9."""
         return decode(transformed, table, self.bias[...], self.extension.tokens, compute)
+
+
+class SentencePairHead(nnx.Module):
+    """Two classes from BERT's pooler: 0 the segments follow each other, 1 they do not (Devlin et al. 2019)."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
+        self.out = Affine(rngs.params(), (config.width,), (2,), config.init_std)
+
+    def __call__(self, first: jax.Array, pooler: Affine) -> jax.Array:
+        """first [B, D], the vectors of [CLS] → float32 logits [B, 2]. In float32 whatever the encoder computes in: it is small."""
+        compute = Compute()
+        return dense(jnp.tanh(dense(first.astype(jnp.float32), pooler, compute)), self.out, compute)
 
 
 def decode(x: jax.Array, table: jax.Array, bias: jax.Array, tokens: int, compute: Compute) -> jax.Array:

@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.encoder import Encoder
-from jaxplm.nn.heads import ExtensionHead, MLMHead, decode
+from jaxplm.nn.heads import ExtensionHead, MLMHead, SentencePairHead, decode
 from jaxplm.nn.layers import Affine, Compute
 
 ParamTree = dict[str, Any]  # nested dicts; leaves are arrays
@@ -26,6 +26,8 @@ class MaskedLM(nnx.Module):
             self.mlm_extension = ExtensionHead(config.extension)
         if config.pooler:
             self.pooler = Affine(rngs.params(), (config.width,), (config.width,), config.init_std)
+        if config.pair_head:
+            self.pair_head = SentencePairHead(config, rngs)
 
     def masked_logits(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
                       positions: jax.Array, *, key: jax.Array | None = None,
@@ -34,6 +36,15 @@ class MaskedLM(nnx.Module):
         hidden = self.encoder(input_ids, segment_ids, position_ids, key=key, compute=compute)
         chosen = jnp.take_along_axis(hidden, positions[..., None], axis=1)  # [B, K, D]
         return self._decoded(chosen, compute)
+
+    def masked_and_pair_logits(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array, token_types: jax.Array,
+                               positions: jax.Array, *, key: jax.Array | None = None,
+                               compute: Compute = Compute()) -> tuple[jax.Array, jax.Array]:
+        """Of rows that hold one pair each, [CLS] A [SEP] B [SEP]: the logits of `masked_logits`, and those of the pair,
+        float32 [B, 2]. The config has `pooler` and `pair_head`."""
+        hidden = self.encoder(input_ids, segment_ids, position_ids, token_types, key=key, compute=compute)
+        chosen = jnp.take_along_axis(hidden, positions[..., None], axis=1)  # [B, K, D]
+        return self._decoded(chosen, compute), self.pair_head(hidden[:, 0], self.pooler)
 
     def hidden_states(self, input_ids: Any, attention_mask: Any = None, compute: Compute = Compute()) -> jax.Array:
         """Last hidden states [B, L, D] of one text a row, padded at the end. attention_mask [B, L]: 1 real, 0 padding."""
