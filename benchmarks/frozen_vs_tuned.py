@@ -1,0 +1,133 @@
+"""One task three ways: the whole model tuned, the encoder frozen, and the head alone on vectors that were computed once.
+
+    python benchmarks/frozen_vs_tuned.py --model=DIR --kind=classify --train=train.jsonl --validation=dev.jsonl --test=test.jsonl \
+        [--metric=macro_f1] [--epochs=3] [--frozen_epochs=40] [--seeds=1,2,3]
+
+Printed for each way: parameters that are trained, FLOPs of a step as the compiler counts them, seconds an epoch (the
+median step times the steps of an epoch), bytes of the optimizer's state, the test metric, mean ± std over the seeds (of
+the real commands, configs/finetune.py and configs/feature_extraction.py), and whether the exported encoder is the model's
+own bit for bit. The frozen and the cached way learn the same head, so the second alone is trained to the end. A line of
+JSON with everything is appended to benchmarks/results.jsonl.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxplm import hf, optim, runtime, sharding
+from jaxplm.config import Config, Data, Mesh, Model, Task, Train
+from jaxplm.downstream import Downstream
+from jaxplm.train import Run
+
+FROZEN_HEAD = {"task.pooling": "mean", "task.layers": "mix", "train.batch_size": 32, "train.learning_rate": 1e-3,
+               "train.weight_decay": 0.01}
+
+
+def config_of(options: argparse.Namespace, way: str) -> Config:
+    tuned = way == "tuned"
+    words = options.kind in ("tag", "qa")
+    data = Data(train=options.train, validation=options.validation, test=options.test, text=options.text, text_pair=options.text_pair,
+                label=options.label, seq_len=options.length)
+    train = Train(epochs=1.0, batch_size=16 if tuned else 32, learning_rate=1e-4 if tuned else 1e-3, metric=options.metric,
+                  freeze=() if tuned else ("encoder",))
+    task = Task(kind=options.kind, cache="on" if way == "cached" else "off",
+                **({} if tuned else {"layers": "mix", "pooling": "cls" if words else "mean"}))
+    return Config(recipe="finetune" if tuned else "feature_extraction", model=Model(path=options.model), data=data, task=task, train=train)
+
+
+def measure_step(options: argparse.Namespace, way: str, steps: int) -> dict[str, float]:
+    """Trained parameters, FLOPs and seconds of a step, seconds an epoch, bytes of the optimizer's state."""
+    config = config_of(options, way)
+    mesh, compute = sharding.make_mesh(Mesh()), runtime.resolve_compute("bfloat16", True)
+    with tempfile.TemporaryDirectory() as scratch:
+        began = time.perf_counter()
+        job = Downstream(config, Path(scratch), mesh, compute, vectors=Path(scratch) / "vectors")
+        prepared = time.perf_counter() - began
+        run = Run(config, Path(scratch), "", mesh, compute, job)
+        state = run.new_state(jax.tree.map(sharding.place, job.params, run.placed.params))
+        batches = [run._device_batch(step) for step in range(steps + 2)]
+        cost: Any = run.train_step.lower(run.abstract, batches[0]).compile().cost_analysis()
+        seconds = []
+        for batch in batches:
+            began = time.perf_counter()
+            state, sums = run.train_step(state, batch)
+            jax.block_until_ready((state, sums))
+            seconds.append(time.perf_counter() - began)
+    frozen = optim.frozen_layers(job.params, job.settings.freeze)
+    trained = sum(leaf.size for leaf, mask in zip(jax.tree.leaves(job.params), jax.tree.leaves(frozen), strict=True) if not mask.all())
+    step = statistics.median(seconds[2:])
+    return {"trained": trained, "flops": (cost if isinstance(cost, dict) else cost[0])["flops"] / job.train.units_per_step,
+            "step": step, "epoch": step * job.train.steps_per_epoch, "prepared": prepared,
+            "state": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.abstract.opt_state))}
+
+
+def run_command(options: argparse.Namespace, way: str, workdir: Path) -> tuple[list[float], bool]:
+    """Test metric of every seed; whether the exported encoder equals the model's."""
+    tuned = way == "tuned"
+    fields: dict[str, Any] = {
+        "model.path": options.model, "task.kind": options.kind, "data.train": options.train, "data.validation": options.validation,
+        "data.test": options.test, "data.text": options.text, "data.text_pair": options.text_pair, "data.label": options.label,
+        "data.seq_len": options.length, "train.metric": options.metric, "train.seeds": f"({options.seeds},)",
+        "train.epochs": options.epochs if tuned else options.frozen_epochs, "checkpoint.every": 1_000_000, "checkpoint.keep": 1}
+    if tuned:
+        fields |= {"train.learning_rate": 1e-4}
+    else:
+        fields |= {name: value for name, value in FROZEN_HEAD.items() if name != "task.pooling" or options.kind not in ("tag", "qa")}
+    command = [sys.executable, "-m", "jaxplm.main", f"--config=configs/{'finetune' if tuned else 'feature_extraction'}.py",
+               f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in fields.items())]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{way} failed:\n{done.stdout}\n{done.stderr}")
+    values = []
+    for file in sorted(workdir.glob("seed-*/metrics.jsonl")) or [workdir / "metrics.jsonl"]:
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        values.append(next(row[options.metric] for row in rows if row["split"] == "test"))
+    before = optim.named(hf.load(options.model).params["encoder"])
+    after = optim.named(hf.load_task_model(str(workdir / "export")).params["encoder"])
+    return values, all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "kind", "train", "validation", "test", "metric"):
+        parser.add_argument(f"--{name}", required=True)
+    for name, default in (("text", "text"), ("text_pair", ""), ("label", "label"), ("seeds", "1,2,3")):
+        parser.add_argument(f"--{name}", default=default)
+    for name, kind, default in (("epochs", float, 3.0), ("frozen_epochs", float, 40.0), ("length", int, 128), ("steps", int, 8)):
+        parser.add_argument(f"--{name}", type=kind, default=default)
+    options = parser.parse_args()
+    found: dict[str, dict[str, Any]] = {way: measure_step(options, way, options.steps) for way in ("tuned", "frozen", "cached")}
+    for way in ("tuned", "cached"):
+        with tempfile.TemporaryDirectory() as scratch:
+            found[way]["scores"], found[way]["encoder unchanged"] = run_command(options, way, Path(scratch) / "run")
+    print(f"{'':<8}{'trained':>12}{'GFLOP a text':>14}{'s an epoch':>12}{'optimizer':>12}{'test ' + options.metric:>22}{'encoder':>12}")
+    for way, one in found.items():
+        values = one.get("scores", [])
+        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+        score = f"{statistics.mean(values):.4f} ± {spread:.4f}" if values else "as cached"
+        same = {True: "unchanged", False: "moved", None: ""}[one.get("encoder unchanged")]
+        print(f"{way:<8}{one['trained']:>12,}{one['flops'] / 1e9:>14.3f}{one['epoch']:>12.2f}{one['state'] / 2**20:>8.1f} MiB"
+              f"{score:>22}{same:>12}")
+    print(f"FLOPs frozen / tuned {found['frozen']['flops'] / found['tuned']['flops']:.3f}; an epoch on cached vectors is"
+          f" {found['frozen']['epoch'] / found['cached']['epoch']:.0f}× faster than through the frozen encoder;"
+          f" the vectors took {found['cached']['prepared']:.0f} s")
+    command = [part if "/" not in part else f"{part.split('=')[0]}={Path(part).name}" for part in sys.argv[1:]]
+    record = {"benchmark": "frozen_vs_tuned", "command": " ".join(command), "ways": found, "cpus": os.cpu_count(),
+              "device": jax.devices()[0].device_kind, "machine": platform.machine(), "jax": jax.__version__}
+    with (Path(__file__).parent / "results.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
