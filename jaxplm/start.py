@@ -19,8 +19,7 @@ from jaxplm.data.sources import open_texts, same_files
 from jaxplm.data.store import TokenStore
 from jaxplm.data.tokenize import tokenize
 from jaxplm.errors import UserError
-from jaxplm.runtime import is_first, wait_for_all
-from jaxplm.vocab.scratch import new_config, train_wordpiece
+from jaxplm.new_model import new_model
 
 log = logging.getLogger("jaxplm")
 
@@ -56,10 +55,7 @@ def start_model(config: Config, workdir: Path) -> Model:
             log.info("%s", note)
         shape, params, tokenizer, hf_config = loaded.config, loaded.params, loaded.tokenizer, loaded.hf_config
     else:
-        tokenizer = _new_tokenizer(config, workdir)
-        shape = new_config(config.model.size, len(tokenizer), config.model.max_positions)
-        shape = dataclasses.replace(shape, pad_id=tokenizer.pad_token_id)
-        params, hf_config = nn.random_params(shape, config.seed), {}
+        (shape, params, tokenizer), hf_config = new_model(config, workdir), {}
     changes = {name: value for name, value in (("dropout", config.model.dropout),
                                                ("attention_dropout", config.model.attention_dropout)) if value is not None}
     training = dataclasses.replace(shape, **changes)
@@ -69,19 +65,6 @@ def start_model(config: Config, workdir: Path) -> Model:
         raise UserError(f"data.seq_len={config.data.seq_len}: {config.model.path or 'the model'} has only"
                         f" {shape.max_positions} positions")
     return Model(shape, training, params, tokenizer, hf_config)
-
-
-def _new_tokenizer(config: Config, workdir: Path) -> Any:
-    directory = Path(config.model.tokenizer) if config.model.tokenizer else workdir / "tokenizer"
-    if not config.model.tokenizer and is_first() and not directory.exists():
-        texts = open_texts(config.data.train, lines=config.data.lines, text=config.data.text,
-                           text_pair=config.data.text_pair, max_rows=config.data.max_rows)
-        log.info("training a WordPiece vocabulary of %s on %s", f"{config.vocab.size:,}", texts.describe)
-        partial = directory.with_name("tokenizer.partial")
-        train_wordpiece(texts, config.vocab.size, partial, config.model.max_positions)
-        partial.replace(directory)
-    wait_for_all("tokenizer")
-    return hf.load_tokenizer(directory, str(directory))[0]
 
 
 @dataclass(frozen=True)
