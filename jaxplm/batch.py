@@ -18,6 +18,20 @@ class Batch(NamedTuple):
     mlm_weights: Any  # [B, K] float32, 1 for a masked position, 0 for an unused slot
 
 
+class PairBatch(NamedTuple):
+    """A `Batch` whose rows hold one pair of segments each, [CLS] A [SEP] B [SEP], and whether B belongs behind A."""
+
+    input_ids: Any  # [B, L] int32, masks applied
+    segment_ids: Any  # [B, L] int32: 0 = padding, 1 = the pair
+    position_ids: Any  # [B, L] int32
+    mlm_positions: Any  # [B, K] int32
+    mlm_labels: Any  # [B, K] int32
+    mlm_weights: Any  # [B, K] float32
+    token_types: Any  # [B, L] int32: 0 in [CLS] A [SEP], 1 in B [SEP]
+    pair_labels: Any  # [B] int32: 0 = B follows A in a text, 1 = it does not
+    pair_weights: Any  # [B] float32: 1 for a pair, 0 for an empty row
+
+
 class TaskBatch(NamedTuple):
     """One batch of labelled texts that share rows; NumPy on the host, `jax.Array` on the device.
 

@@ -58,31 +58,33 @@ def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransform
 
     Returns: metrics are replicated float32 scalars: the task's sums, grad_norm, learning_rate, bad.
     """
-    def one_part(params: ParamTree, part: Any, key: jax.Array, weight: jax.Array):
+    def one_part(params: ParamTree, part: Any, key: jax.Array, weights: dict[str, jax.Array]):
         if frozen is not None:
             params = stop_frozen(params, frozen)
         sums = task.sums(module_with(graph, params), part, key=key, compute=compute)
-        return sums["loss"] / weight, sums
+        return sum(sums[name] / weight for name, weight in weights.items()), sums
 
     gradient = jax.grad(one_part, has_aux=True)
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         TRACES["training"] += 1
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        weight = jnp.maximum(task.weight(batch), 1.0)
+        weights = task.weight(batch)
+        weights = weights if isinstance(weights, dict) else {"loss": weights}
+        weights = {name: jnp.maximum(weight, 1.0) for name, weight in weights.items()}
         if accumulate == 1:
-            grads, sums = gradient(state.params, batch, key, weight)
+            grads, sums = gradient(state.params, batch, key, weights)
         else:
             def add_part(total, indexed):
                 index, part = indexed
-                return jax.tree.map(jnp.add, total, gradient(state.params, part, jax.random.fold_in(key, index), weight)), None
+                return jax.tree.map(jnp.add, total, gradient(state.params, part, jax.random.fold_in(key, index), weights)), None
 
             parts = split_rows(batch, accumulate)
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(
-                gradient, state.params, jax.tree.map(lambda x: x[0], parts), key, weight))
+                gradient, state.params, jax.tree.map(lambda x: x[0], parts), key, weights))
             (grads, sums), _ = jax.lax.scan(add_part, zeros, (jnp.arange(accumulate), parts))
         norm = optax.tree.norm(grads)
-        good = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])
+        good = jnp.isfinite(norm) & jnp.isfinite(sum(sums[name] for name in weights))
         with jax.numpy_dtype_promotion("standard"):  # optax raises its decay rates to an int32 power
             updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

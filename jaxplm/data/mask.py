@@ -2,6 +2,11 @@
 
 Of each row exactly round(rate x maskable) tokens are chosen; of those 80 % become the mask token, 10 % a
 random token and 10 % stay. Whole-word masking chooses words instead, as many as fit the same number.
+
+Tokens that were added to a vocabulary can be preferred. Each of them (or each word that holds one) is a candidate by
+the toss of a coin, new for every key; candidates are chosen before all others, but get half of the number at most.
+So a rare new token is masked in half of the draws, and is context for others in the rest: one that is always masked
+would never train its row as an input.
 """
 
 from typing import NamedTuple
@@ -11,7 +16,7 @@ import numpy as np
 from jaxplm.data import rng
 
 # Which random number is drawn; part of its coordinates.
-_CHOOSE, _DEAL, _PHASE, _REPLACE = range(4)
+_CHOOSE, _DEAL, _PHASE, _REPLACE, _TOSS, _CHOOSE_NEW = range(6)
 _NONE = np.uint64((1 << 64) - 1)  # sorts after every real key
 
 
@@ -40,6 +45,7 @@ def mask_batch(
     random_ids: np.ndarray,
     key: tuple[int, ...],
     row_index: np.ndarray,
+    prefer_from: int | None = None,
 ) -> Masked:
     """Chooses and hides tokens.
 
@@ -54,6 +60,8 @@ def mask_batch(
         random_ids: [R] the ids that a random replacement is drawn from.
         key: what the choice depends on besides the row, such as (seed, step).
         row_index: [b] number of each row among all the rows of that key.
+        prefer_from: ids from this one on are preferred, see above; None prefers none. The number of chosen tokens
+            and what becomes of them stay the same.
 
     Raises:
         ValueError: a row has more tokens to mask than `capacity`.
@@ -62,10 +70,17 @@ def mask_batch(
     if budget.max(initial=0) > capacity:
         raise ValueError(f"{budget.max()} tokens of a row to mask, but capacity for {capacity}")
     order_keys = rng.fold(rng.key(*key, _CHOOSE), row_index)
-    if word_starts is None:
-        chosen = _choose_tokens(maskable, budget, order_keys)
+
+    def choose(among: np.ndarray, budget: np.ndarray, row_keys: np.ndarray) -> np.ndarray:
+        return (_choose_tokens(among, budget, row_keys) if word_starts is None
+                else _choose_words(among, word_starts, budget, row_keys))  # fmt: skip
+
+    if prefer_from is None:
+        chosen = choose(maskable, budget, order_keys)
     else:
-        chosen = _choose_words(maskable, word_starts, budget, order_keys)
+        new = _candidates(maskable & (input_ids >= prefer_from), maskable, word_starts, rng.fold(rng.key(*key, _TOSS), row_index))
+        first = choose(new, (budget + 1) // 2, rng.fold(rng.key(*key, _CHOOSE_NEW), row_index))
+        chosen = first | choose(maskable & ~first, budget - np.count_nonzero(first, axis=1), order_keys)
 
     # The chosen places, row by row and ascending, and which slot of their row they take.
     rows, columns = np.divmod(np.flatnonzero(chosen), chosen.shape[1])
@@ -110,10 +125,37 @@ def _index_bits(length: int) -> int:
 
 
 def _choose_tokens(maskable: np.ndarray, budget: np.ndarray, row_keys: np.ndarray) -> np.ndarray:
-    """[b, L] bool: `budget` of each row's maskable tokens, uniformly without replacement."""
+    """[b, L] bool: `budget` of each row's maskable tokens, or all, uniformly without replacement."""
     keys, in_order = _random_order(maskable, row_keys)
+    budget = np.minimum(budget, np.count_nonzero(maskable, axis=1))
     last = np.take_along_axis(in_order, np.maximum(budget - 1, 0)[:, None], axis=1)
     return (keys <= last) & (budget > 0)[:, None] & maskable
+
+
+def _candidates(
+    new: np.ndarray, maskable: np.ndarray, word_starts: np.ndarray | None, row_keys: np.ndarray
+) -> np.ndarray:
+    """[b, L] bool: half of the tokens that are `new` [b, L]; with `word_starts` half of the words that hold one, whole."""
+    length = new.shape[1]
+    if word_starts is not None:
+        word = np.cumsum(_first_tokens(maskable, word_starts).reshape(-1))  # [b * L] the word that a token belongs to
+        holds = np.zeros(word.max(initial=0) + 1, bool)
+        holds[word[new.reshape(-1)]] = True
+        new = holds[word].reshape(new.shape) & maskable
+    rows, places = np.nonzero(new)
+    if word_starts is not None:  # one toss a word, by the place of its first token
+        starts = np.maximum.accumulate(np.where(_first_tokens(maskable, word_starts), np.arange(length), 0), axis=1)
+        places = starts[rows, places]
+    tossed = np.zeros_like(new)
+    tossed[new] = rng.uniform(rng.fold(row_keys[rows], places)) < 0.5
+    return tossed
+
+
+def _first_tokens(maskable: np.ndarray, word_starts: np.ndarray) -> np.ndarray:
+    """[b, L] bool: where words start, what is not maskable being the end of one."""
+    starts = maskable.copy()
+    starts[:, 1:] &= word_starts[:, 1:] | ~maskable[:, :-1]
+    return starts
 
 
 def _choose_words(
@@ -121,8 +163,7 @@ def _choose_words(
 ) -> np.ndarray:
     """[b, L] bool: whole words in random order, every one that still fits into what is left of the budget."""
     length = maskable.shape[1]
-    starts = maskable.copy()
-    starts[:, 1:] &= word_starts[:, 1:] | ~maskable[:, :-1]
+    starts = _first_tokens(maskable, word_starts)
     # A word's tokens are maskable and contiguous, so its length is their number up to the next word.
     flat_starts = np.flatnonzero(starts)
     before = np.cumsum(maskable.reshape(-1), dtype=np.int32)[flat_starts] - 1

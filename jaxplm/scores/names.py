@@ -4,9 +4,9 @@ import math
 
 # Printed in percent. The correlations and MCC lie between -1 and 1; papers print them times 100 as well.
 SHARES = frozenset(
-    ("accuracy", "f1", "micro_f1", "macro_f1", "precision", "recall", "exact_match", "mcc", "pearson", "spearman")
+    ("accuracy", "pair_accuracy", "f1", "micro_f1", "macro_f1", "precision", "recall", "exact_match", "mcc", "pearson", "spearman")
 )  # fmt: skip
-LOWER_IS_BETTER = frozenset(("loss", "perplexity", "mse"))
+LOWER_IS_BETTER = frozenset(("loss", "perplexity", "pair_loss", "mse"))
 
 _WORDS = {"f1": "F1", "mcc": "MCC", "mse": "MSE", "micro": "micro-", "macro": "macro-"}
 

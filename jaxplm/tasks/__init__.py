@@ -11,12 +11,15 @@ from jaxplm.nn import Compute
 class Task(Protocol):
     """A loss as sums, so that accumulation, packing, padding and unequal hosts stay unbiased by construction."""
 
-    def weight(self, batch: Any) -> jax.Array:
-        """The float32 number of things that the loss is a mean over in this batch; known without the model."""
+    def weight(self, batch: Any) -> jax.Array | dict[str, jax.Array]:
+        """The float32 number of things that the loss is a mean over in this batch; known without the model.
+
+        Where several losses are minimised together: {name of its sum: that number}; the sum of their means is differentiated.
+        """
         ...
 
     def sums(self, model: Any, batch: Any, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
-        """float32 scalars: 'loss' (the one that is differentiated), 'weight', 'tokens' (real ones), and the task's own."""
+        """float32 scalars: 'loss' (what is differentiated, unless `weight` names more), 'weight', 'tokens' (real ones), and the task's own."""
         ...
 
     def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:

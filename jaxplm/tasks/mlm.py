@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxplm.batch import Batch
+from jaxplm.batch import Batch, PairBatch
 from jaxplm.metrics import mlm_metrics
 from jaxplm.nn import Compute, MaskedLM
 
@@ -42,6 +42,17 @@ def _cross_entropy_backward(saved, cotangents):
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
+def mlm_sums(logits: jax.Array, batch: Batch | PairBatch) -> dict[str, jax.Array]:
+    """The sums of a `Task` from the logits [B, K, Vp] at the masked positions."""
+    losses, correct = cross_entropy(logits, batch.mlm_labels)
+    return {
+        "loss": (losses * batch.mlm_weights).sum(),
+        "correct": (correct * batch.mlm_weights).sum(),
+        "weight": batch.mlm_weights.sum(),
+        "tokens": (batch.segment_ids > 0).sum(dtype=jnp.float32),
+    }
+
+
 class MaskedLanguageModelling:
     """The Task of further pre-training; see `jaxplm.tasks.Task`."""
 
@@ -51,13 +62,7 @@ class MaskedLanguageModelling:
     def sums(self, model: MaskedLM, batch: Batch, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
         logits = model.masked_logits(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions,
                                      key=key, compute=compute)
-        losses, correct = cross_entropy(logits, batch.mlm_labels)
-        return {
-            "loss": (losses * batch.mlm_weights).sum(),
-            "correct": (correct * batch.mlm_weights).sum(),
-            "weight": batch.mlm_weights.sum(),
-            "tokens": (batch.segment_ids > 0).sum(dtype=jnp.float32),
-        }
+        return mlm_sums(logits, batch)
 
     def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
         return mlm_metrics(sums)
