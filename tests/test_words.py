@@ -187,3 +187,17 @@ def test_byte_alphabet_is_the_one_of_byte_level_vocabularies():
             0
         ]
         assert bytes(alphabet[char] for char in encoded) == text.encode()
+
+
+@given(st.text(st.sampled_from("the hospital, 아버지가 들어가신다 東京都 cafe\u0301 ครับ ¼"), max_size=40))
+@settings(max_examples=60)
+def test_the_characters_of_a_texts_tokens_are_those_of_the_text(tokenizers_by_kind, text):
+    for kind, tokenizer in tokenizers_by_kind.items():
+        backend = tokenizer.backend_tokenizer
+        encoding = backend.encode(text, add_special_tokens=False)
+        if tokenizer.unk_token_id in encoding.ids:
+            continue  # an unknown token stands for any number of characters, and counts none
+        normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
+        found = words.token_characters(backend)[encoding.ids].sum()
+        assert found == sum(not char.isspace() for char in normal), (kind, text)
+    assert words.token_characters(backend)[tokenizer.mask_token_id] == 0

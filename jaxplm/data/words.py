@@ -70,40 +70,71 @@ def byte_alphabet() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
-def word_tables(backend: Any) -> WordTables:
-    """Tables for a `tokenizers.Tokenizer`."""
+def token_bytes(backend: Any) -> list[bytes | None]:
+    """The UTF-8 bytes that each token of a `tokenizers.Tokenizer` stands for, by its id; a space where it has the mark of one.
+
+    None for special and added tokens and for ids that are not there. A byte-level token may be a part of a character.
+    """
     state = json.loads(backend.to_str())
-    parts = json.dumps([state.get("pre_tokenizer"), state.get("decoder")])
-    byte_level = '"ByteLevel"' in parts
-    model = state["model"]
-    prefix = model.get("continuing_subword_prefix") or ""
-    suffix = model.get("end_of_word_suffix") or ""
+    byte_level = _is_byte_level(state)
+    prefix = state["model"].get("continuing_subword_prefix") or ""
+    suffix = state["model"].get("end_of_word_suffix") or ""
     added = {token["id"] for token in state.get("added_tokens", [])}
     alphabet = byte_alphabet()
     vocabulary = backend.get_vocab(with_added_tokens=True)
-    table = np.zeros((5, max(vocabulary.values(), default=-1) + 1), bool)
+    found: list[bytes | None] = [None] * (max(vocabulary.values(), default=-1) + 1)
     for token, index in vocabulary.items():
         if index in added:
-            table[4, index] = True
             continue
         if byte_level and all(char in alphabet for char in token):
-            raw = bytes(alphabet[char] for char in token)
+            found[index] = bytes(alphabet[char] for char in token)
         elif re.fullmatch(r"<0x[0-9A-F]{2}>", token):
-            raw = bytes([int(token[3:5], 16)])
+            found[index] = bytes([int(token[3:5], 16)])
         else:
             if prefix and token.startswith(prefix) and token != prefix:
                 token = token[len(prefix) :]
             if suffix:
                 token = token.removesuffix(suffix)
-            raw = token.replace("▁", " ").encode("utf-8", "surrogatepass")
+            found[index] = token.replace("▁", " ").encode("utf-8", "surrogatepass")
+    return found
+
+
+def _is_byte_level(state: dict[str, Any]) -> bool:
+    return '"ByteLevel"' in json.dumps([state.get("pre_tokenizer"), state.get("decoder")])
+
+
+def token_characters(backend: Any) -> np.ndarray:
+    """`[V]` float32: the characters that each token stands for, white space not counted; 0 for special and added tokens.
+
+    A character that lies in several byte-level tokens counts in the first of them, even if it is a wide space. So the tokens of a
+    text add up to its characters.
+    """
+    return np.array([0 if raw is None else sum(byte & 0xC0 != 0x80 for byte in raw) - _blanks(raw) for raw in token_bytes(backend)],
+                    np.float32)
+
+
+def _blanks(raw: bytes) -> int:
+    return sum(char.isspace() for char in raw.decode("utf-8", "ignore"))
+
+
+def word_tables(backend: Any) -> WordTables:
+    """Tables for a `tokenizers.Tokenizer`."""
+    state = json.loads(backend.to_str())
+    added = {token["id"] for token in state.get("added_tokens", [])}
+    surfaces = token_bytes(backend)
+    table = np.zeros((5, len(surfaces)), bool)
+    table[4, sorted(added)] = True
+    for index, raw in enumerate(surfaces):
+        if raw is None:
+            continue
         surface = raw.decode("utf-8", "replace")
         word = surface.strip()
         table[0, index] = bool(word) and all(map(is_punctuation, word)) and "\ufffd" not in word
         table[1, index] = surface[:1].isspace()
         table[2, index] = not word
-        table[3, index] = 0x80 <= raw[:1][0] < 0xC0 if raw else False
+        table[3, index] = 0x80 <= raw[0] < 0xC0 if raw else False
         table[3, index] |= bool(surface) and unicodedata.category(surface[0]).startswith("M")
-    return WordTables(*table, byte_level=byte_level)
+    return WordTables(*table, byte_level=_is_byte_level(state))
 
 
 def needs_characters(text: str, tables: WordTables) -> bool:
