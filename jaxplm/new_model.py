@@ -42,20 +42,24 @@ def new_config(size: str, tokenizer: Any, max_positions: int, *, pairs: bool = F
     Args:
       tokenizer: transformers' fast tokenizer.
       max_positions: usable ones; RoBERTa's table is two longer.
-      pairs: the encoder will see two sentences in one row, so it needs two token types.
+      pairs: with a pooler and a head of sentence pairs, which a BERT alone has.
 
     Raises:
-      UserError: an unknown size.
+      UserError: an unknown size; pairs for a RoBERTa.
     """
     check_size(size)
     width, layers, heads = SIZES[size]
     pad = tokenizer.pad_token_id
     roberta = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"] == "BPE" and pad == 1
     vocab_size = max(tokenizer.get_vocab().values()) + 1  # a foreign vocabulary may have gaps
+    if roberta and pairs:
+        raise UserError("model.pairs: this tokenizer makes a RoBERTa, which has no token types to tell two segments apart;"
+                        " vocab.kind=wordpiece makes a BERT")
     if roberta:
         return nn.EncoderConfig("roberta", vocab_size, width, layers, heads, 4 * width, max_positions, position_offset=pad + 1,
-                                token_types=2 if pairs else 1, norm_eps=1e-5, pad_id=pad)
-    return nn.EncoderConfig("bert", vocab_size, width, layers, heads, 4 * width, max_positions, token_types=2, pad_id=pad)
+                                token_types=1, norm_eps=1e-5, pad_id=pad)
+    return nn.EncoderConfig("bert", vocab_size, width, layers, heads, 4 * width, max_positions, token_types=2, pad_id=pad, pooler=pairs,
+                            pair_head=pairs)
 
 
 def new_tokenizer(config: Config, workdir: Path) -> Any:

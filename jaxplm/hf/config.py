@@ -76,7 +76,7 @@ def config_from_hf(hf_config: Mapping[str, Any], source: str) -> EncoderConfig:
         raise UserError(f"{source}: max_position_embeddings {hf_config['max_position_embeddings']} leaves no "
                         f"position after {kind}'s offset of {offset}")
     return EncoderConfig(
-        model_type=kind, **sizes, position_offset=offset, pad_id=pad_id, pooler=False,
+        model_type=kind, **sizes, position_offset=offset, pad_id=pad_id, pooler=False, pair_head=False, extension=None,
         token_types=hf_config.get("type_vocab_size", 2),
         norm_eps=float(hf_config.get("layer_norm_eps", 1e-12)),
         init_std=float(hf_config.get("initializer_range", 0.02)),

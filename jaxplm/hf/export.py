@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from jaxplm.errors import UserError
 from jaxplm.hf.config import config_to_hf
-from jaxplm.hf.names import MASKED_LM, Slot, is_pooler, leaf_of, slots, token_type_table
+from jaxplm.hf.names import MASKED_LM, Slot, is_pair_head, is_pooler, leaf_of, slots, token_type_table
 from jaxplm.hf.tensors import POOLER, WEIGHTS
 from jaxplm.hf.tokenizer import save_tokenizer
 from jaxplm.nn import EncoderConfig, ParamTree
@@ -34,6 +34,8 @@ def save(directory: str | Path, config: EncoderConfig, params: ParamTree, tokeni
     The decoder is tied, so it is not stored a second time. transformers' masked LM has no pooler and
     warns of one in its file; ours lies beside it in pooler.safetensors, which stock transformers does
     not look at and `jaxplm.hf.load` takes up again, so that no weight of a checkpoint is lost on the way.
+    The head of sentence pairs, which stands on the pooler, lies there too, by BERT's names: the two files
+    together are what `BertForPreTraining` has.
 
     Args:
       directory: of the export.
@@ -48,7 +50,7 @@ def save(directory: str | Path, config: EncoderConfig, params: ParamTree, tokeni
     """
     described = config_to_hf(config, hf_config, tokenizer, architecture=MASKED_LM, dtype=dtype)
     tensors = model_tensors(config, params, described, MASKED_LM, dtype)
-    pooler = {name: tensor for name, tensor in tensors.items() if is_pooler(name)}
+    pooler = {name: tensor for name, tensor in tensors.items() if is_pooler(name) or is_pair_head(name)}
     masked_lm = {name: tensor for name, tensor in tensors.items() if name not in pooler}
     return write_directory(directory, {WEIGHTS: masked_lm, POOLER: pooler}, described, tokenizer, config, files or {})
 

@@ -38,19 +38,20 @@ class LoadedTask(Loaded):
     labels: tuple[str, ...]  # names of the C classes; () for qa, and for a new head
 
 
-def load(path: str, *, seed: int = 0) -> Loaded:
+def load(path: str, *, seed: int = 0, pairs: bool = False) -> Loaded:
     """Load a BERT, RoBERTa, XLM-RoBERTa or CamemBERT with its tokenizer, as a masked language model.
 
     Args:
       path: see `resolve`.
-      seed: of the MLM head's random weights, if the checkpoint has none.
+      seed: of the random weights of heads that the checkpoint lacks.
+      pairs: with BERT's pooler and head of sentence pairs.
 
     Raises:
       UserError: nothing there, a pickle, an unsupported architecture, weights that do not fit
-        config.json (every one of them named), or a tokenizer of another model.
+        config.json (every one of them named), or a tokenizer of another model; pairs of no BERT.
     """
     directory = resolve(path)
-    return _load(directory, path, _read_config(directory, path), seed)
+    return _load(directory, path, _read_config(directory, path), seed, pairs)
 
 
 def load_task_model(path: str, head: HeadConfig | None = None, *, seed: int = 0) -> LoadedTask:
@@ -89,11 +90,11 @@ def _has_task_head(directory: Path, hf_config: dict[str, Any]) -> bool:
     return (directory / OWN).is_file() or task_architecture(hf_config) is not None
 
 
-def _load(directory: Path, path: str, hf_config: dict[str, Any], seed: int) -> Loaded:
+def _load(directory: Path, path: str, hf_config: dict[str, Any], seed: int, pairs: bool = False) -> Loaded:
     config = config_from_hf(hf_config, path)
     with open_tensors(directory, path) as tensors:
         config, params, notes = params_from(tensors, config, path, tied=hf_config.get("tie_word_embeddings", True), seed=seed,
-                                            pooler=not (directory / OWN).is_file())
+                                            pooler=not (directory / OWN).is_file(), pairs=pairs)
     tokenizer, suspicions = _tokenizer(directory, path, config)
     return Loaded(config, params, tokenizer, hf_config, notes + suspicions)
 

@@ -47,6 +47,7 @@ _TASK_HEADS = {
     ("bert", "QuestionAnswering"): (("qa_outputs", "head/out"),),
     ("roberta", "QuestionAnswering"): (("qa_outputs", "head/out"),),
 }
+_PAIR_HEAD = "cls.seq_relationship"  # BERT's, on the pooler
 MASKED_LM = "MaskedLM"
 ENCODER = ""  # no head
 
@@ -133,6 +134,11 @@ def is_pooler(name: str) -> bool:
     return ".pooler." in f".{name}"
 
 
+def is_pair_head(name: str) -> bool:
+    """Part of the head of sentence pairs."""
+    return name.startswith(f"{_PAIR_HEAD}.")
+
+
 def decoder_aliases(model_type: str) -> dict[str, str]:
     """Names under which some checkpoints store the tied decoder again → the names of what it is tied to."""
     family = family_of(model_type)
@@ -173,8 +179,8 @@ def slots(config: EncoderConfig, shapes: ParamTree, architecture: str = MASKED_L
 
     Args:
       shapes: our tree with leaves that have a `.shape` (arrays or `jax.ShapeDtypeStruct`s).
-      architecture: what comes after "For" in transformers' class name; `MASKED_LM` has, if the config has one,
-        a pooler as well; `ENCODER` has nothing on it.
+      architecture: what comes after "For" in transformers' class name; `MASKED_LM` has, if the config has them,
+        a pooler and a head of sentence pairs as well; `ENCODER` has nothing on it.
     """
     family = family_of(config.model_type)
     real = slice(0, config.vocab_size)  # without the rows that pad the vocabulary
@@ -191,6 +197,8 @@ def slots(config: EncoderConfig, shapes: ParamTree, architecture: str = MASKED_L
     if architecture == MASKED_LM:
         if config.pooler:
             yield from pooler_slots(config, shapes, "pooler")
+        if config.pair_head:
+            yield from _affine(shapes, _PAIR_HEAD, "pair_head/out")
         dense, layer_norm, bias, _ = _HEAD_NAMES[family]
         yield from _affine(shapes, dense, "mlm_head/dense")
         yield from _norm(shapes, layer_norm, "mlm_head/norm")

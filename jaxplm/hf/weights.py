@@ -17,6 +17,7 @@ from jaxplm.hf.names import (
     is_buffer,
     is_mlm_head,
     is_other_head,
+    is_pair_head,
     is_pooler,
     leaf_of,
     own_slots,
@@ -29,9 +30,12 @@ from jaxplm.nn import EncoderConfig, HeadConfig, graph_of, graph_of_task, random
 
 Params = dict[str, Any]
 
+# What stands on the encoder, and may be absent from a checkpoint: branches of our tree.
+_MAY_LACK = {"mlm_head": "MLM head", "pooler": "pooler", "pair_head": "head of sentence pairs"}
+
 
 def params_from(tensors: Tensors, config: EncoderConfig, source: str, *, tied: bool = True,
-                seed: int = 0, pooler: bool = True) -> tuple[EncoderConfig, Params, list[str]]:
+                seed: int = 0, pooler: bool = True, pairs: bool = False) -> tuple[EncoderConfig, Params, list[str]]:
     """Fill the tree of a `MaskedLM` with a checkpoint's tensors.
 
     Args:
@@ -39,33 +43,46 @@ def params_from(tensors: Tensors, config: EncoderConfig, source: str, *, tied: b
       config: from config.json; whether there is a pooler and a token-type table is settled here.
       source: how messages call the checkpoint.
       tied: config.json's `tie_word_embeddings`.
-      seed: of the MLM head, if the checkpoint has none.
+      seed: of the parts that the checkpoint lacks and that start at random.
       pooler: whether one that the checkpoint has is taken.
+      pairs: with a pooler and a head of sentence pairs in any case.
 
     Returns:
       The settled config; nested dicts of float32 arrays, the vocabulary padded with zeros; and one line
       for everything that was left out, taken for granted or initialised.
 
     Raises:
-      UserError: names missing or not known, shapes or dtypes that do not fit: all in one message.
+      UserError: names missing or not known, shapes or dtypes that do not fit: all in one message; pairs of a model that
+        is no BERT or has no token types.
     """
-    found, notes = _by_canonical_name(tensors, config, source, MASKED_LM)
+    found, notes = _by_canonical_name(tensors, config, source, MASKED_LM, pairs)
     if not pooler:
         _leave_out(found, is_pooler)
     config = _settled(config, found, notes, source)
+    if pairs:
+        check_pairs(config, source)
+        config = replace(config, pooler=True, pair_head=True)
     shapes = graph_of(config)[1]
     wanted = list(slots(config, shapes))
     notes += _resolve_decoder(tensors, found, config, tied, source)
-    headless = not any(slot.path.startswith("mlm_head/") and slot.name in found for slot in wanted)
-    if headless:
-        wanted = [slot for slot in wanted if not slot.path.startswith("mlm_head/")]
-        notes.append(f"{source} has no MLM head: initialised at random")
+    absent = [branch for branch in _MAY_LACK if branch in shapes
+              and not any(slot.path.startswith(f"{branch}/") and slot.name in found for slot in wanted)]
+    for branch in absent:
+        wanted = [slot for slot in wanted if not slot.path.startswith(f"{branch}/")]
+        notes.append(f"{source} has no {_MAY_LACK[branch]}: initialised at random")
     _check(tensors, found, wanted, config, source)
 
     params = _fill(_zeros(shapes), tensors, found, wanted)
-    if headless:
-        _initialise_head(params["mlm_head"], config.init_std, seed)
+    for branch in absent:
+        _initialise(params[branch], config.init_std, np.random.default_rng(seed))
     return config, params, notes
+
+
+def check_pairs(config: EncoderConfig, source: str) -> None:
+    """Raise UserError for a model that cannot tell the two segments of a pair apart as BERT does."""
+    if family_of(config.model_type) != "bert" or config.token_types < 2:
+        raise UserError(f"model.pairs: {source} is a {config.model_type} with {config.token_types} token type(s), and sentence pairs"
+                        " need a BERT, which has two; leave model.pairs empty")
 
 
 def task_params_from(tensors: Tensors, config: EncoderConfig, head: HeadConfig, source: str, *, architecture: str, new_head: bool,
@@ -131,14 +148,14 @@ def _leave_out(found: dict[str, str], which: Any) -> bool:
     return bool(names)
 
 
-def _by_canonical_name(tensors: Tensors, config: EncoderConfig, source: str,
-                       architecture: str) -> tuple[dict[str, str], list[str]]:
+def _by_canonical_name(tensors: Tensors, config: EncoderConfig, source: str, architecture: str,
+                       pairs: bool = False) -> tuple[dict[str, str], list[str]]:
     """Today's name → the name in the file, without what no encoder needs; and what was left out, in words."""
     found: dict[str, str] = {}
     dropped, twice = [], []
     for name in tensors:
         today = canonical(name, config.model_type)
-        if is_other_head(name, family_of(config.model_type), architecture):
+        if is_other_head(name, family_of(config.model_type), architecture) and not (pairs and is_pair_head(name)):
             dropped.append(name)
         elif today in found:
             twice.append(name)
@@ -200,8 +217,12 @@ def _check(tensors: Tensors, found: dict[str, str], wanted: Sequence[Slot], conf
                         + "; ".join(problems))
 
 
-def _initialise_head(head: Params, std: float, seed: int) -> None:
-    """BERT's initialisation: N(0, std²) kernel, unit LayerNorm, zero biases (which they already are)."""
-    kernel = head["dense"]["kernel"]
-    kernel[...] = std * np.random.default_rng(seed).standard_normal(kernel.shape, np.float32)
-    head["norm"]["scale"][...] = 1
+def _initialise(branch: Params, std: float, random: np.random.Generator) -> None:
+    """BERT's initialisation: N(0, std²) kernels, unit LayerNorm, zero biases (which they already are)."""
+    for name, part in branch.items():
+        if isinstance(part, dict):
+            _initialise(part, std, random)
+        elif name == "kernel":
+            part[...] = std * random.standard_normal(part.shape, np.float32)
+        elif name == "scale":
+            part[...] = 1

@@ -19,7 +19,8 @@ class Task(Protocol):
         ...
 
     def sums(self, model: Any, batch: Any, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
-        """float32 scalars: 'loss' (what is differentiated, unless `weight` names more), 'weight', 'tokens' (real ones), and the task's own."""
+        """float32 scalars: 'loss' and what else `weight` names, which are differentiated; 'weight', 'tokens' (real ones), and
+        the task's own."""
         ...
 
     def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
