@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -142,29 +142,60 @@ def _scaled(scales: Callable[[jax.Array], Tree]) -> optax.GradientTransformation
     return optax.GradientTransformation(init, update)
 
 
-def _gates(train: Train, params: Tree, frozen: Tree) -> Callable[[jax.Array], Tree] | None:
-    """0 for layers that do not move at a step, 1 for the others; None if all leaves move whole from the start."""
+class HeadStart(NamedTuple):
+    """Parts of the parameters that are trained alone at first.
+
+    Attributes:
+      steps: so many.
+      parts: 1 for what moves from the start, 0 for the rest: a float32 array for every leaf that multiplies it.
+    """
+
+    steps: int
+    parts: Tree
+
+
+def new_rows_first(params: Tree, first: int, steps: int) -> HeadStart:
+    """A head start for the tokens from id `first` on: their rows of the word table and of the decoder's bias, or exBERT's own."""
+    extended = any(name.startswith("encoder/extension/") for name in named(params))
+
+    def part(name: str, leaf: Any) -> np.ndarray:
+        if extended:
+            return np.asarray(name in ("encoder/extension/word", "mlm_extension/bias"), np.float32)
+        if name in ("encoder/embeddings/word", "mlm_head/bias"):
+            return (np.arange(leaf.shape[0]) >= first).astype(np.float32).reshape((-1,) + (1,) * (leaf.ndim - 1))
+        return np.zeros((), np.float32)
+
+    return HeadStart(steps, by_path(part, params))
+
+
+def _gates(train: Train, params: Tree, frozen: Tree, head_start: HeadStart | None) -> Callable[[jax.Array], Tree] | None:
+    """0 for what does not move at a step, 1 for the rest; None if all leaves move whole from the start."""
     partly = [mask for mask in jax.tree.leaves(frozen) if mask.any() and not mask.all()]
-    if not partly and not train.unfreeze_every:
+    if not partly and not train.unfreeze_every and not head_start:
         return None
 
     def gates(step: jax.Array) -> Tree:
         opened = _by_depth(params, lambda depth: jnp.float32(step >= depth * train.unfreeze_every))
-        return jax.tree.map(lambda gate, mask, leaf: gate * (1 - mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))).astype(
+        found = jax.tree.map(lambda gate, mask, leaf: gate * (1 - mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))).astype(
             np.float32), opened, frozen, params)
+        if head_start is None:
+            return found
+        alone = step < head_start.steps
+        return jax.tree.map(lambda gate, part: jnp.where(alone, gate * part, gate), found, head_start.parts)
 
     return gates
 
 
-def optimizer(train: Train, steps: int, params: Tree) -> optax.GradientTransformation:
+def optimizer(train: Train, steps: int, params: Tree, head_start: HeadStart | None = None) -> optax.GradientTransformation:
     """Clip by global norm → AdamW (Loshchilov & Hutter 2019, bias correction on) → layer-wise rates; frozen leaves: zero.
 
     Frozen leaves get `set_to_zero` through `optax.partition`, so no moments exist for them. Frozen layers of a stacked
-    leaf, and layers that `train.unfreeze_every` has not opened yet (Howard & Ruder 2018, gradual unfreezing), are held
-    back by multiplying gradients and updates with 0. `params` may be abstract; only paths and shapes are read.
+    leaf, layers that `train.unfreeze_every` has not opened yet (Howard & Ruder 2018, gradual unfreezing), and what waits
+    during a head start, are held back by multiplying gradients and updates with 0. `params` may be abstract; only paths
+    and shapes are read.
     """
     frozen = frozen_layers(params, train.freeze)
-    gates = _gates(train, params, frozen)
+    gates = _gates(train, params, frozen, head_start)
     parts = [] if gates is None else [_scaled(gates)]
     if train.clip:
         parts.append(optax.clip_by_global_norm(train.clip))

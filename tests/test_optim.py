@@ -79,3 +79,22 @@ def test_the_first_update_is_adamw_with_bias_correction():
         decay = 0.1 * np.asarray(optim.named(PARAMS)[name]) if optim.decays(name) else 0.0
         np.testing.assert_allclose(update, -1e-2 * (1 + decay), rtol=2e-4, err_msg=name)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(optax.apply_updates(PARAMS, updates)))
+
+
+def test_new_rows_are_trained_alone_at_first():
+    params = PARAMS
+    first = 1000  # of 1,013 tokens
+    settings = config.Train(learning_rate=0.1, warmup=0, schedule="constant", weight_decay=0.1)
+    start = optim.new_rows_first(params, first, 2)
+    tx = optim.optimizer(settings, 10, params, start)
+    state, gradient = tx.init(params), jax.tree.map(np.ones_like, params)
+    with jax.numpy_dtype_promotion("standard"):
+        for i in range(3):
+            updates, state = tx.update(gradient, state, params)
+            for name, update in optim.named(updates).items():
+                update = np.asarray(update)
+                if name in ("encoder/embeddings/word", "mlm_head/bias"):
+                    assert update[first:].all()
+                    assert update[:first].any() == (i == 2), name
+                else:
+                    assert update.any() == (i == 2), name
