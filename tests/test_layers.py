@@ -18,7 +18,7 @@ LAYERS = (
     ("step",),
     ("tasks",),
     ("checkpoint", "digest", "manifest", "stored", "interrupt", "workdir", "runtime", "logs", "report", "plots", "tables",
-     "fonts", "confusion_plot", "predictions"),
+     "fonts", "confusion_plot", "predictions", "vocab_report", "vocab_plot"),
     ("hf", "vocab", "optim", "sharding"),
     ("nn",),
     ("data", "scores"),

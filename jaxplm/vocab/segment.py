@@ -1,0 +1,249 @@
+"""The words of a corpus as a tokenizer would cut them if its vocabulary had more entries.
+
+Two models are followed exactly, for words that the tokenizer cuts before it looks them up:
+
+* WordPiece (Wu et al. 2016): from the left, always the longest entry that fits. A new entry needs no other.
+* Byte-level BPE (Sennrich et al. 2016) with new merges at the end of the list: they join neighbouring tokens that all old
+  merges have left. A new entry of k tokens needs k - 1 merges, each an entry of its own, joined here from the left.
+
+An effect is what an entry would change; nothing changes until it is accepted.
+"""
+
+import itertools
+import json
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from jaxplm.data.words import byte_alphabet
+from jaxplm.vocab.piece_counts import Word
+from jaxplm.vocab.reach import WORDPIECE, kind_of
+
+Pieces = tuple[str, ...]
+
+
+class Effect(NamedTuple):
+    """What an entry would do."""
+
+    added: list[str]  # entries it brings along, itself last
+    words: dict[int, Pieces]  # {number of a word: its new tokens}, for the words that change
+    merges: list[tuple[str, str]] = []  # byte-level BPE: one for each of `added`
+
+
+class Segments(ABC):
+    """Words with their tokens.
+
+    Attributes:
+      words: [n] as the model sees them: normalized, byte-level ones in the byte alphabet ("Ġhospital").
+      pieces: [n] the tokens of each as entries of the vocabulary ("##ness"); () where the word cannot be written.
+    """
+
+    def __init__(self, vocabulary: Iterable[str], words: Sequence[str], pieces: Sequence[Pieces]) -> None:
+        self.words, self.pieces = list(words), list(pieces)
+        self._vocabulary = set(vocabulary)
+        self._places: defaultdict[tuple[str, str], set[int]] = defaultdict(set)  # words by neighbouring tokens
+        for number in range(len(self.words)):
+            self._index(number)
+
+    def __contains__(self, entry: str) -> bool:
+        return entry in self._vocabulary
+
+    @abstractmethod
+    def entry(self, pieces: Pieces, first: bool) -> str:
+        """The entry that would stand for neighbouring tokens; `first`: they begin a word."""
+
+    @abstractmethod
+    def text(self, entry: str) -> str | None:
+        """What an entry writes, without a mark of space or continuation; None if that is no whole number of characters."""
+
+    @abstractmethod
+    def effect(self, entry: str) -> Effect | None:
+        """What would change with one entry more; None if it cannot be made, or if a word could no longer be written."""
+
+    def steps(self, pieces: int) -> int:
+        """Entries that it takes to make one token of so many."""
+        return 1
+
+    @abstractmethod
+    def _keys(self, number: int) -> Iterable[tuple[str, str]]:
+        """Under what a word is found by `effect`."""
+
+    def accept(self, entry: str, effect: Effect) -> None:
+        """Makes an effect happen; it must be of the present vocabulary."""
+        self._vocabulary.update(effect.added)
+        for number, pieces in effect.words.items():
+            for key in self._keys(number):
+                self._places[key].discard(number)
+            self.pieces[number] = pieces
+            self._index(number)
+
+    def _index(self, number: int) -> None:
+        for key in self._keys(number):
+            self._places[key].add(number)
+
+
+class WordPieceSegments(Segments):
+    """For WordPiece. `prefix` marks what continues a word ("##")."""
+
+    def __init__(self, vocabulary: Iterable[str], words: Sequence[str], pieces: Sequence[Pieces], prefix: str = "##") -> None:
+        self._prefix = prefix
+        super().__init__(vocabulary, words, pieces)
+        self._longest = max(map(len, self._vocabulary), default=1)
+
+    def entry(self, pieces: Pieces, first: bool) -> str:
+        return ("" if first else self._prefix) + (pieces[0] if first else self._bare(pieces[0])) + "".join(map(self._bare, pieces[1:]))
+
+    def text(self, entry: str) -> str:
+        return self._bare(entry)
+
+    def _bare(self, piece: str) -> str:
+        return piece.removeprefix(self._prefix)
+
+    def effect(self, entry: str) -> Effect | None:
+        first = not entry.startswith(self._prefix)
+        text = entry if first else self._bare(entry)
+        # Every word with `text` at a token's start has the same token there: the longest one within `text`.
+        now = self._longest_within(text, 0, first, "")
+        changed: dict[int, Pieces] = {}
+        if first:
+            changed |= {number: (entry,) for number in self._places.get(("", text), ())}
+        after = len(now) if first else len(self._bare(now))
+        for number in self._places.get((now, text[after]), ()) if now else ():
+            pieces = self._with(number, entry, text, now)
+            if pieces is None:
+                return None
+            if pieces != self.pieces[number]:
+                changed[number] = pieces
+        return Effect([entry], changed)
+
+    def _with(self, number: int, entry: str, text: str, now: str) -> Pieces | None:
+        """The tokens of a word with one entry more; None if nothing fits the rest of it any more."""
+        word, begin = self.words[number], 0
+        for place, piece in enumerate(self.pieces[number]):
+            if piece == now and word.startswith(text, begin):
+                head = self.pieces[number][:place]
+                break
+            begin += len(piece) if place == 0 else len(self._bare(piece))
+        else:
+            return self.pieces[number]
+        found = list(head)
+        while begin < len(word):
+            piece = self._longest_within(word, begin, begin == 0, entry)
+            if not piece:
+                return None
+            found.append(piece)
+            begin += len(piece) if begin == 0 else len(self._bare(piece))
+        return tuple(found)
+
+    def _longest_within(self, word: str, begin: int, first: bool, extra: str) -> str:
+        """The longest entry that `word` has at `begin`; "" if there is none."""
+        prefix = "" if first else self._prefix
+        for end in range(min(len(word), begin + self._longest), begin, -1):
+            piece = prefix + word[begin:end]
+            if piece in self._vocabulary or piece == extra:
+                return piece
+        return ""
+
+    def accept(self, entry: str, effect: Effect) -> None:
+        super().accept(entry, effect)
+        self._longest = max(self._longest, len(entry))
+
+    def _keys(self, number: int) -> Iterable[tuple[str, str]]:
+        """Each token with the character after it: a new entry has to go on with that."""
+        word, end = self.words[number], 0
+        if not self.pieces[number]:
+            yield "", word
+        for place, piece in enumerate(self.pieces[number]):
+            end += len(piece) if place == 0 else len(self._bare(piece))
+            if end < len(word):
+                yield piece, word[end]
+
+
+class ByteBpeSegments(Segments):
+    """For byte-level BPE. `old` gives the tokens of a string by the old merges alone."""
+
+    def __init__(self, vocabulary: Iterable[str], words: Sequence[str], pieces: Sequence[Pieces], old: Callable[[str], Pieces]) -> None:
+        self._old = old
+        self._alphabet = byte_alphabet()
+        self._ranks: dict[tuple[str, str], int] = {}  # of the new merges
+        super().__init__(vocabulary, words, pieces)
+
+    def steps(self, pieces: int) -> int:
+        return pieces - 1
+
+    def entry(self, pieces: Pieces, first: bool) -> str:
+        del first  # the space before a word is part of its first token
+        return "".join(pieces)
+
+    def text(self, entry: str) -> str | None:
+        try:
+            return bytes(self._alphabet[char] for char in entry).decode().removeprefix(" ")
+        except (KeyError, UnicodeDecodeError):
+            return None
+
+    def effect(self, entry: str) -> Effect | None:
+        """See the class above. None too where a token on the way is there already: a new merge to it would change old texts."""
+        pieces = self._merge(self._old(entry), self._ranks)
+        if len(pieces) < 2:
+            return None
+        for merges in (_from_left(pieces), _from_right(pieces)):
+            added = [a + b for a, b in merges]
+            if self._vocabulary.isdisjoint(added):
+                ranks = {merge: rank for rank, merge in enumerate(merges)}
+                places = self._places.get(merges[0], ())
+                found = {number: self._merge(self.pieces[number], ranks) for number in places}
+                return Effect(added, {number: new for number, new in found.items() if new != self.pieces[number]}, merges)
+        return None
+
+    def _merge(self, pieces: Sequence[str], ranks: dict[tuple[str, str], int]) -> Pieces:
+        """Tokens after merges, the first of the list first, each from left to right."""
+        pieces = list(pieces)
+        while ranks and len(pieces) > 1:
+            rank, pair = min((ranks.get(pair, len(ranks)), pair) for pair in itertools.pairwise(pieces))
+            if rank == len(ranks):
+                break
+            merged, place = [], 0
+            while place < len(pieces):
+                both = tuple(pieces[place : place + 2]) == pair
+                merged.append("".join(pair) if both else pieces[place])
+                place += 2 if both else 1
+            pieces = merged
+        return tuple(pieces)
+
+    def accept(self, entry: str, effect: Effect) -> None:
+        for merge in effect.merges:
+            self._ranks[merge] = len(self._ranks)
+        super().accept(entry, effect)
+
+    def _keys(self, number: int) -> Iterable[tuple[str, str]]:
+        return itertools.pairwise(self.pieces[number])
+
+
+def _from_left(pieces: Pieces) -> list[tuple[str, str]]:
+    """The merges that make one token of neighbouring ones, from the left."""
+    return list(zip(itertools.accumulate(pieces[:-1]), pieces[1:], strict=True))
+
+
+def _from_right(pieces: Pieces) -> list[tuple[str, str]]:
+    tails = itertools.accumulate(pieces[:0:-1], lambda tail, piece: piece + tail)
+    return list(zip(pieces[-2::-1], tails, strict=True))
+
+
+def segments(tokenizer: Any, words: Sequence[Word]) -> Segments:
+    """The words with their present tokens.
+
+    Raises:
+      UserError: the tokenizer's model is neither WordPiece nor byte-level BPE.
+    """
+    backend = tokenizer.backend_tokenizer
+    state = json.loads(backend.to_str())
+    kind = kind_of(state)
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    tokens = [tuple(tokenizer.convert_ids_to_tokens(word.ids)) for word in words]
+    if kind == WORDPIECE:
+        pieces = [() if tokenizer.unk_token in found else found for found in tokens]
+        return WordPieceSegments(vocabulary, [word.text for word in words], pieces, state["model"]["continuing_subword_prefix"])
+    model = backend.model
+    return ByteBpeSegments(vocabulary, ["".join(found) for found in tokens], tokens,
+                           lambda text: tuple(token.value for token in model.tokenize(text)))

@@ -1,0 +1,56 @@
+"""A user's terms as the words that a vocabulary would have to hold."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxplm.data.sources import open_texts
+from jaxplm.errors import UserError
+from jaxplm.vocab.piece_counts import PieceCounter, Word, is_word
+
+
+@dataclass
+class Terms:
+    """What terms need.
+
+    Attributes:
+      words: {word that is several tokens or unknown: the first term that has it}, in the order of the terms.
+      known: terms that need nothing: each of their words is one token already.
+      refused: {term: why no token can stand for it}.
+    """
+
+    words: dict[Word, str] = field(default_factory=dict)
+    known: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def read_terms(file: str) -> list[str]:
+    """The terms of a file, one a line; repeated ones once. Raises `UserError` where it cannot be read or is empty."""
+    if not Path(file).is_file():
+        raise UserError(f"vocab.terms={file}: no such file (it has one term a line)")
+    return list(dict.fromkeys(open_texts(file, lines="true")))
+
+
+def term_words(terms: Iterable[str], tokenizer: Any) -> Terms:
+    """Cuts terms into words as they would be cut in the middle of a text.
+
+    No token crosses a space, so a phrase is taken word by word, and so is a word that the tokenizer itself cuts
+    ("beta-blocker": beta, blocker). Numbers count as words, punctuation does not. A term without a space that is cut into
+    tokens that are all there ("95%") is refused: nothing that could be added would make one token of it.
+    """
+    found = Terms()
+    counter = PieceCounter(tokenizer)
+    for term in terms:
+        words = counter.words_of(" " + term)  # byte-level: with the space before it
+        lacking = [word for word in words if is_word(word.text) and (len(word.ids) > 1 or tokenizer.unk_token_id in word.ids)]
+        for word in lacking:
+            found.words.setdefault(word, term)
+        if lacking:
+            continue
+        if len(words) > len(term.split()) or not any(is_word(word.text) for word in words):
+            parts = ", ".join(repr(word.text.strip()) for word in words)
+            found.refused[term] = f"is cut into {parts}" if len(words) > 1 else "has no letter or digit"
+        else:
+            found.known.append(term)
+    return found
