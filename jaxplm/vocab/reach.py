@@ -1,0 +1,228 @@
+"""Which entries of a vocabulary some text can reach.
+
+The tokenizer itself is asked: texts that spell an entry go through its normalizer and its pre-tokenizer, and the entry
+is reachable if it then stands where the model looks for it. No rule of BERT's or of GPT-2's splitter is written again here.
+
+>>> unreachable(bert, ["hospital", "95%", "##-2"])
+{'95%': "is cut into '95', '%'", '##-2': "is cut into '-', '2'"}
+"""
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from jaxplm.data.words import byte_alphabet
+from jaxplm.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+WORDPIECE, BYTE_LEVEL = "WordPiece", "BPE"
+_BEFORE = ("", "a", "1", "(", " ", "가")  # what may stand before an entry: letters, a digit, punctuation, nothing
+_AFTER = ("", "a", "1", "(", " a", "가")
+_LOOKED_AT = 4096  # characters tried to complete a cut one: each lead byte has both letters and others among so many
+_PER_CLASS = 3
+_NEVER = frozenset((0xC0, 0xC1, *range(0xF5, 0x100)))  # bytes of no UTF-8 text
+
+
+class Place(NamedTuple):
+    """A pre-token that holds an entry."""
+
+    text: str  # what gives the pre-token
+    pretoken: str
+    start: int  # characters of the pre-token before the entry
+
+
+class Reach:
+    """A tokenizer's normalizer, pre-tokenizer and model, asked about entries of its vocabulary.
+
+    Raises:
+      UserError: a model that is neither WordPiece nor byte-level BPE.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast") -> None:
+        self._backend = tokenizer.backend_tokenizer
+        state = json.loads(self._backend.to_str())
+        model = state["model"]
+        self.kind: str = kind_of(state)
+        self.prefix: str = model.get("continuing_subword_prefix") or ""
+        self.limit: int | None = model.get("max_input_chars_per_word")  # characters of a pre-token
+        self._added = [token["content"] for token in state["added_tokens"] if token["content"]]
+        self._alphabet = byte_alphabet()
+
+    def reason(self, token: str) -> str | None:
+        """Why no text gives `token`, in a few words; None if one does."""
+        if token in self._added:
+            return "is a special or added token"
+        inner = token.removeprefix(self.prefix)
+        if not inner:
+            return "is empty"
+        if self.limit is not None and len(inner) + (inner != token) > self.limit:
+            return f"is longer than the {self.limit} characters that the model reads of a word"
+        if next(self.places(token), None) is not None:
+            return None
+        return self._diagnosis(token)
+
+    def places(self, token: str, befores: Sequence[str] = _BEFORE) -> Iterator[Place]:
+        """Pre-tokens in which the model could find `token`, the plainest first.
+
+        Args:
+          token: an entry as the vocabulary has it: "##ness", "Ġhospital".
+          befores: texts that may stand before it.
+        """
+        if self.kind == WORDPIECE:
+            yield from self._wordpiece_places(token, befores)
+        else:
+            yield from self._byte_level_places(token, befores)
+
+    def pretokens(self, text: str) -> list[str]:
+        """What the model gets of a text without special tokens, piece by piece."""
+        if self._backend.normalizer is not None:
+            text = self._backend.normalizer.normalize_str(text)
+        if self._backend.pre_tokenizer is None:
+            return [text]
+        return [piece for piece, _ in self._backend.pre_tokenizer.pre_tokenize_str(text)]
+
+    def _wordpiece_places(self, token: str, befores: Sequence[str]) -> Iterator[Place]:
+        inner = token.removeprefix(self.prefix)
+        continues = bool(self.prefix) and token != inner
+        # A character like its first one, for splitters that tell scripts apart.
+        contexts = (*(before for before in befores if before), inner[0]) if continues else ("",)
+        for before, after in itertools.product(contexts, _AFTER):
+            text = before + inner + after
+            if self._cut_by_added(text):
+                continue
+            for pretoken in self.pretokens(text):
+                if self.limit is not None and len(pretoken) > self.limit:
+                    continue
+                start = pretoken.find(inner, 1) if continues else 0 if pretoken.startswith(inner) else -1
+                if start >= 0:
+                    yield Place(text, pretoken, start)
+
+    def _byte_level_places(self, token: str, befores: Sequence[str]) -> Iterator[Place]:
+        for inner in self._spellings(token):
+            for before, after in itertools.product((*befores, inner[0]), (*_AFTER, inner[-1])):
+                text = before + inner + after
+                if self._cut_by_added(text):
+                    continue
+                for pretoken in self.pretokens(text):
+                    if (start := pretoken.find(token)) >= 0:
+                        yield Place(text, pretoken, start)
+
+    def _cut_by_added(self, text: str) -> bool:
+        return any(part in text for part in self._added)
+
+    def _spellings(self, token: str) -> list[str]:
+        """Texts with the bytes that `token` stands for; where it begins or ends inside a character, with several whole ones."""
+        if any(char not in self._alphabet for char in token):
+            return []
+        raw = bytes(self._alphabet[char] for char in token)
+        cut = next((n for n, byte in enumerate(raw) if not 0x80 <= byte < 0xC0), len(raw))
+        tail, rest = raw[:cut], raw[cut:]  # the end of a character, whole characters and a begun one
+        if len(tail) > 3 or any(byte in _NEVER for byte in raw):
+            return []
+        lead = next((n for n in range(1, min(3, len(rest)) + 1) if rest[-n] >= 0xC0), 0)
+        begun = rest[len(rest) - lead :] if lead and lead < _length(rest[-lead]) else b""
+        try:
+            middle = rest[: len(rest) - len(begun)].decode()
+        except UnicodeDecodeError:
+            return []
+        fronts, backs = _ending_in(tail) if tail else [""], _beginning_with(begun) if begun else [""]
+        return [front + middle + back for front, back in itertools.product(fronts, backs)]
+
+    def _diagnosis(self, token: str) -> str:
+        inner = token.removeprefix(self.prefix)
+        if self.kind == BYTE_LEVEL:
+            if strange := [char for char in token if char not in self._alphabet]:
+                return f"has {strange[0]!r}, which is not of the vocabulary's byte alphabet"
+            spellings = self._spellings(token)
+            if not spellings:
+                return "is no part of valid UTF-8"
+            inner = spellings[0]
+        if held := [part for part in self._added if part in inner]:
+            return f"holds the special or added token {held[0]!r}"
+        if self._backend.normalizer is not None:
+            normal = self._backend.normalizer.normalize_str(inner)
+            if normal.strip() != inner.strip():
+                return f"is changed to {normal.strip()!r} by the normalizer" if normal.strip() else "is removed by the normalizer"
+        pretokens = self.pretokens(inner)
+        if len(pretokens) > 1:
+            return "is cut into " + ", ".join(map(repr, pretokens))
+        if inner != token and self.kind == WORDPIECE:
+            return f"is never inside a word: {inner[:1]!r} begins one of its own"
+        return f"is read as {pretokens[0]!r}" if pretokens else "is blank"
+
+
+def unreachable(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> dict[str, str]:
+    """The entries that the tokenizer could never produce even if they were in its model's vocabulary.
+
+    An entry is reachable if a text that spells it still spells it after normalization, within one pre-token, and where
+    the model looks for it: at the beginning of a pre-token, after another character of one ("##ness"), or anywhere in one
+    (byte-level BPE). Whether the merges of a BPE model ever form it is not decided here; `append` makes them.
+
+    Args:
+      tokenizer: transformers' fast tokenizer, of a WordPiece or byte-level BPE model.
+      tokens: entries as the vocabulary has them: "ward", "##ness", "Ġhospital".
+
+    Returns:
+      {token: a few words that say why}, in the order of `tokens`.
+
+    Raises:
+      UserError: another kind of model.
+    """
+    reach = Reach(tokenizer)
+    reasons = {token: reach.reason(token) for token in tokens}
+    return {token: reason for token, reason in reasons.items() if reason is not None}
+
+
+def kind_of(state: dict) -> str:
+    """WORDPIECE or BYTE_LEVEL, of a tokenizer.json as a dict.
+
+    Raises:
+      UserError: another kind of model.
+    """
+    model = state["model"]
+    kind = model["type"]
+    if kind == WORDPIECE:
+        return kind
+    byte_level = '"ByteLevel"' in json.dumps(state.get("pre_tokenizer"))
+    if kind == BYTE_LEVEL and byte_level and not model.get("continuing_subword_prefix") and not model.get("end_of_word_suffix"):
+        return kind
+    raise UserError(f"the tokenizer's model is {'a BPE that is not byte-level' if kind == BYTE_LEVEL else kind}: tokens can be added to "
+                    "WordPiece and byte-level BPE vocabularies only; train a new one with configs/scratch.py")
+
+
+def _length(lead: int) -> int:
+    """Bytes of the UTF-8 character that begins with `lead`."""
+    return 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+
+
+def _ending_in(tail: bytes) -> list[str]:
+    """Characters of different classes whose UTF-8 ends in the continuation bytes `tail`, with more before."""
+    step = 64 ** len(tail)
+    value = sum((byte & 0x3F) << (6 * n) for n, byte in enumerate(reversed(tail)))
+    return _of_each_class(code for code in range(value, 0x110000, step) if code >= (0x80, 0x800, 0x10000)[len(tail) - 1])
+
+
+def _beginning_with(begun: bytes) -> list[str]:
+    """Characters of different classes whose UTF-8 begins with `begun`, with more after."""
+    length = _length(begun[0])
+    rest = 6 * (length - len(begun))
+    value = begun[0] & (0x7F >> length)
+    for byte in begun[1:]:
+        value = value << 6 | byte & 0x3F
+    low, high = value << rest, (value + 1) << rest
+    smallest = {2: 0x80, 3: 0x800, 4: 0x10000}[length]
+    return _of_each_class(range(max(low, smallest), min(high, 0x110000)))
+
+
+def _of_each_class(codes: Iterator[int] | range) -> list[str]:
+    """A few letters, digits and others among the code points; splitters treat these classes alike."""
+    found: dict[str, list[str]] = {}
+    for code in itertools.islice((code for code in codes if not 0xD800 <= code < 0xE000), _LOOKED_AT):
+        char = chr(code)
+        kind = "letter" if char.isalpha() else "digit" if char.isnumeric() else "space" if char.isspace() else "other"
+        if len(group := found.setdefault(kind, [])) < _PER_CLASS:
+            group.append(char)
+    return [char for group in found.values() for char in group]
