@@ -18,6 +18,7 @@ from jaxplm.start import Tokenized, start_model
 from jaxplm.step import EvalStep, make_eval_step
 from jaxplm.sweep import sweep
 from jaxplm.tasks.mlm import MaskedLanguageModelling
+from jaxplm.tasks.mlm_pairs import MaskedPairs
 from jaxplm.workdir import claim
 
 log = logging.getLogger("jaxplm")
@@ -51,11 +52,11 @@ def run(config: Config, workdir: Path, command: str) -> None:
     model = start_model(config, workdir)
     tokenized = Tokenized(config, model.tokenizer, sharding.my_rows(batch_size, mesh))
     graph, abstract = nn.graph_of(model.config)
-    task = MaskedLanguageModelling()
+    task = MaskedPairs() if config.model.pairs else MaskedLanguageModelling()
     step = make_eval_step(graph, task.sums, abstract, mesh, compute=resolve_compute(config.compute.dtype, config.compute.unroll))
     params = jax.tree.map(sharding.place, model.params, sharding.param_shardings(abstract, mesh))
     claim(workdir, config, write=is_first())
-    table = [("", "loss", "perplexity", "accuracy", "masked tokens")]
+    table = [("", "loss", "perplexity", "accuracy", "masked tokens", *(["pair accuracy"] if config.model.pairs else []))]
     with MetricLog(workdir, enabled=is_first()) as metrics:
         for split, source in (("validation", config.data.validation), ("test", config.data.test), ("general", config.data.general)):
             if not source:
@@ -67,6 +68,7 @@ def run(config: Config, workdir: Path, command: str) -> None:
             metrics.write(0, split, found | {"seconds": round(time.monotonic() - began, 3)})
             if math.isfinite(found["loss"]):
                 table.append((f"{split}: {source}", f"{found['loss']:.4f}", f"{found['perplexity']:.2f}",
-                              f"{found['accuracy']:.2%}", f"{sums['weight']:,.0f}"))
+                              f"{found['accuracy']:.2%}", f"{sums['weight']:,.0f}",
+                              *([f"{found['pair_accuracy']:.2%}"] if config.model.pairs else [])))
     for line in summary_table(table, header=True).split("\n"):
         log.info("%s", line)

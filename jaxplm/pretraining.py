@@ -14,8 +14,11 @@ from jaxplm.job import Metrics
 from jaxplm.start import load_corpus, start_model
 from jaxplm.step import make_eval_step
 from jaxplm.tasks.mlm import MaskedLanguageModelling
+from jaxplm.tasks.mlm_pairs import MaskedPairs
 
 TITLES = {"dapt": "Domain-adaptive pre-training", "tapt": "Task-adaptive pre-training", "scratch": "Pre-training from scratch"}
+
+PAIRS = {"nsp": "is B the next segment, or one of another text?", "sop": "are A and B in order, or exchanged?"}
 
 
 class Pretraining:
@@ -31,7 +34,7 @@ class Pretraining:
         self.graph, abstract = nn.graph_of(self.model.training)
         self.params, self.train = self.model.params, self.corpus.train
         self.fingerprint = self.corpus.fingerprint
-        self.task = MaskedLanguageModelling()
+        self.task = MaskedPairs() if config.model.pairs else MaskedLanguageModelling()
         self._mesh = mesh
         self._step = make_eval_step(self.graph, self.task.sums, abstract, mesh, compute=compute)
 
@@ -59,7 +62,8 @@ class Pretraining:
             "data": self.corpus.facts | {"tokens an epoch": f"{self.corpus.train.real_tokens:,}"},
             "settings": {
                 "steps": f"{steps:,} × {self.rows} rows ({steps / self.corpus.train.steps_per_epoch:.2f} epochs)",
-                "masking": f"{config.data.mask_rate:.0%} of the tokens, {'whole words' if config.data.whole_word else 'single tokens'}",
+                "masking": _masking(config),
+                **({"pairs": PAIRS[config.model.pairs]} if config.model.pairs else {}),
                 "dropout": f"{shape.dropout:g}, attention {shape.attention_dropout:g}",
             },
         }
@@ -67,3 +71,9 @@ class Pretraining:
     def export(self, directory: Path, params: nn.ParamTree, facts: report.Facts, rows: list[dict[str, Any]]) -> None:
         hf.save(directory, self.model.config, params, self.model.tokenizer, self.model.hf_config,
                 files={"README.md": report.model_card(facts, rows)})
+
+
+def _masking(config: Config) -> str:
+    data = config.data
+    rate = f"{data.mask_rate:.0%}" + (f" → {data.mask_rate_end:.0%}" if data.mask_rate_end is not None else "")
+    return f"{rate} of the tokens, {'whole words' if data.whole_word else 'single tokens'}"

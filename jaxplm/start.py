@@ -15,6 +15,8 @@ from jaxplm.config import Config
 from jaxplm.data.holdout import hold_out
 from jaxplm.data.pack import RowPlan, SpecialIds, plan_rows
 from jaxplm.data.pipeline import FrozenBatches, MlmBatches
+from jaxplm.data.schedule import Lengths, MaskRate, ShortThenLong, steps_in
+from jaxplm.data.sentence_pairs import PairPlan, plan_pairs, sentence_ends
 from jaxplm.data.sources import open_texts, same_files
 from jaxplm.data.store import TokenStore
 from jaxplm.data.tokenize import tokenize
@@ -50,7 +52,7 @@ def start_model(config: Config, workdir: Path) -> Model:
     Raises UserError: see `hf.load`; or `data.seq_len` is more than the model has positions for.
     """
     if config.model.path:
-        loaded = hf.load(config.model.path, seed=config.seed)
+        loaded = hf.load(config.model.path, seed=config.seed, pairs=bool(config.model.pairs))
         for note in loaded.notes:
             log.info("%s", note)
         shape, params, tokenizer, hf_config = loaded.config, loaded.params, loaded.tokenizer, loaded.hf_config
@@ -71,7 +73,7 @@ def start_model(config: Config, workdir: Path) -> Model:
 class Corpus:
     """The batches of a run, and what there is to say about them."""
 
-    train: MlmBatches
+    train: MlmBatches | ShortThenLong
     evaluations: dict[str, FrozenBatches]  # 'validation', and 'general' if it was asked for
     facts: dict[str, str]
     fingerprint: str  # of all texts that were read
@@ -84,7 +86,7 @@ class Tokenized:
         ids = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id]
         if None in ids:
             raise UserError("the tokenizer lacks one of the special tokens cls, sep, pad, mask: MLM needs all four")
-        self._data, self._tokenizer, self._slots = config.data, tokenizer, slots
+        self._data, self._pairs, self._tokenizer, self._slots = config.data, config.model.pairs, tokenizer, slots
         self.fingerprints: list[str] = []  # of the sources opened so far
         self._special = SpecialIds(*ids, unk=-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)
         outside = set(tokenizer.all_special_ids)
@@ -96,21 +98,30 @@ class Tokenized:
         self.fingerprints.append(texts.fingerprint)
         return tokenize(texts, self._tokenizer)
 
-    def plan(self, store: TokenStore, seed: int, texts: np.ndarray | None = None) -> RowPlan:
-        return plan_rows(store, self._data.seq_len, self._data.packing, seed, texts)
+    def plan(self, store: TokenStore, seed: int, texts: np.ndarray | None = None, seq_len: int | None = None) -> RowPlan | PairPlan:
+        """The rows of a store, of `data.seq_len` tokens where `seq_len` is None; pairs where the config asks for them."""
+        length = seq_len or self._data.seq_len
+        if self._pairs:
+            entries = self._tokenizer.convert_ids_to_tokens(range(len(self._tokenizer)))
+            return plan_pairs(store, length, self._pairs, sentence_ends(entries), seed, texts, store.meta["source"])
+        return plan_rows(store, length, self._data.packing, seed, texts)
 
-    def training(self, store: TokenStore, plan: RowPlan, batch_size: int, seed: int) -> MlmBatches:
-        return MlmBatches(store, plan, self._special, self._random_ids, batch_size=batch_size, seq_len=self._data.seq_len,
-                          mask_rate=self._data.mask_rate, whole_word=self._data.whole_word, seed=seed, slots=self._slots)
+    def training(self, store: TokenStore, plan: RowPlan | PairPlan, batch_size: int, seed: int, *,
+                 mask_rate: float | MaskRate | None = None, prefer_from: int | None = None, first_step: int = 0) -> MlmBatches:
+        """Batches of the plan's rows; `mask_rate` None is the config's at the start. See `MlmBatches` for the rest."""
+        return MlmBatches(store, plan, self._special, self._random_ids, batch_size=batch_size, seq_len=plan.seq_len,
+                          mask_rate=self._data.mask_rate if mask_rate is None else mask_rate, whole_word=self._data.whole_word,
+                          seed=seed, slots=self._slots, prefer_from=prefer_from, first_step=first_step)
 
-    def frozen(self, store: TokenStore, plan: RowPlan, batch_size: int) -> FrozenBatches:
+    def frozen(self, store: TokenStore, plan: RowPlan | PairPlan, batch_size: int) -> FrozenBatches:
         return FrozenBatches(store, plan, self._special, self._random_ids, batch_size=batch_size,
                              seq_len=self._data.seq_len, mask_rate=self._data.mask_rate, whole_word=self._data.whole_word,
                              eval_seed=EVAL_SEED, max_rows=self._data.eval_rows, slots=self._slots)
 
 
-def load_corpus(config: Config, tokenizer: Any, slots: np.ndarray) -> Corpus:
-    """Training and evaluation batches of a config.
+def load_corpus(config: Config, tokenizer: Any, slots: np.ndarray, prefer_from: int | None = None) -> Corpus:
+    """Training and evaluation batches of a config. Masks of training prefer tokens of the id `prefer_from` and above
+    (`vocab.mask_new`); those of evaluation prefer none, and have the rate `data.mask_rate` in rows of `data.seq_len`.
 
     Without `data.validation` a built-in corpus brings its own validation split; from anything else a fixed share of
     the texts is held out, and the log says so. Raises UserError for a training file that is also given as test.
@@ -131,11 +142,11 @@ def load_corpus(config: Config, tokenizer: Any, slots: np.ndarray) -> Corpus:
         log.info("no data.validation: %s are held out", source)
         held, held_plan = store, maker.plan(store, 0, rest)
     plan = maker.plan(store, config.seed, chosen)
-    train = maker.training(store, plan, batch, config.seed)
+    train, rows = _training(config, maker, store, plan, chosen, prefer_from)
     evaluations = {"validation": maker.frozen(held, held_plan, batch)}
     facts = {
         "training text": f"{data.train}: {len(store.offsets) - 1 if chosen is None else len(chosen):,} texts, {plan.tokens:,} tokens",
-        "rows": f"{plan.rows:,} × {data.seq_len}, {plan.fill:.1%} full",
+        "rows": rows,
         "validation text": f"{source}: {held_plan.tokens:,} tokens",
     }
     if data.general:
@@ -144,3 +155,25 @@ def load_corpus(config: Config, tokenizer: Any, slots: np.ndarray) -> Corpus:
         evaluations["general"] = maker.frozen(general, general_plan, batch)
         facts["general text"] = f"{data.general}: {general_plan.tokens:,} tokens"
     return Corpus(train, evaluations, facts, hashlib.sha256("\n".join(maker.fingerprints).encode()).hexdigest()[:16])
+
+
+def _training(config: Config, maker: Tokenized, store: TokenStore, plan: RowPlan | PairPlan, texts: np.ndarray | None,
+              prefer_from: int | None) -> tuple[MlmBatches | ShortThenLong, str]:
+    """Training batches by the schedules of a config, whose steps the loop counts in the same way; and what their rows are."""
+    data, train = config.data, config.train
+
+    def described(plan: RowPlan | PairPlan) -> str:
+        return f"{plan.rows:,} × {plan.seq_len}, {plan.fill:.1%} full"
+
+    short = maker.plan(store, config.seed, texts, data.short_len) if data.short_len else None
+    lengths = Lengths(data.short_share, short.rows / train.batch_size, plan.rows / train.batch_size) if short else None
+    steps = steps_in(train.steps, train.epochs, lengths.steps_per_epoch if lengths else plan.rows / train.batch_size)
+    rate = MaskRate(data.mask_rate, data.mask_rate if data.mask_rate_end is None else data.mask_rate_end, steps)
+
+    def batches(of: RowPlan | PairPlan, first_step: int = 0) -> MlmBatches:
+        return maker.training(store, of, train.batch_size, config.seed, mask_rate=rate, prefer_from=prefer_from, first_step=first_step)
+
+    if short is None or lengths is None:
+        return batches(plan), described(plan)
+    both = ShortThenLong(batches(short), lambda first: batches(plan, first), lengths, steps)
+    return both, f"{described(short)}, for {both.short_steps:,} steps; then {described(plan)}"

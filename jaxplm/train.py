@@ -14,6 +14,7 @@ from jaxplm import nn, optim, report, sharding
 from jaxplm.checkpoint import Checkpoints
 from jaxplm.config import Config
 from jaxplm.data.pipeline import prefetch
+from jaxplm.data.schedule import steps_in
 from jaxplm.errors import Interrupted, UserError
 from jaxplm.interrupt import StopRequest
 from jaxplm.job import Job, MakeJob
@@ -53,8 +54,7 @@ class Run:
         self.compute, self.job = compute, job
         self.traced = TRACES.copy()
         train = job.settings
-        epochs = train.epochs or 0.0
-        self.steps = train.steps if train.steps is not None else max(1, math.ceil(epochs * job.train.steps_per_epoch))
+        self.steps = steps_in(train.steps, train.epochs, job.train.steps_per_epoch)
         abstract = jax.eval_shape(lambda: job.params)
         tx = optim.optimizer(train, self.steps, abstract)
         self.abstract = jax.eval_shape(lambda params: new_state(params, tx, config.seed), abstract)

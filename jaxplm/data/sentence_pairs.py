@@ -77,7 +77,13 @@ def sentence_ends(tokens: list[str]) -> np.ndarray:
 
 
 def plan_pairs(
-    store: TokenArrays, seq_len: int, kind: str, sentence_end: np.ndarray, seed: int = 0, texts: np.ndarray | None = None
+    store: TokenArrays,
+    seq_len: int,
+    kind: str,
+    sentence_end: np.ndarray,
+    seed: int = 0,
+    texts: np.ndarray | None = None,
+    source: str = "the data",
 ) -> PairPlan:
     """Divides texts into stretches of at most `seq_len` - 3 tokens, between words where possible.
 
@@ -88,6 +94,7 @@ def plan_pairs(
         sentence_end: [V] bool by token id, see `sentence_ends`.
         seed: of the order of the stretches.
         texts: indices of the texts to use; all of them when None.
+        source: how messages call the texts.
 
     Returns:
         The plan. Stretches of a single token, which make no pair, are left out.
@@ -103,10 +110,10 @@ def plan_pairs(
     starts, lengths = pieces.starts[wide], pieces.lengths[wide]
     text = np.searchsorted(np.asarray(store.offsets), starts, side="right") - 1
     if not starts.size:
-        raise UserError(f"model.pairs={kind}: no text has two tokens to make a pair of")
+        raise UserError(f"model.pairs={kind}: no text of {source} has two tokens to make a pair of")
     if kind == "nsp" and (text == text[0]).all():
-        raise UserError("model.pairs=nsp: there is only one text, and a segment that does not follow comes from another one; use sop,"
-                        " or give texts one a line or with blank lines between (data.lines)")  # fmt: skip
+        raise UserError(f"model.pairs=nsp: only one text of {source} is there to use, and segments that do not follow come from another"
+                        " one; give more texts (data.lines says how a file is divided), or use model.pairs=sop")  # fmt: skip
     return PairPlan(kind, starts, lengths, text, sentence_end, seq_len)
 
 
