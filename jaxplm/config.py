@@ -249,6 +249,7 @@ def validate(config: Config) -> None:
         if values[name] == 0:
             raise UserError(f"{name}=0: must be -1 (what is left) or at least 1")
     _check_task(config)
+    _check_objective(config)
     if config.recipe == "evaluate":
         if not (config.data.validation or config.data.test or config.data.general):
             raise UserError("nothing to evaluate on: give data.validation, data.test, data.general or several of them")
@@ -280,6 +281,7 @@ METRICS = {
     "qa": ("f1", "exact_match", "loss"),
 }
 DOWNSTREAM = ("finetune", "feature_extraction")
+PRETRAINING = ("dapt", "tapt", "scratch", "extend_vocab", "exbert")
 
 
 def _check_task(config: Config) -> None:
@@ -311,6 +313,29 @@ def _check_task(config: Config) -> None:
         raise UserError(f"train.seeds={train.seeds}: must be different numbers, not below 0 and not above {highest}")
     if config.data.general:
         raise UserError(f"data.general={config.data.general!r} is for masked language modelling: a task's model has no such loss")
+
+
+def _check_objective(config: Config) -> None:
+    """What belongs to masked language modelling alone, and what does not go together there."""
+    model, data = config.model, config.data
+    if config.recipe not in PRETRAINING:
+        for name, value in (("data.mask_rate_end", data.mask_rate_end), ("data.short_len", data.short_len)):
+            if value:
+                raise UserError(f"{name}={value} is a schedule over the steps of pre-training (configs/{', '.join(PRETRAINING)}):"
+                                f" {config.recipe} has none; leave it out")
+    if config.vocab.mask_new and config.recipe not in ("extend_vocab", "exbert"):
+        raise UserError("vocab.mask_new=True is for recipes that add tokens (configs/extend_vocab.py, configs/exbert.py)")
+    if data.short_len and not 8 <= data.short_len < data.seq_len:
+        raise UserError(f"data.short_len={data.short_len}: must be 0 (all rows have data.seq_len tokens), or at least 8 and less than"
+                        f" data.seq_len={data.seq_len}")
+    if not model.pairs:
+        return
+    if config.recipe not in ("dapt", "tapt", "scratch", "evaluate"):
+        raise UserError(f"model.pairs={model.pairs!r} is for masked language modelling (configs/dapt.py, tapt.py, scratch.py, evaluate.py),"
+                        f" not for {config.recipe}")
+    if data.packing == "stream":
+        raise UserError(f"model.pairs={model.pairs!r} makes rows of its own, of one pair each: data.packing='stream' joins texts;"
+                        " use data.packing=documents")
 
 
 def _check_embed(config: Config) -> None:

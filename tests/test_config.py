@@ -59,7 +59,8 @@ def test_every_field_is_known_and_the_defaults_are_good():
 
 def test_every_number_has_limits():
     """A new number without an entry in RANGES would be taken whatever it is."""
-    given = {"train__epochs": 1.0, "model__dropout": 0.1, "model__attention_dropout": 0.1, "task__dropout": 0.1, "data__max_rows": 1}
+    given = {"train__epochs": 1.0, "model__dropout": 0.1, "model__attention_dropout": 0.1, "task__dropout": 0.1, "data__max_rows": 1,
+             "data__mask_rate_end": 0.1}
     numbers = {name for name, value in flatten(good(**given))
                if isinstance(value, int | float) and not isinstance(value, bool)}
     assert numbers == RANGES.keys()
@@ -83,7 +84,7 @@ def test_choices(name):
         if (name, value) != ("task.kind", ""):
             validate(good(**(recipe | {section: value})))
     near = max(allowed, key=len)
-    typed = near[:-2]
+    typed = near[:-1] if len(near) < 4 else near[:-2]
     said = refused(good(**(recipe | {section: typed})))
     assert said.startswith(f"{name}='{typed}': must be one of {', '.join(allowed)}")
     assert said[said.index("did you mean ") + 13 : -1] in (near, near.rstrip("4"))  # 'las' is as near to last as to last4
@@ -116,6 +117,32 @@ def test_an_integer_will_do_for_a_fraction():
 ])
 def test_values_that_do_not_go_together(changes, said):
     assert re.match(said, refused(good(**changes)))
+
+
+def test_objectives_that_validate():
+    validate(good(data__short_len=64, data__seq_len=128, data__mask_rate_end=0.3, model__pairs="sop"))
+    validate(good(data__short_len=8, data__seq_len=9))
+    validate(good(recipe="scratch", model__path="", model__pairs="nsp", data__whole_word=True))
+    validate(good(recipe="evaluate", data__validation="a.txt", model__pairs="nsp"))
+    validate(good(recipe="extend_vocab", vocab__mask_new=True, data__short_len=16))
+    validate(good(vocab__new_tokens=7, vocab__terms="a.txt"))  # of another recipe, and harmless here
+
+
+@pytest.mark.parametrize(("config", "said"), [
+    (good(data__short_len=128), r"data\.short_len=128: must be 0 .*, or at least 8 and less than data\.seq_len=128"),
+    (good(data__short_len=7), r"data\.short_len=7: must be 0 .*, or at least 8"),
+    (good(recipe="evaluate", data__test="a.txt", data__mask_rate_end=0.1), r"data\.mask_rate_end=0\.1 is a schedule .*: evaluate has none"),
+    (good(recipe="evaluate", data__test="a.txt", data__short_len=16), r"data\.short_len=16 is a schedule .*: evaluate has none"),
+    (good(recipe="embed", data__mask_rate_end=0.1), r"data\.mask_rate_end=0\.1 is a schedule .*: embed has none"),
+    (good(recipe="finetune", task__kind="classify", data__short_len=16), r"data\.short_len=16 is a schedule .*: finetune has none"),
+    (good(model__pairs="nsp", data__packing="stream"), r"model\.pairs='nsp' makes rows of its own.*data\.packing='stream'"),
+    (good(recipe="finetune", task__kind="qa", model__pairs="sop"), r"model\.pairs='sop' is for masked language modelling.*not for finetune"),
+    (good(recipe="embed", model__pairs="sop"), r"model\.pairs='sop' is for masked language modelling .*not for embed"),
+    (good(recipe="exbert", model__pairs="nsp"), r"model\.pairs='nsp' is for masked language modelling .*not for exbert"),
+    (good(vocab__mask_new=True), r"vocab\.mask_new=True is for recipes that add tokens"),
+])
+def test_objectives_that_do_not_go_together(config, said):
+    assert re.match(said, refused(config))
 
 
 @pytest.mark.parametrize(("steps", "epochs", "overridden", "left"), [
