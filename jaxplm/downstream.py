@@ -217,7 +217,6 @@ def reinitialised(params: nn.ParamTree, shape: nn.EncoderConfig, layers: int, se
         return params
     if layers > shape.layers:
         raise UserError(f"train.reinit_layers={layers}: the model has only {shape.layers} blocks")
-    fresh = nn.random_params(shape, seed)["encoder"]["blocks"]
-    blocks = jax.tree.map(lambda old, new: np.concatenate([np.asarray(old)[:-layers], np.asarray(new)[-layers:]]),
-                          params["encoder"]["blocks"], fresh)
-    return params | {"encoder": params["encoder"] | {"blocks": blocks}}
+    fresh = nn.random_params(shape, seed)["encoder"]
+    return params | {"encoder": nn.map_blocks(
+        lambda old, new: np.concatenate([np.asarray(old)[:-layers], np.asarray(new)[-layers:]]), params["encoder"], fresh)}

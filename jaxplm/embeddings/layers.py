@@ -36,7 +36,7 @@ class Source:
     @property
     def plain(self) -> bool:
         """Whether the vectors are those of the last block that is left, as a stock model gives them."""
-        return len(self.shares) > 1 and bool(self.shares[-1] == 1)
+        return len(self.shares) > 1 and bool(self.shares[-1] == 1) and not self.config.extension
 
     def digest(self) -> str:
         """Hash of the weights and the tokenizer."""
@@ -60,7 +60,7 @@ def open_source(path: str, settings: Embed) -> Source:
     shares = layer_shares(settings, blocks)
     top = max(1, int(np.flatnonzero(shares)[-1]))
     params = dict(loaded.params)
-    params["encoder"] = {**params["encoder"], "blocks": jax.tree.map(lambda leaf: leaf[:top], params["encoder"]["blocks"])}
+    params["encoder"] = nn.map_blocks(lambda leaf: leaf[:top], params["encoder"])
     config = dataclasses.replace(loaded.config, layers=top)
     return Source(config, params, loaded.tokenizer, loaded.hf_config, shares[: top + 1], blocks)
 

@@ -1,14 +1,20 @@
 """config.json of a transformers checkpoint ↔ `EncoderConfig`, and what of it is supported."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from jaxplm.errors import UserError
-from jaxplm.nn.config import EncoderConfig
+from jaxplm.nn.config import EncoderConfig, ExtensionConfig
 
 # transformers' model_type → the stem of its class names. All four share one architecture; the last
 # three count positions from pad_id + 1, as fairseq did.
 CLASS_STEMS = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
+
+# model_type of an encoder with exBERT's extension. transformers knows none of that name, so that it refuses the directory
+# and does not load half of the model. `base_model_type` says whose extension it is, `extension` holds its sizes, and
+# `vocab_size` counts all tokens: a class that is told to load the directory anyway finds a table of another size.
+EXTENDED = "jaxplm-exbert"
 
 _SIZES = {
     "vocab_size": "vocab_size",
@@ -23,7 +29,7 @@ _RATES = {"hidden_dropout_prob": "dropout", "attention_probs_dropout_prob": "att
 # Belong to the place or the task that a checkpoint came from, not to the encoder: wrong in an export.
 _NOT_EXPORTED = (
     "_name_or_path", "name_or_path", "torch_dtype", "transformers_version", "id2label", "label2id",
-    "num_labels", "problem_type", "finetuning_task", "task_specific_params", "tokenizer_class",
+    "num_labels", "problem_type", "finetuning_task", "task_specific_params", "tokenizer_class", "base_model_type", "extension",
 )
 
 
@@ -45,6 +51,9 @@ def config_from_hf(hf_config: Mapping[str, Any], source: str) -> EncoderConfig:
         once; or missing and impossible sizes.
     """
     kind = hf_config.get("model_type")
+    extended = kind == EXTENDED
+    if extended:
+        kind = hf_config.get("base_model_type")
     supported = ", ".join(CLASS_STEMS)
     if kind is None:
         raise UserError(f'{source}: config.json has no "model_type"; add it (one of {supported})')
@@ -67,6 +76,9 @@ def config_from_hf(hf_config: Mapping[str, Any], source: str) -> EncoderConfig:
         raise UserError(f"{source}: hidden_size {sizes['width']} is not a multiple of "
                         f"num_attention_heads {sizes['heads']}")
 
+    extension = _extension_from(hf_config, source) if extended else None
+    if extension:
+        sizes["vocab_size"] -= extension.tokens
     pad_id = hf_config.get("pad_token_id")
     if pad_id is None:
         pad_id = 1 if is_roberta(kind) else 0
@@ -76,13 +88,27 @@ def config_from_hf(hf_config: Mapping[str, Any], source: str) -> EncoderConfig:
         raise UserError(f"{source}: max_position_embeddings {hf_config['max_position_embeddings']} leaves no "
                         f"position after {kind}'s offset of {offset}")
     return EncoderConfig(
-        model_type=kind, **sizes, position_offset=offset, pad_id=pad_id, pooler=False, pair_head=False, extension=None,
+        model_type=kind, **sizes, position_offset=offset, pad_id=pad_id, pooler=False, pair_head=False,
         token_types=hf_config.get("type_vocab_size", 2),
         norm_eps=float(hf_config.get("layer_norm_eps", 1e-12)),
         init_std=float(hf_config.get("initializer_range", 0.02)),
         dropout=float(hf_config.get("hidden_dropout_prob", 0.1)),
         attention_dropout=float(hf_config.get("attention_probs_dropout_prob", 0.1)),
+        extension=extension,
     )
+
+
+def _extension_from(hf_config: Mapping[str, Any], source: str) -> ExtensionConfig:
+    """The sizes under "extension". Raises UserError for what `config_to_hf` does not write."""
+    try:
+        given = {name: value for name, value in hf_config["extension"].items() if type(value) is int or name == "gate_bias"}
+        extension = ExtensionConfig(**{**given, "gate_bias": float(given["gate_bias"])})
+        sizes = (extension.tokens, extension.width, extension.heads, extension.ffn_width)
+        if min(sizes) < 1 or extension.width % extension.heads or extension.tokens >= hf_config["vocab_size"]:
+            raise ValueError("impossible sizes")
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(f'{source}: config.json: "extension" does not describe one: {hf_config.get("extension")!r}') from None
+    return extension
 
 
 def _unsupported(hf_config: Mapping[str, Any]) -> list[str]:
@@ -134,4 +160,12 @@ def config_to_hf(config: EncoderConfig, hf_config: Mapping[str, Any], tokenizer:
         "dtype": dtype,
         **(task or {}),
     }
+    if config.extension:
+        out |= {
+            "architectures": ["JaxplmExbert" + (f"For{architecture}" if architecture else "Model")],
+            "model_type": EXTENDED,
+            "base_model_type": config.model_type,
+            "vocab_size": config.total_vocab,
+            "extension": dataclasses.asdict(config.extension),
+        }
     return dict(sorted(out.items()))

@@ -16,12 +16,19 @@ from safetensors.numpy import save_file
 
 from jaxplm.errors import UserError
 from jaxplm.hf.config import config_to_hf
-from jaxplm.hf.names import MASKED_LM, Slot, is_pair_head, is_pooler, leaf_of, slots, token_type_table
-from jaxplm.hf.tensors import POOLER, WEIGHTS
+from jaxplm.hf.names import MASKED_LM, Slot, is_extension, is_pair_head, is_pooler, leaf_of, slots, token_type_table
+from jaxplm.hf.tensors import EXTENSION, POOLER, WEIGHTS
 from jaxplm.hf.tokenizer import save_tokenizer
 from jaxplm.nn import EncoderConfig, ParamTree
 
 _DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+# What the card of every model with an extension says at its end.
+EXTENDED_CARD = """## Loading
+
+This encoder has exBERT's extension (Tai et al. 2020): new tokens with rows of their own, and a gated block beside every
+block of the base. `jaxplm.load` loads it. Stock transformers has no class for it and refuses it; `AutoTokenizer` loads
+its tokenizer.
+"""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SMALL_FILES = 64 * 2**20  # bytes; generous for config.json and the largest tokenizer
 
@@ -37,6 +44,9 @@ def save(directory: str | Path, config: EncoderConfig, params: ParamTree, tokeni
     The head of sentence pairs, which stands on the pooler, lies there too, by BERT's names: the two files
     together are what `BertForPreTraining` has.
 
+    A model with exBERT's extension is for `jaxplm.load` alone: transformers refuses it by its model_type, and README.md
+    says so. The base's tensors bear transformers' names all the same; the extension's lie in extension.safetensors.
+
     Args:
       directory: of the export.
       config, params: the model; leaves may be NumPy or (addressable) JAX arrays.
@@ -50,9 +60,15 @@ def save(directory: str | Path, config: EncoderConfig, params: ParamTree, tokeni
     """
     described = config_to_hf(config, hf_config, tokenizer, architecture=MASKED_LM, dtype=dtype)
     tensors = model_tensors(config, params, described, MASKED_LM, dtype)
-    pooler = {name: tensor for name, tensor in tensors.items() if is_pooler(name) or is_pair_head(name)}
-    masked_lm = {name: tensor for name, tensor in tensors.items() if name not in pooler}
-    return write_directory(directory, {WEIGHTS: masked_lm, POOLER: pooler}, described, tokenizer, config, files or {})
+    return write_directory(directory, by_file(tensors), described, tokenizer, config, files or {})
+
+
+def by_file(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """{file: {name: tensor}}: what transformers' class would not expect lies in files of its own."""
+    files: dict[str, dict[str, np.ndarray]] = {WEIGHTS: {}, POOLER: {}, EXTENSION: {}}
+    for name, tensor in tensors.items():
+        files[POOLER if is_pooler(name) or is_pair_head(name) else EXTENSION if is_extension(name) else WEIGHTS][name] = tensor
+    return files
 
 
 def model_tensors(config: EncoderConfig, params: ParamTree, described: Mapping[str, Any], architecture: str,
@@ -102,6 +118,8 @@ def write_directory(directory: str | Path, weights: Mapping[str, Mapping[str, np
     target = Path(directory)
     need = sum(tensor.nbytes for tensors in weights.values() for tensor in tensors.values())
     contents = {"config.json": json.dumps(described, indent=2, ensure_ascii=False) + "\n", **texts}
+    if config.extension:
+        contents["README.md"] = f"{contents.get('README.md', '').rstrip()}\n\n{EXTENDED_CARD}".lstrip()
     scratch = target.with_name(f".{target.name}.partial")  # a fixed name: a killed run's is found again
     try:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -120,7 +120,7 @@ def _load_task(directory: Path, path: str, hf_config: dict[str, Any], head: Head
 
 
 def _tokenizer(directory: Path, path: str, config: EncoderConfig) -> "tuple[PreTrainedTokenizerFast, list[str]]":
-    tokenizer, suspicions = load_tokenizer(directory, path, config.vocab_size)
+    tokenizer, suspicions = load_tokenizer(directory, path, config.total_vocab)
     if tokenizer.pad_token_id != config.pad_id:
         suspicions.append(f"{path}: the tokenizer pads with id {tokenizer.pad_token_id}, "
                           f"config.json says {config.pad_id}")

@@ -54,7 +54,7 @@ ENCODER = ""  # no head
 # What checkpoints carry beside the weights: constants, and heads of other tasks.
 _BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
 _OTHER_HEAD = re.compile(r"^(cls\.seq_relationship|classifier|qa_outputs|score)\.")
-_MLM_HEAD = re.compile(r"^(cls\.predictions|lm_head)\.")
+_MLM_HEAD = re.compile(r"^((cls\.predictions|lm_head)\.|mlm_extension/)")
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,11 @@ def is_other_head(name: str, family: str, architecture: str) -> bool:
 def is_mlm_head(name: str) -> bool:
     """Part of the masked-language-model head."""
     return _MLM_HEAD.match(name) is not None
+
+
+def is_extension(name: str) -> bool:
+    """Part of exBERT's extension; transformers has no such thing, so these names are ours."""
+    return name.startswith(("encoder/extension/", "mlm_extension/"))
 
 
 def is_pooler(name: str) -> bool:
@@ -206,6 +211,12 @@ def slots(config: EncoderConfig, shapes: ParamTree, architecture: str = MASKED_L
     elif architecture != ENCODER:
         for module, path in _TASK_HEADS[family, architecture]:
             yield from _affine(shapes, module, path)
+    if config.extension:
+        tokens = slice(0, config.extension.tokens)  # as above, without pad rows
+        yield _slot(shapes, "encoder/extension/word", "encoder/extension/word", tokens, table=True)
+        yield from own_slots(shapes, "encoder/extension/blocks")
+        if architecture == MASKED_LM:
+            yield _slot(shapes, "mlm_extension/bias", "mlm_extension/bias", tokens)
 
 
 def pooler_slots(config: EncoderConfig, shapes: ParamTree, path: str) -> Iterator[Slot]:

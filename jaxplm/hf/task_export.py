@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxplm.hf.config import config_to_hf
-from jaxplm.hf.export import model_tensors, tensors_of, write_directory
+from jaxplm.hf.export import by_file, model_tensors, tensors_of, write_directory
 from jaxplm.hf.heads import OWN, architecture_of, head_to_hf, head_to_json
 from jaxplm.hf.names import ENCODER, bare, own_slots, pooler_slots
 from jaxplm.hf.tensors import HEAD, WEIGHTS
@@ -22,7 +22,8 @@ def save_task_model(directory: str | Path, config: EncoderConfig, head: HeadConf
     A stock head: `AutoModelForSequenceClassification` (`...TokenClassification`, `...QuestionAnswering`) loads it with
     nothing missing, unexpected or warned about, and gives the same logits. A head that transformers has no class for
     lies in head.safetensors, by our own names, with jaxplm.json beside it; the encoder is a stock base model, for
-    `AutoModel`. `jaxplm.load` reads both.
+    `AutoModel`. So does every head on an encoder with exBERT's extension, which transformers does not load at all.
+    `jaxplm.load` reads all of them.
 
     Args:
       head: its `dropout` goes into the export, None as "the encoder's".
@@ -33,14 +34,16 @@ def save_task_model(directory: str | Path, config: EncoderConfig, head: HeadConf
     Raises:
       UserError: no space or no permission; values that float16 cannot hold.
     """
-    architecture = architecture_of(head) if head.stock else ENCODER
+    stock = head.stock and not config.extension
+    architecture = architecture_of(head) if stock else ENCODER
     described = config_to_hf(config, hf_config, tokenizer, architecture=architecture, dtype=dtype,
-                             task=head_to_hf(head, labels) if head.stock else None)
+                             task=head_to_hf(head, labels) if stock else None)
     tensors = model_tensors(config, params, described, architecture, dtype)
-    if head.stock:
+    if stock:
         return write_directory(directory, {WEIGHTS: tensors}, described, tokenizer, config, files or {})
-    base = {bare(name, config.model_type): tensor for name, tensor in tensors.items()} | idle_pooler(config, dtype)
-    weights = {WEIGHTS: base, HEAD: tensors_of(own_slots(params, "head"), params, dtype)}
+    weights = by_file(tensors)
+    base = {bare(name, config.model_type): tensor for name, tensor in weights[WEIGHTS].items()} | idle_pooler(config, dtype)
+    weights |= {WEIGHTS: base, HEAD: tensors_of(own_slots(params, "head"), params, dtype)}
     return write_directory(directory, weights, described, tokenizer, config, {OWN: head_to_json(head, labels), **(files or {})})
 
 

@@ -16,6 +16,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 POOLER = "pooler.safetensors"  # see jaxplm.hf.export
+EXTENSION = "extension.safetensors"  # exBERT's, by our own names; the base lies in model.safetensors
 HEAD = "head.safetensors"  # see jaxplm.hf.task_export
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _CONVERT = (
@@ -70,8 +71,9 @@ def open_tensors(directory: Path, source: str) -> Iterator[Tensors]:
             files = _shards(directory, stack, source)
         else:
             raise UserError(_no_weights(directory, source))
-        if (directory / POOLER).is_file():
-            files = _tensors_of(directory / POOLER, stack, source) | files
+        for beside in (POOLER, EXTENSION):
+            if (directory / beside).is_file():
+                files = _tensors_of(directory / beside, stack, source) | files
         yield Tensors(files, source)
 
 

@@ -67,6 +67,8 @@ def params_from(tensors: Tensors, config: EncoderConfig, source: str, *, tied: b
     notes += _resolve_decoder(tensors, found, config, tied, source)
     absent = [branch for branch in _MAY_LACK if branch in shapes
               and not any(slot.path.startswith(f"{branch}/") and slot.name in found for slot in wanted)]
+    if "mlm_head" in absent:  # and the extension's decoder with it, whose bias stays zero
+        wanted = [slot for slot in wanted if not is_mlm_head(slot.name)]
     for branch in absent:
         wanted = [slot for slot in wanted if not slot.path.startswith(f"{branch}/")]
         notes.append(f"{source} has no {_MAY_LACK[branch]}: initialised at random")

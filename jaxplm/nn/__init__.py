@@ -1,5 +1,6 @@
 """Mesh-free NNX modules; see `jaxplm.nn.model` for the masked LM and `jaxplm.nn.task_model` for downstream tasks."""
 
+from jaxplm.nn.blocks import map_blocks
 from jaxplm.nn.config import EncoderConfig, ExtensionConfig
 from jaxplm.nn.extension import extension_config
 from jaxplm.nn.extension_start import extend_params
@@ -9,5 +10,5 @@ from jaxplm.nn.model import MaskedLM, ParamTree, graph_of, module_with, params_o
 from jaxplm.nn.task_model import HeadModel, TaskModel, graph_of_task, head_only_graph, random_head_params
 
 __all__ = ["Compute", "EncoderConfig", "ExtensionConfig", "HeadConfig", "HeadModel", "MaskedLM", "ParamTree", "TaskModel",
-           "extend_params", "extension_config", "graph_of", "graph_of_task", "head_only_graph", "module_with", "params_of",
+           "extend_params", "extension_config", "graph_of", "graph_of_task", "head_only_graph", "map_blocks", "module_with", "params_of",
            "random_head_params", "random_params"]

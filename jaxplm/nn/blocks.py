@@ -1,5 +1,8 @@
 """Post-LayerNorm transformer blocks, stacked: attention and feed-forward of BERT (Devlin et al. 2019)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -55,3 +58,13 @@ class Blocks(nnx.Module):
         """One block: called on a slice of the stack. x [B, L, D] → [B, L, D]."""
         keys = (None, None) if key is None else jax.random.split(key)
         return self.mlp(self.attention(x, bias, keys[0], compute), keys[1], compute)
+
+
+def map_blocks(function: Callable[..., Any], encoder: dict[str, Any], *others: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of an encoder with `function` applied to every stacked leaf [N, ...] and to those of `others` at the
+    same place; the extension's blocks are such, too."""
+    found = {**encoder, "blocks": jax.tree.map(function, *(tree["blocks"] for tree in (encoder, *others)))}
+    if "extension" in encoder:
+        own = [tree["extension"]["blocks"] for tree in (encoder, *others)]
+        found["extension"] = {**encoder["extension"], "blocks": jax.tree.map(function, *own)}
+    return found
