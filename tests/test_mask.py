@@ -185,3 +185,86 @@ def test_the_numbers_stay_what_they_are():
         [3, 124, 3, 3],
     ]
     assert whole.positions.tolist() == [[12, 13, 18, 19], [0, 1, 12, 13]]
+
+
+NEW_FROM = 800  # `example` draws ids from 10 to 899
+
+
+def choose_new(ids, maskable, words=None, **options):
+    b, length = ids.shape
+    options = {"rate": 0.15, "key": (0, 0), "row_index": np.arange(b)} | options
+    options["capacity"] = max(1, round(options["rate"] * length))
+    return mask_batch(ids, maskable, words, mask_id=MASK, random_ids=RANDOM_IDS, prefer_from=NEW_FROM, **options)
+
+
+@settings(deadline=None)
+@given(shapes, rates, st.booleans())
+def test_preferred_tokens_leave_the_number_and_the_words_as_they_are(shape, rate, whole):
+    ids, maskable, starts = example(*shape)
+    result = choose_new(ids, maskable, starts if whole else None, rate=rate)
+    for row in range(len(ids)):
+        chosen = set(chosen_of(result, row))
+        budget = round(rate * int(maskable[row].sum()))
+        assert all(maskable[row, place] for place in chosen)
+        if not whole:
+            assert len(chosen) == budget
+            continue
+        assert len(chosen) <= budget
+        for word in words_of(maskable[row], starts[row]):
+            assert chosen.intersection(word) in (set(), set(word))
+            assert chosen.issuperset(word) or len(word) > budget - len(chosen)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_rare_new_token_is_masked_in_half_of_the_draws(whole):
+    """Three of 100 tokens are new: without the preference 15 % of them would be masked. The rest goes on as before."""
+    ids = np.full((4000, 100), 50, np.int32)
+    ids[:, [7, 40, 99]] = NEW_FROM
+    maskable, starts = np.ones_like(ids, bool), np.tile(np.arange(100) % 2 == 0, (4000, 1))
+    result = choose_new(ids, maskable, starts if whole else None)
+    assert (result.weights.sum(axis=1) == (14 if whole else 15)).all()  # words of two fill an even number
+    masked = np.zeros_like(maskable)
+    np.put_along_axis(masked, result.positions[:, : 14 if whole else 15], True, axis=1)
+    shares = masked.mean(axis=0)
+    np.testing.assert_allclose(shares[[7, 40, 99]], 0.5 + 0.5 * 0.14, atol=0.04)
+    if whole:  # the words that hold them
+        np.testing.assert_array_equal(masked[:, [6, 41, 98]], masked[:, [7, 40, 99]])
+    others = np.delete(shares, [6, 7, 40, 41, 98, 99])
+    np.testing.assert_allclose(others, ((14 if whole else 15) - shares.sum() + others.sum()) / len(others), atol=0.025)
+    together = masked[:, 7] & masked[:, 40]
+    assert abs(together.mean() - 0.57**2) < 0.04, "one toss a word, not one a row"
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_many_new_tokens_get_half_of_the_budget_first(whole):
+    ids = np.full((500, 100), 50, np.int32)
+    ids[:, :50] = NEW_FROM  # far more candidates than there is room for
+    maskable = np.ones_like(ids, bool)
+    result = choose_new(ids, maskable, maskable if whole else None, rate=0.2)
+    assert (result.weights.sum(axis=1) == 20).all()
+    new = (result.positions < 50).sum(axis=1)
+    assert new.min() >= 10, "half goes to the candidates"
+    # The other half is drawn from the 40 new and 50 old that are left.
+    assert abs(new.mean() - (10 + 10 * 40 / 90)) < 0.3
+
+
+def test_preferred_tokens_are_hidden_like_others():
+    ids, maskable, _ = example(5, 2000, 100)
+    result = choose_new(ids, maskable)
+    used = result.weights > 0
+    now = np.take_along_axis(result.input_ids, result.positions, axis=1)[used]
+    new = result.labels[used] >= NEW_FROM
+    assert new.mean() > 0.3  # of the vocabulary it is 11 %
+    for of in (new, ~new):
+        shares = [(now[of] == MASK).mean(), (now[of] >= 1000).mean(), ((now[of] != MASK) & (now[of] < 1000)).mean()]
+        np.testing.assert_allclose(shares, [0.8, 0.1, 0.1], atol=0.01)
+
+
+def test_without_new_tokens_the_number_is_filled_all_the_same():
+    ids, maskable, starts = example(6, 20, 60)
+    old = np.minimum(ids, NEW_FROM - 1)
+    for words in (None, starts):
+        assert (choose_new(old, maskable, words).weights == run(old, maskable, words).weights).all()
+        part = choose_new(ids[[3, 9]], maskable[[3, 9]], None if words is None else words[[3, 9]], row_index=np.array([3, 9]))
+        whole = choose_new(ids, maskable, words)
+        assert all((a == b[[3, 9]]).all() for a, b in zip(part, whole, strict=True))
