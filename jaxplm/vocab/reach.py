@@ -7,6 +7,7 @@ is reachable if it then stands where the model looks for it. No rule of BERT's o
 {'95%': "is cut into '95', '%'", '##-2': "is cut into '-', '2'"}
 """
 
+import functools
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ _BEFORE = ("", "a", "1", "(", " ", "가")  # what may stand before an entry: let
 _AFTER = ("", "a", "1", "(", " a", "가")
 _LOOKED_AT = 4096  # characters tried to complete a cut one: each lead byte has both letters and others among so many
 _PER_CLASS = 3
+_ENDS = 8
 _NEVER = frozenset((0xC0, 0xC1, *range(0xF5, 0x100)))  # bytes of no UTF-8 text
 
 
@@ -37,18 +39,25 @@ class Place(NamedTuple):
 class Reach:
     """A tokenizer's normalizer, pre-tokenizer and model, asked about entries of its vocabulary.
 
+    Args:
+      tokenizer: transformers' fast tokenizer.
+      added: False asks what would be without its added tokens, which come before the model.
+
     Raises:
       UserError: a model that is neither WordPiece nor byte-level BPE.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerFast") -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast", added: bool = True) -> None:
         self._backend = tokenizer.backend_tokenizer
         state = json.loads(self._backend.to_str())
         model = state["model"]
         self.kind: str = kind_of(state)
         self.prefix: str = model.get("continuing_subword_prefix") or ""
         self.limit: int | None = model.get("max_input_chars_per_word")  # characters of a pre-token
-        self._added = [token["content"] for token in state["added_tokens"] if token["content"]]
+        tokens = state["added_tokens"] if added else []
+        self._added = [token["content"] for token in tokens]
+        # Met in a text, these cut it before the model sees it; the unknown token also comes from the model.
+        self._cuts = {token["id"] for token in tokens if token["content"] != model.get("unk_token")}
         self._alphabet = byte_alphabet()
 
     def reason(self, token: str) -> str | None:
@@ -84,6 +93,13 @@ class Reach:
             return [text]
         return [piece for piece, _ in self._backend.pre_tokenizer.pre_tokenize_str(text)]
 
+    @functools.cached_property
+    def ends(self) -> list[str]:
+        """Long entries after which a word goes on with whatever comes: of WordPiece, the longest match is then over."""
+        words = (word for word in self._backend.get_vocab(with_added_tokens=False) if not (self.prefix and word.startswith(self.prefix)))
+        longest = sorted(words, key=lambda word: (-len(word), word))
+        return list(itertools.islice((word for word in longest if self.pretokens(word) == [word]), _ENDS))
+
     def _wordpiece_places(self, token: str, befores: Sequence[str]) -> Iterator[Place]:
         inner = token.removeprefix(self.prefix)
         continues = bool(self.prefix) and token != inner
@@ -91,7 +107,7 @@ class Reach:
         contexts = (*(before for before in befores if before), inner[0]) if continues else ("",)
         for before, after in itertools.product(contexts, _AFTER):
             text = before + inner + after
-            if self._cut_by_added(text):
+            if self._holds_added(text):
                 continue
             for pretoken in self.pretokens(text):
                 if self.limit is not None and len(pretoken) > self.limit:
@@ -104,14 +120,14 @@ class Reach:
         for inner in self._spellings(token):
             for before, after in itertools.product((*befores, inner[0]), (*_AFTER, inner[-1])):
                 text = before + inner + after
-                if self._cut_by_added(text):
+                if self._holds_added(text):
                     continue
                 for pretoken in self.pretokens(text):
                     if (start := pretoken.find(token)) >= 0:
                         yield Place(text, pretoken, start)
 
-    def _cut_by_added(self, text: str) -> bool:
-        return any(part in text for part in self._added)
+    def _holds_added(self, text: str) -> bool:
+        return any(index in self._cuts for index in self._backend.encode(text, add_special_tokens=False).ids)
 
     def _spellings(self, token: str) -> list[str]:
         """Texts with the bytes that `token` stands for; where it begins or ends inside a character, with several whole ones."""
@@ -174,6 +190,22 @@ def unreachable(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> 
     reach = Reach(tokenizer)
     reasons = {token: reach.reason(token) for token in tokens}
     return {token: reason for token, reason in reasons.items() if reason is not None}
+
+
+def witness(tokenizer: "PreTrainedTokenizerFast", token: str, reach: Reach | None = None) -> str | None:
+    """A text in which the tokenizer finds an entry of its vocabulary, or None if none was found.
+
+    Args:
+      token: an entry of the vocabulary.
+      reach: of this tokenizer, if there is one already.
+    """
+    reach = reach or Reach(tokenizer)
+    backend = tokenizer.backend_tokenizer
+    index = backend.token_to_id(token)
+    for place in itertools.chain(reach.places(token), reach.places(token, reach.ends)):
+        if index in backend.encode(place.text, add_special_tokens=False).ids:
+            return place.text
+    return None
 
 
 def kind_of(state: dict) -> str:
