@@ -3,12 +3,13 @@
     [CLS] A a a a a [SEP] B b b [SEP] [PAD]     token types 0 0 0 0 0 0 0 1 1 1 1 0
 
 A row is a stretch of one text, cut into A and B at the end of a sentence where there is one, else between words. Where
-it is cut and what becomes of it is drawn anew for every step: "nsp" replaces B, in half of the rows, by the second part
-of a stretch of another text; "sop" changes the order of the two, in half of the rows. A tenth of the stretches is
-shortened by a random number of tokens, because what the model meets later is shorter than a full row (Devlin et al.).
+it is cut and what becomes of it is drawn anew for every step: "nsp" replaces B, in half of the rows, by the end of a
+stretch of another text; "sop" changes the order of the two, in half of the rows. A tenth of the stretches is shortened
+by a random number of tokens, because what the model meets later is shorter than a full row (Devlin et al.).
 
-In "nsp" a second part is on average seen as often as without it: it gives way to others in half of its rows, and is
-drawn as often for other rows.
+A B of another text must not be known by anything but its content. So it begins, like any B, where a sentence does, ends
+where a stretch does, and has about as many tokens as the B that it replaces; in a full row the front of A makes room for
+a few more, so that the row is as full as others.
 """
 
 from dataclasses import dataclass
@@ -148,19 +149,17 @@ def gather_pairs(
     shorter = 2 + (rng.uniform(draw(_LENGTH)) * (length - 1)).astype(np.int64)  # 2 ... length, as likely each
     shortened = rng.uniform(draw(_SHORTEN)) < _SHORTENED
     length = np.where(shortened, _end_with_a_word(store, begin, shorter, length, 2), length)
-    a_length = _cut(store, plan, begin, length, share)
+    wanted = np.clip(np.rint(share * length).astype(np.int64), 1, length - 1)
+    a_length = _cut(store, plan, begin, length, wanted, np.ones_like(wanted), length - 1)
     b_begin, b_length = begin + a_length, length - a_length
     coin = rng.uniform(draw(_COIN)) < 0.5
     if plan.kind == "nsp":
-        other, found = _other_texts(plan, row_ids, draw(_OTHER))
+        other, found = _other_texts(plan, row_ids, b_length, draw(_OTHER))
         coin &= found
-        other_begin, other_length = plan.starts[other], plan.lengths[other].astype(np.int64)
-        other_a = _cut(store, plan, other_begin, other_length, share)
-        other_begin, other_length = other_begin + other_a, other_length - other_a
-        # No longer than what it replaces, so that the length of a row does not tell which it is.
-        kept = _end_with_a_word(store, other_begin, np.minimum(other_length, b_length), other_length, 1)
-        b_begin, b_length = np.where(coin, other_begin, b_begin), np.where(coin, kept, b_length)
-        a_begin = begin
+        other_begin, other_length, excess = _replacement(store, plan, other, a_length, b_length)
+        b_begin, b_length = np.where(coin, other_begin, b_begin), np.where(coin, other_length, b_length)
+        dropped = np.where(coin & (excess > 0), _to_a_word(store, begin, excess, a_length - 1), 0)
+        a_begin, a_length = begin + dropped, a_length - dropped
     else:
         a_begin, b_begin = np.where(coin, b_begin, begin), np.where(coin, begin, b_begin)
         a_length, b_length = np.where(coin, b_length, a_length), np.where(coin, a_length, b_length)
@@ -168,31 +167,69 @@ def gather_pairs(
     return rows, Pairs(types, coin.astype(np.int32))
 
 
-def _other_texts(plan: PairPlan, row_ids: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[b] a random row of another text for each row, and [b] whether the tries found one."""
-    other, found = row_ids.copy(), np.zeros(len(row_ids), bool)
+def _other_texts(
+    plan: PairPlan, row_ids: np.ndarray, tokens: np.ndarray, keys: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """[b] a random row of another text, of more than `tokens` [b] where the tries find one; and whether they found any."""
+    other, found, enough = row_ids.copy(), np.zeros(len(row_ids), bool), np.zeros(len(row_ids), bool)
     for attempt in range(_TRIES):
         drawn = rng.below(rng.fold(keys, np.array([attempt])), plan.rows)
-        other = np.where(found, other, drawn)
-        found |= plan.text[other] != plan.text[row_ids]
+        elsewhere = plan.text[drawn] != plan.text[row_ids]
+        wide = elsewhere & (plan.lengths[drawn] > tokens)
+        other = np.where((elsewhere & ~found) | (wide & ~enough), drawn, other)
+        found, enough = found | elsewhere, enough | wide
     return other, found
 
 
-def _cut(store: TokenArrays, plan: PairPlan, begin: np.ndarray, length: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """[b] tokens of A: where a sentence ends, as near to `share` [b] of the stretch as there is; else where a word does."""
-    wanted = np.clip(np.rint(share * length).astype(np.int64), 1, length - 1)
+def _replacement(
+    store: TokenArrays, plan: PairPlan, other: np.ndarray, a_length: np.ndarray, b_length: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The end of the stretches `other` in the place of B: where it begins, its tokens, and how many too many, [b] each."""
+    room = plan.seq_len - _SPECIAL
+    begin, length = plan.starts[other], plan.lengths[other].astype(np.int64)
+    full = a_length + b_length >= room - _END_SLACK
+    wanted = length - b_length
+    # At most half of A would have to make room.
+    lowest, highest = wanted - a_length // 2, np.where(full, wanted, wanted + b_length // 2)
+    cut = _cut(store, plan, begin, length, np.clip(wanted, 1, length - 1), lowest, highest)
+    return begin + cut, length - cut, a_length + length - cut - np.where(full, a_length + b_length, room)
+
+
+def _cut(
+    store: TokenArrays,
+    plan: PairPlan,
+    begin: np.ndarray,
+    length: np.ndarray,
+    wanted: np.ndarray,
+    lowest: np.ndarray,
+    highest: np.ndarray,
+) -> np.ndarray:
+    """[b] tokens of a stretch's first part: a sentence ends there, as near to `wanted` as there is one between `lowest`
+    and `highest`; else a word does; each [b]."""
     places = np.arange(1, int(length.max(initial=2)))[None]  # tokens of A that are looked at
     at = np.minimum(begin[:, None] + places, len(store.tokens) - 1)
     inside = places < length[:, None]
     word = np.take(store.word_starts, at)
     sentence = word & plan.sentence_end[np.take(store.tokens, at - 1)]
     distance = np.abs(places - wanted[:, None]) + plan.seq_len * (2 - word.astype(np.int64) - sentence)
-    distance[~inside] = 4 * plan.seq_len
+    distance[(places < lowest[:, None]) | (places > highest[:, None])] += 3 * plan.seq_len
+    distance[~inside] = 9 * plan.seq_len
     return distance.argmin(axis=1) + 1
 
 
+def _to_a_word(store: TokenArrays, begin: np.ndarray, skipped: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """[b] `skipped` or a little more, but not more than `most`, so that a word begins there."""
+    out, open_ = skipped.copy(), np.ones(len(begin), bool)
+    for ahead in range(_END_SLACK + 1):
+        later = skipped + ahead
+        starts = open_ & (later <= most) & np.take(store.word_starts, np.minimum(begin + later, len(store.tokens) - 1))
+        out[starts] = later[starts]
+        open_ &= ~starts
+    return out
+
+
 def _end_with_a_word(store: TokenArrays, begin: np.ndarray, length: np.ndarray, whole: np.ndarray, least: int) -> np.ndarray:
-    """[b] `length` or a little less, so that a word ends there; `whole` [b] is a length at which one does."""
+    """[b] `length` or a little less, but not less than `least`, so that a word ends there; `whole` [b] stays as it is."""
     out, open_ = length.copy(), length < whole
     for back in range(_END_SLACK + 1):
         shorter = length - back
