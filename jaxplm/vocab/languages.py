@@ -77,7 +77,8 @@ def _bpe(language: str, cased: bool) -> tuple[normalizers.Normalizer | None, pre
 
 def _unigram(language: str, cased: bool) -> tuple[normalizers.Normalizer, pre_tokenizers.PreTokenizer]:
     cut = [normalizers.Replace(_LONG_RUN, "")] if language == KOREAN else []
-    one_space = [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
+    # On the left a space stays: the text after [MASK] is normalised by itself, and its first word has one before it.
+    one_space = [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip(left=False, right=True)]
     word = _KOREAN_WORD if language == KOREAN else _LATIN_WORD
     # first: the rest of a word after [MASK] must not look like the start of one.
     metaspace = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="first", split=False)

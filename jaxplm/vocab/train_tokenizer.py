@@ -147,7 +147,8 @@ def _bpe(words: dict[str, int], size: int, language: str, cased: bool) -> Tokeni
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(ROBERTA_SPECIAL), min_frequency=_MIN_COUNT,
                                   initial_alphabet=letters, show_progress=False)
     state = _trained(models.BPE(), trainer, words)
-    return Tokenizer(models.BPE(state["vocab"], [tuple(merge) for merge in state["merges"]]))
+    merges = [tuple(merge) for merge in state["merges"]]
+    return Tokenizer(models.BPE(state["vocab"], merges, continuing_subword_prefix="", end_of_word_suffix=""))  # as RoBERTa
 
 
 def _unigram(words: dict[str, int], size: int, language: str, cased: bool) -> Tokenizer:
@@ -192,16 +193,14 @@ def _finish(tokenizer: Tokenizer, kind: str) -> None:
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True, lstrip=kind != "wordpiece" and "mask" in token.lower())
                                   for token in special])
     if kind == "bpe":
-        cls, sep = "<s>", "</s>"
-        pair = "<s> $A </s> </s> $B </s>"  # one token type, as RoBERTa
+        sep, cls = (("</s>", 2), ("<s>", 0))  # one token type, also of a pair
+        tokenizer.post_processor = processors.RobertaProcessing(sep, cls, add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
         tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
-    else:
-        cls, sep = "[CLS]", "[SEP]"
-        pair = "[CLS] $A [SEP] $B:1 [SEP]:1"
-        decoder = decoders.WordPiece() if kind == "wordpiece" else decoders.Metaspace(prepend_scheme="first")
-        tokenizer.decoder = decoder  # pyright: ignore[reportAttributeAccessIssue]
+        return
     tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
-        single=f"{cls} $A {sep}", pair=pair, special_tokens=[(name, tokenizer.token_to_id(name)) for name in (cls, sep)])
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    decoder = decoders.WordPiece() if kind == "wordpiece" else decoders.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoder  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _write(tokenizer: Tokenizer, kind: str, cased: bool, max_positions: int, directory: Path) -> None:
@@ -234,6 +233,6 @@ def _write(tokenizer: Tokenizer, kind: str, cased: bool, max_positions: int, dir
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
         for option in ("do_lower_case", "strip_accents", "add_prefix_space"):
             settings.pop(option, None)
-    if settings["tokenizer_class"] == "PreTrainedTokenizerFast" and kind == "bpe":
-        settings["model_input_names"] = ["input_ids", "attention_mask"]
+    if settings["tokenizer_class"] == "PreTrainedTokenizerFast":  # knows no model, so no inputs of one either
+        settings["model_input_names"] = ["input_ids", *(["token_type_ids"] if family == "bert" else []), "attention_mask"]
     write()
