@@ -54,16 +54,16 @@ def _lengths(axes: Any, corpora: Sequence[tuple[str, str, Measured]]) -> None:
         at = [i + (place - (len(corpora) - 1) / 2) * width for i in range(_MOST)]
         axes.bar(at, shares, width * 0.92, color=colour, label=f"{name}: {measured.fertility:.2f} tokens a word")
         for x, share in zip(at, shares, strict=True):
-            if share:
-                text = f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"
-                axes.annotate(text, (x, share), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=7 if width < 0.5 else 9)
+            if share >= 0.0005:
+                text = f"{100 * share:.0f}" if share >= 0.0995 else f"{100 * share:.1f}"
+                axes.annotate(text, (x, share), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8)
     axes.set_xticks(range(_MOST), [*map(str, range(1, _MOST)), f"{_MOST}+"])
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.grid(False, axis="x")
     axes.set_title("Tokens a word")
     axes.set_xlabel("tokens")
     axes.set_ylabel("share of the words")
-    axes.legend(loc="upper right", fontsize=9)
+    axes.legend(loc="center right", fontsize=9)
 
 
 def _shares(lengths: Counter[int]) -> list[float]:

@@ -13,9 +13,9 @@ UNKNOWN = 0.02
 SPELLED = 0.9
 # A normalizer that makes so much of the vocabulary impossible is the wrong one (as in `jaxplm.hf.tokenizer`).
 LOST = 0.1
-# New rows that a resized table bears: about 1 % of the vocabulary. They are worth it where they shorten the texts by a
-# twentieth, or take away a third of what splitting costs.
-FEW, SHORTER, THIRD = 0.01, 0.05, 1 / 3
+# New rows that a resized table bears: about 1 % of the vocabulary. They are the remedy where they take away a third of what
+# splitting costs; where they do not, the tail of rare words is too long for them.
+FEW, FEW_COVER = 0.01, 1 / 3
 # exBERT's own extension is a bit more than half of the base vocabulary (Tai et al. 2020: 17,658 to 30,522).
 MANY = 0.5
 EXBERT_COVERS = 0.8  # share of the extra tokens that its number of tokens is chosen for
@@ -90,10 +90,7 @@ def _kind(measured: Measured, few: int, lost: float, keep: float, unspaced: bool
         return "scratch"
     if measured.fertility <= keep or unspaced:
         return "keep"
-    share = covered(measured, few)
-    if share >= THIRD or share * measured.extra >= SHORTER * measured.totals.tokens:
-        return "append"
-    return "exbert"
+    return "append" if covered(measured, few) >= FEW_COVER else "exbert"
 
 
 def _spelled(measured: Measured, unspaced: bool) -> bool:

@@ -9,8 +9,8 @@ cannot outweigh one that many texts need. What is kept out, and why:
 * words in fewer than `min_texts` texts, before anything is counted: names of one document, and nearly all slips of the pen;
 * everything but letters (and their marks), but for digits inside a whole word that starts with a letter ("H1N1");
 * a letter repeated four times or more ("ㅋㅋㅋㅋ", "soooo"): one word of endless spellings;
-* parts of words that occur in fewer than three different words, or have fewer than three Latin letters or two syllables of
-  Hangul: a whole word serves as well there, or the part means nothing.
+* parts of words that occur in fewer than three different words (however written), or have fewer than three Latin letters or
+  two syllables of Hangul: a whole word serves as well there, or the part means nothing.
 """
 
 import heapq
@@ -87,6 +87,8 @@ class _Greedy:
     def __init__(self, cut: Segments, seen: Sequence[Seen], reach: Reach) -> None:
         self.segments, self._reach = cut, reach
         self._counts = [count for count, _ in seen]
+        # A word in capitals, or without the space before it, is no other word.
+        self._forms = [(cut.text(word) or word).lower() for word in cut.words]
         self._weights = [math.sqrt(count * texts) for count, texts in seen]
         self.tokens: list[str] = []
         self.saved: list[int] = []
@@ -125,7 +127,7 @@ class _Greedy:
             _, entry = heapq.heappop(heap)
             if entry in self.segments or (effect := self.segments.effect(entry)) is None:
                 continue
-            if entry not in whole and len(effect.words) < PART_WORDS:
+            if entry not in whole and len({self._forms[number] for number in effect.words}) < PART_WORDS:
                 continue
             score = self._score(effect)
             if heap and (-score, entry) > heap[0]:

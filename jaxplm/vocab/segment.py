@@ -4,7 +4,8 @@ Two models are followed exactly, for words that the tokenizer cuts before it loo
 
 * WordPiece (Wu et al. 2016): from the left, always the longest entry that fits. A new entry needs no other.
 * Byte-level BPE (Sennrich et al. 2016) with new merges at the end of the list: they join neighbouring tokens that all old
-  merges have left. A new entry of k tokens needs k - 1 merges, each an entry of its own, joined here from the left.
+  merges have left. A new entry of k tokens needs k - 1 merges, each an entry of its own, joined here from the left
+  where that works.
 
 An effect is what an entry would change; nothing changes until it is accepted.
 """
@@ -139,7 +140,7 @@ class WordPieceSegments(Segments):
     def _longest_within(self, word: str, begin: int, first: bool, extra: str) -> str:
         """The longest entry that `word` has at `begin`; "" if there is none."""
         prefix = "" if first else self._prefix
-        for end in range(min(len(word), begin + self._longest), begin, -1):
+        for end in range(min(len(word), begin + max(self._longest, len(extra))), begin, -1):
             piece = prefix + word[begin:end]
             if piece in self._vocabulary or piece == extra:
                 return piece
@@ -187,7 +188,7 @@ class ByteBpeSegments(Segments):
         pieces = self._merge(self._old(entry), self._ranks)
         if len(pieces) < 2:
             return None
-        for merges in (_from_left(pieces), _from_right(pieces)):
+        for merges in (_chain(pieces, 0), _chain(pieces, -2)):
             added = [a + b for a, b in merges]
             if self._vocabulary.isdisjoint(added):
                 ranks = {merge: rank for rank, merge in enumerate(merges)}
@@ -198,18 +199,13 @@ class ByteBpeSegments(Segments):
 
     def _merge(self, pieces: Sequence[str], ranks: dict[tuple[str, str], int]) -> Pieces:
         """Tokens after merges, the first of the list first, each from left to right."""
-        pieces = list(pieces)
+        pieces = tuple(pieces)
         while ranks and len(pieces) > 1:
             rank, pair = min((ranks.get(pair, len(ranks)), pair) for pair in itertools.pairwise(pieces))
             if rank == len(ranks):
                 break
-            merged, place = [], 0
-            while place < len(pieces):
-                both = tuple(pieces[place : place + 2]) == pair
-                merged.append("".join(pair) if both else pieces[place])
-                place += 2 if both else 1
-            pieces = merged
-        return tuple(pieces)
+            pieces = _join(pieces, pair)
+        return pieces
 
     def accept(self, entry: str, effect: Effect) -> None:
         for merge in effect.merges:
@@ -220,14 +216,26 @@ class ByteBpeSegments(Segments):
         return itertools.pairwise(self.pieces[number])
 
 
-def _from_left(pieces: Pieces) -> list[tuple[str, str]]:
-    """The merges that make one token of neighbouring ones, from the left."""
-    return list(zip(itertools.accumulate(pieces[:-1]), pieces[1:], strict=True))
+def _join(pieces: Pieces, pair: tuple[str, str]) -> Pieces:
+    """One merge, wherever its tokens stand side by side, from left to right."""
+    merged, place = [], 0
+    while place < len(pieces):
+        both = pieces[place : place + 2] == pair
+        merged.append("".join(pair) if both else pieces[place])
+        place += 2 if both else 1
+    return tuple(merged)
 
 
-def _from_right(pieces: Pieces) -> list[tuple[str, str]]:
-    tails = itertools.accumulate(pieces[:0:-1], lambda tail, piece: piece + tail)
-    return list(zip(pieces[-2::-1], tails, strict=True))
+def _chain(pieces: Pieces, place: int) -> list[tuple[str, str]]:
+    """Merges that make one token of neighbouring ones: always of the first two (`place` 0) or of the last two (-2).
+
+    A merge joins its pair everywhere, so tokens that repeat themselves need fewer.
+    """
+    merges = []
+    while len(pieces) > 1:
+        merges.append((pieces[place], pieces[place + 1]))
+        pieces = _join(pieces, merges[-1])
+    return merges
 
 
 def segments(tokenizer: Any, words: Sequence[Word]) -> Segments:

@@ -48,9 +48,10 @@ def term_words(terms: Iterable[str], tokenizer: Any) -> Terms:
             found.words.setdefault(word, term)
         if lacking:
             continue
-        if len(words) > len(term.split()) or not any(is_word(word.text) for word in words):
-            parts = ", ".join(repr(word.text.strip()) for word in words)
-            found.refused[term] = f"is cut into {parts}" if len(words) > 1 else "has no letter or digit"
+        if not any(is_word(word.text) for word in words):
+            found.refused[term] = "has no letter or digit"
+        elif len(words) > 1 and len(term.split()) == 1:
+            found.refused[term] = "is cut into " + ", ".join(repr(word.text.strip()) for word in words)
         else:
             found.known.append(term)
     return found
