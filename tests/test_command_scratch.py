@@ -1,0 +1,102 @@
+"""The scratch recipe by the real command: a corpus in, a model out that stock transformers loads in silence."""
+
+import json
+from pathlib import Path
+
+import checkpoints
+import pytest
+import transformers
+from commands import Lab, fields, rows, tree
+from forked import Outcome, run_all
+from helpers import sentences
+
+KOREAN = [f"{a} {b} {c}" for a in ("영화가", "배우는", "음악도", "결말이", "연기를", "드라마의") for b in ("정말", "너무", "조금", "그냥")
+          for c in ("좋았어요ㅋㅋㅋㅋ", "별로였다ㅠㅠ", "재미있다!!", "지루하다...", "최고입니다 OST 10점")]
+RUNS = {  # name: (corpus, settings)
+    "bpe": ("latin", {"vocab__kind": "bpe", "vocab__cased": True}),
+    "unigram": ("korean", {"vocab__kind": "unigram"}),
+    "wordpiece": ("korean", {}),
+}
+MISTAKES = {
+    "vocab.kind='worpiece': must be one of wordpiece, bpe, unigram; did you mean wordpiece?": {"vocab__kind": "worpiece"},
+    "vocab.language='korea': must be one of auto, latin, korean; did you mean korean?": {"vocab__language": "korea"},
+    "model.size='huge': must be one of tiny, mini, small, base, large": {"model__size": "huge"},
+    "vocab.size=256: bytes and special tokens alone take 261 entries; give more": {"vocab__kind": "bpe", "vocab__size": 256},
+    "data.seq_len=64: the model has only 32 positions": {"data__seq_len": 64},
+}
+
+
+@pytest.fixture(scope="module")
+def done(lab: Lab) -> dict[str, Outcome]:
+    """Every command of this file, by name."""
+    root = lab.root / "scratch"
+    root.mkdir()
+    (root / "latin.txt").write_text("\n".join(sentences(200)) + "\n")
+    (root / "korean.txt").write_text("\n".join(KOREAN) + "\n")
+
+    def command(name: str, corpus: str, settings: dict) -> list[str]:
+        common = {"data__train": root / f"{corpus}.txt", "data__seq_len": 16, "data__lines": "true", "model__max_positions": 32,
+                  "vocab__size": 400, "compute__unroll": False, "train__batch_size": 4, "train__steps": 2, "train__log_every": 1}
+        return ["--config=configs/scratch.py", f"--workdir={root / name}", *fields(**(common | settings))]
+
+    commands = {name: command(name, *run) for name, run in RUNS.items()}
+    commands |= {message: command(f"wrong{i}", "latin", settings) for i, (message, settings) in enumerate(MISTAKES.items())}
+    outcomes = dict(zip(commands, run_all(lab, list(commands.values())), strict=True))
+    # A tokenizer that is there already, and a second start of a finished run.
+    late = {"existing": command("existing", "latin", {"model__tokenizer": root / "bpe" / "export"}), "again": commands["bpe"]}
+    before = tree(root / "bpe")
+    outcomes |= dict(zip(late, run_all(lab, list(late.values())), strict=True))
+    assert tree(root / "bpe").keys() == before.keys()
+    return outcomes
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_export_is_stock(name, done, lab):
+    output = done[name].succeeded()
+    corpus, _ = RUNS[name]
+    assert f"vocab.language=auto: {corpus} (Hangul is" in output
+    workdir = lab.root / "scratch" / name
+    texts = KOREAN if corpus == "korean" else sentences(20)
+    with checkpoints.listening() as heard:
+        model = transformers.AutoModelForMaskedLM.from_pretrained(workdir / "export")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(workdir / "export")
+        trained = transformers.AutoTokenizer.from_pretrained(workdir / "tokenizer")
+    assert heard == []
+    assert type(model).__name__ == ("RobertaForMaskedLM" if name == "bpe" else "BertForMaskedLM")
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.config.pad_token_id == tokenizer.pad_token_id
+    inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    assert trained(texts, truncation=True)["input_ids"] == [row[mask.bool()].tolist() for row, mask in
+                                                            zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
+    assert tokenizer.unk_token_id not in inputs["input_ids"]
+    assert model(**inputs).logits.shape[-1] == len(tokenizer)
+    full = tokenizer(["x " * 40], truncation=True, return_tensors="pt")
+    assert full["input_ids"].shape == (1, 32)
+    assert model(**full).logits.shape == (1, 32, len(tokenizer))
+    losses = [row["loss"] for row in rows(workdir) if row["split"] == "validation"]
+    assert losses[-1] < losses[0]
+
+
+def test_korean_says_what_the_corpus_fills(done, lab):
+    size = len(transformers.AutoTokenizer.from_pretrained(lab.root / "scratch" / "wordpiece" / "export"))
+    assert f"vocab.size=400: the corpus fills only {size} entries, which are used" in done["wordpiece"].out
+
+
+def test_an_existing_tokenizer(done, lab):
+    output = done["existing"].succeeded()
+    assert "vocab.language" not in output
+    root: Path = lab.root / "scratch"
+    assert not (root / "existing" / "tokenizer").exists()
+    assert (root / "existing" / "export" / "vocab.json").read_bytes() == (root / "bpe" / "export" / "vocab.json").read_bytes()
+    assert json.loads((root / "existing" / "export" / "config.json").read_text())["model_type"] == "roberta"
+
+
+def test_a_finished_run_trains_no_second_vocabulary(done):
+    assert "vocab.language" not in done["again"].succeeded()
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_mistakes_take_one_line(message, done):
+    outcome = done[message]
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
+    assert message in outcome.err
