@@ -281,7 +281,8 @@ METRICS = {
     "qa": ("f1", "exact_match", "loss"),
 }
 DOWNSTREAM = ("finetune", "feature_extraction")
-PRETRAINING = ("dapt", "tapt", "scratch", "extend_vocab", "exbert")
+EXTENDING = ("extend_vocab", "exbert")
+PRETRAINING = ("dapt", "tapt", "scratch", *EXTENDING)
 
 
 def _check_task(config: Config) -> None:
@@ -323,8 +324,10 @@ def _check_objective(config: Config) -> None:
             if value:
                 raise UserError(f"{name}={value} is a schedule over the steps of pre-training (configs/{', '.join(PRETRAINING)}):"
                                 f" {config.recipe} has none; leave it out")
-    if config.vocab.mask_new and config.recipe not in ("extend_vocab", "exbert"):
+    if config.vocab.mask_new and config.recipe not in EXTENDING:
         raise UserError("vocab.mask_new=True is for recipes that add tokens (configs/extend_vocab.py, configs/exbert.py)")
+    if config.recipe in EXTENDING and not model.path:
+        raise UserError(f"model.path is empty: {config.recipe} adds tokens to a checkpoint (configs/scratch.py makes a new vocabulary)")
     if data.short_len and not 8 <= data.short_len < data.seq_len:
         raise UserError(f"data.short_len={data.short_len}: must be 0 (all rows have data.seq_len tokens), or at least 8 and less than"
                         f" data.seq_len={data.seq_len}")

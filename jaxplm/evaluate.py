@@ -10,6 +10,7 @@ import jax
 from jaxplm import evaluate_task, hf, nn, sharding
 from jaxplm.config import Config
 from jaxplm.data.pipeline import FrozenBatches
+from jaxplm.data.words import token_characters
 from jaxplm.errors import UserError
 from jaxplm.logs import MetricLog, summary_table
 from jaxplm.metrics import Sums, add
@@ -52,7 +53,7 @@ def run(config: Config, workdir: Path, command: str) -> None:
     model = start_model(config, workdir)
     tokenized = Tokenized(config, model.tokenizer, sharding.my_rows(batch_size, mesh))
     graph, abstract = nn.graph_of(model.config)
-    task = MaskedPairs() if config.model.pairs else MaskedLanguageModelling()
+    task = MaskedPairs() if config.model.pairs else MaskedLanguageModelling(token_characters(model.tokenizer.backend_tokenizer))
     step = make_eval_step(graph, task.sums, abstract, mesh, compute=resolve_compute(config.compute.dtype, config.compute.unroll))
     params = jax.tree.map(sharding.place, model.params, sharding.param_shardings(abstract, mesh))
     claim(workdir, config, write=is_first())

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxplm import report
 from jaxplm.config import Train
 from jaxplm.nn import ParamTree
+from jaxplm.optim import HeadStart
 from jaxplm.tasks import Task
 
 Metrics = dict[str, float]
@@ -33,6 +34,7 @@ class Job(Protocol):
     params: ParamTree  # of that module before the first step; NumPy or JAX float32 arrays
     rows: int  # B, rows a step over all processes
     settings: Train  # the config's, less what does not apply (see the class that makes it)
+    head_start: HeadStart | None  # what is trained alone at first
     fingerprint: str  # of all texts that were read
     metric: str  # of the validation set, by which the best checkpoint is chosen
     lower_is_better: bool

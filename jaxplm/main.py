@@ -26,7 +26,8 @@ from jaxplm.errors import Interrupted, UserError
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/<recipe>.py", lock_config=False)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run is kept; default: runs/<recipe>")
 
-RECIPES = {"dapt": "pretraining", "tapt": "pretraining", "scratch": "pretraining", "finetune": "downstream",
+RECIPES = {"dapt": "pretraining", "tapt": "pretraining", "scratch": "pretraining", "extend_vocab": "pretraining",
+           "exbert": "pretraining", "finetune": "downstream",
            "feature_extraction": "downstream", "evaluate": "evaluate", "embed": "embed"}
 
 

@@ -22,11 +22,15 @@ def add(parts: Iterable[Mapping[str, Any]]) -> Sums:
 def mlm_metrics(sums: Mapping[str, float]) -> dict[str, float]:
     """{'loss', 'perplexity', 'accuracy'} a masked token, from the sums 'loss', 'correct' and 'weight'.
 
-    loss is in nats. With nothing masked (weight 0) all three are NaN.
+    loss is in nats. With nothing masked (weight 0) all three are NaN. Where the sum 'characters' is there, the characters of
+    the masked tokens, 'loss_per_character' is the loss divided by them.
     """
     weight = sums["weight"]
+    by_character = {}
+    if "characters" in sums:
+        by_character["loss_per_character"] = sums["loss"] / sums["characters"] if sums["characters"] else math.nan
     if not weight:
-        return {"loss": math.nan, "perplexity": math.nan, "accuracy": math.nan}
+        return {"loss": math.nan, "perplexity": math.nan, "accuracy": math.nan, **by_character}
     loss = sums["loss"] / weight
     perplexity = math.exp(min(loss, 700.0)) if math.isfinite(loss) else math.nan
-    return {"loss": loss, "perplexity": perplexity, "accuracy": sums["correct"] / weight}
+    return {"loss": loss, "perplexity": perplexity, "accuracy": sums["correct"] / weight, **by_character}

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 
-from jaxplm import hf, nn, report, sharding
+from jaxplm import hf, nn, optim, report, sharding
 from jaxplm.config import Config
+from jaxplm.data.words import token_characters
 from jaxplm.evaluate import evaluation_sums
 from jaxplm.job import Metrics
 from jaxplm.start import load_corpus, start_model
@@ -16,7 +17,8 @@ from jaxplm.step import make_eval_step
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 from jaxplm.tasks.mlm_pairs import MaskedPairs
 
-TITLES = {"dapt": "Domain-adaptive pre-training", "tapt": "Task-adaptive pre-training", "scratch": "Pre-training from scratch"}
+TITLES = {"dapt": "Domain-adaptive pre-training", "tapt": "Task-adaptive pre-training", "scratch": "Pre-training from scratch",
+          "extend_vocab": "Vocabulary extension", "exbert": "exBERT: an extension beside a base"}
 
 PAIRS = {"nsp": "is B the next segment, or one of another text?", "sop": "are A and B in order, or exchanged?"}
 
@@ -30,11 +32,15 @@ class Pretraining:
         self.config, self.settings, self.rows = config, config.train, config.train.batch_size
         sharding.check_batch(self.rows, config.train.accumulate, mesh)
         self.model = start_model(config, workdir)
-        self.corpus = load_corpus(config, self.model.tokenizer, sharding.my_rows(self.rows, mesh))
+        new, first = self.model.new, config.vocab.new_rows_first
+        self.corpus = load_corpus(config, self.model.tokenizer, sharding.my_rows(self.rows, mesh),
+                                  prefer_from=new.first if new and config.vocab.mask_new else None)
         self.graph, abstract = nn.graph_of(self.model.training)
         self.params, self.train = self.model.params, self.corpus.train
+        self.head_start = optim.new_rows_first(abstract, new.first, first) if new and first else None
         self.fingerprint = self.corpus.fingerprint
-        self.task = MaskedPairs() if config.model.pairs else MaskedLanguageModelling()
+        characters = token_characters(self.model.tokenizer.backend_tokenizer)
+        self.task = MaskedPairs() if config.model.pairs else MaskedLanguageModelling(characters)
         self._mesh = mesh
         self._step = make_eval_step(self.graph, self.task.sums, abstract, mesh, compute=compute)
 
@@ -50,13 +56,16 @@ class Pretraining:
         """Nothing is left to measure: the validation set was measured with these parameters."""
 
     def facts(self, steps: int) -> dict[str, Any]:
-        config, shape = self.config, self.model.training
+        config, shape, new = self.config, self.model.training, self.model.new
         return {
             "title": TITLES[config.recipe],
+            "sections": [new.section] if new else [],
             "model": {
                 "start": config.model.path or f"random weights, size {config.model.size}",
                 "architecture": f"{shape.model_type}, {shape.layers} layers × {shape.width}, {shape.heads} heads,"
                                 f" vocabulary {shape.vocab_size:,}",
+                **({"new tokens": f"{new.count:,}, rows by {config.vocab.init}"} if new else {}),
+                **({"extension": _extension(shape)} if shape.extension else {}),
                 "parameters": f"{self.model.size:,}",
             },
             "data": self.corpus.facts | {"tokens an epoch": f"{self.corpus.train.real_tokens:,}"},
@@ -71,6 +80,12 @@ class Pretraining:
     def export(self, directory: Path, params: nn.ParamTree, facts: report.Facts, rows: list[dict[str, Any]]) -> None:
         hf.save(directory, self.model.config, params, self.model.tokenizer, self.model.hf_config,
                 files={"README.md": report.model_card(facts, rows)})
+
+
+def _extension(shape: nn.EncoderConfig) -> str:
+    assert shape.extension
+    own = shape.extension
+    return f"{own.tokens:,} tokens, {own.heads} heads × {own.width // own.heads}, feed-forward {own.ffn_width:,}"
 
 
 def _masking(config: Config) -> str:

@@ -44,6 +44,7 @@ class Facts:
     architecture: str = "MaskedLM"  # the head that was exported
     licence: str = ""  # an identifier of the hub's list; "" is printed as unknown
     languages: Sequence[str] = ()  # ISO 639-1 codes; () is left out
+    sections: Sequence[str] = ()  # further sections of report.md, in Markdown, each with its heading
     # The rest is for labelled tasks.
     task: str = ""  # as `task.kind`
     metric: str = ""  # the score that picked the exported step
@@ -78,6 +79,7 @@ def write_report(workdir: str | os.PathLike[str], facts: Facts, rows: Sequence[d
     if plots:
         parts += [_picture(caption, path, workdir) for caption, path in plots]
     parts += _details(facts, workdir)
+    parts += facts.sections
     parts += _sections(facts)
     parts += ["## Again", f"```\n{facts.command}\n```"]
     path = workdir / "report.md"

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxplm import hf, nn
-from jaxplm.config import Config
+from jaxplm.config import EXTENDING, Config
 from jaxplm.data.holdout import hold_out
 from jaxplm.data.pack import RowPlan, SpecialIds, plan_rows
 from jaxplm.data.pipeline import FrozenBatches, MlmBatches
@@ -21,6 +21,7 @@ from jaxplm.data.sources import open_texts, same_files
 from jaxplm.data.store import TokenStore
 from jaxplm.data.tokenize import tokenize
 from jaxplm.errors import UserError
+from jaxplm.extended_model import NewTokens, extended_model
 from jaxplm.new_model import new_model
 
 log = logging.getLogger("jaxplm")
@@ -38,21 +39,30 @@ class Model:
     params: nn.ParamTree
     tokenizer: Any
     hf_config: dict[str, Any]  # config.json of the checkpoint, {} for a new model
+    new: NewTokens | None = None  # of the recipes that extend a vocabulary
 
     @property
     def size(self) -> int:
         """Number of parameters, vocabulary padding left out."""
         padding = (self.config.padded_vocab - self.config.vocab_size) * (self.config.width + 1)
+        if self.config.extension:
+            padding += (self.config.extension.padded_tokens - self.config.extension.tokens) * (self.config.width + 1)
         return sum(leaf.size for leaf in jax.tree.leaves(self.params)) - padding
 
 
 def start_model(config: Config, workdir: Path) -> Model:
-    """The checkpoint of `model.path`, or random weights with a new tokenizer where it is empty.
+    """The checkpoint of `model.path`, with new tokens if the recipe adds some; or random weights with a new tokenizer.
 
     Raises UserError: see `hf.load`; or `data.seq_len` is more than the model has positions for.
     """
-    if config.model.path:
+    new = None
+    if config.model.path and config.recipe in EXTENDING:
+        loaded, new = extended_model(config, workdir)
+    elif config.model.path:
         loaded = hf.load(config.model.path, seed=config.seed, pairs=bool(config.model.pairs))
+    else:
+        loaded = None
+    if loaded:
         for note in loaded.notes:
             log.info("%s", note)
         shape, params, tokenizer, hf_config = loaded.config, loaded.params, loaded.tokenizer, loaded.hf_config
@@ -66,7 +76,7 @@ def start_model(config: Config, workdir: Path) -> Model:
     if config.data.seq_len > shape.max_positions:
         raise UserError(f"data.seq_len={config.data.seq_len}: {config.model.path or 'the model'} has only"
                         f" {shape.max_positions} positions")
-    return Model(shape, training, params, tokenizer, hf_config)
+    return Model(shape, training, params, tokenizer, hf_config, new)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 SHARES = frozenset(
     ("accuracy", "pair_accuracy", "f1", "micro_f1", "macro_f1", "precision", "recall", "exact_match", "mcc", "pearson", "spearman")
 )  # fmt: skip
-LOWER_IS_BETTER = frozenset(("loss", "perplexity", "pair_loss", "mse"))
+LOWER_IS_BETTER = frozenset(("loss", "perplexity", "loss_per_character", "pair_loss", "mse"))
 
 _WORDS = {"f1": "F1", "mcc": "MCC", "mse": "MSE", "micro": "micro-", "macro": "macro-"}
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxplm.batch import Batch, PairBatch
 from jaxplm.metrics import mlm_metrics
@@ -54,7 +55,15 @@ def mlm_sums(logits: jax.Array, batch: Batch | PairBatch) -> dict[str, jax.Array
 
 
 class MaskedLanguageModelling:
-    """The Task of further pre-training; see `jaxplm.tasks.Task`."""
+    """The Task of further pre-training; see `jaxplm.tasks.Task`.
+
+    Args:
+      characters: [V] characters of each token (`jaxplm.data.words.token_characters`). With them the loss of a character is
+        measured as well: a token's loss does not compare where vocabularies cut the same text into more or fewer tokens.
+    """
+
+    def __init__(self, characters: np.ndarray | None = None) -> None:
+        self._characters = characters
 
     def weight(self, batch: Batch) -> jax.Array:
         return batch.mlm_weights.sum()
@@ -62,7 +71,10 @@ class MaskedLanguageModelling:
     def sums(self, model: MaskedLM, batch: Batch, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
         logits = model.masked_logits(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions,
                                      key=key, compute=compute)
-        return mlm_sums(logits, batch)
+        sums = mlm_sums(logits, batch)
+        if self._characters is not None:
+            sums["characters"] = (jnp.asarray(self._characters)[batch.mlm_labels] * batch.mlm_weights).sum()
+        return sums
 
     def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
         return mlm_metrics(sums)

@@ -1,45 +1,56 @@
-"""The tokens around new ones, in a corpus: what the `domain` start of new rows is made of (`resize`)."""
+"""The company that new tokens keep (Firth 1957): which old tokens stand around them in a corpus."""
 
-from collections import defaultdict
-from collections.abc import Iterable
-from itertools import islice
-from typing import TYPE_CHECKING
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-_SMOOTH = 1e-3  # frequencies well above it weigh little (Arora et al. 2017 take 1e-3 to 1e-4)
-_TEXTS = 512  # tokenized at a time
+WINDOW = 5  # tokens to either side
+_MOST_TEXTS = 50_000  # enough for any token that occurs often enough to be chosen
+_BATCH = 1024
 
 
-def contexts_of(texts: Iterable[str], tokenizer: "PreTrainedTokenizerFast", first: int, count: int, window: int = 5
-                ) -> list[dict[int, float]]:
-    """How often each old token stands near each new one, frequent tokens discounted.
+def contexts(texts: Iterable[str], tokenizer: Any, first: int, count: int) -> list[dict[int, float]]:
+    """Weights of the old tokens within `WINDOW` places of each new token.
 
-    A token of relative frequency p weighs a / (a + p), a = 0.001 (SIF, Arora et al. 2017), so that "the" does not make all
-    contexts alike. New tokens in a context do not count: their rows are not known yet.
+    A neighbour weighs its number of meetings divided by the square root of those with all new tokens: otherwise "the"
+    and "." would make all rows alike.
 
     Args:
-      texts: read once. Memory grows with the new tokens and the different tokens around them.
-      tokenizer: with the new tokens, whose ids are first ... first + count - 1.
-      window: tokens on either side.
+      texts: the corpus; of a long one the beginning is read.
+      tokenizer: fast, with the new tokens.
+      first: the first new id; `count` of them follow each other.
 
     Returns:
-      [count] {old id: weight}, empty for a token that the texts do not hold.
+      [count] {old id: weight}, empty for a token that does not occur.
     """
-    near: list[dict[int, int]] = [defaultdict(int) for _ in range(count)]
-    seen = np.zeros(first + count, np.int64)
-    remaining = iter(texts)
-    while block := list(islice(remaining, _TEXTS)):
-        for encoding in tokenizer.backend_tokenizer.encode_batch_fast(block, add_special_tokens=False):
-            ids = np.array(encoding.ids, np.int64)
-            seen += np.bincount(ids, minlength=first + count)
-            for place in np.flatnonzero(ids >= first).tolist():
-                around = ids[max(0, place - window) : place + window + 1]
-                counts = near[int(ids[place]) - first]
-                for token in around[around < first].tolist():
-                    counts[token] += 1
-    weight = _SMOOTH / (_SMOOTH + seen / max(1, seen.sum()))
-    return [{token: n * float(weight[token]) for token, n in sorted(counts.items())} for counts in near]
+    met: Counter[int] = Counter()  # new token × first + neighbour
+    special = np.array(tokenizer.all_special_ids)
+    for batch in _batches(itertools.islice(texts, _MOST_TEXTS)):
+        for encoding in tokenizer.backend_tokenizer.encode_batch(batch, add_special_tokens=False):
+            ids = np.array(encoding.ids)
+            here = np.flatnonzero(ids >= first)
+            if not len(here):
+                continue
+            around = here[:, None] + np.array([step for step in range(-WINDOW, WINDOW + 1) if step])
+            inside = (around >= 0) & (around < len(ids))
+            neighbours = ids[np.clip(around, 0, len(ids) - 1)]
+            inside &= (neighbours < first) & ~np.isin(neighbours, special)
+            pairs = (ids[here] - first)[:, None] * first + neighbours
+            met.update(pairs[inside].tolist())
+    totals: Counter[int] = Counter()
+    for pair, times in met.items():
+        totals[pair % first] += times
+    found: list[dict[int, float]] = [{} for _ in range(count)]
+    for pair, times in sorted(met.items()):
+        found[pair // first][pair % first] = times / totals[pair % first] ** 0.5
+    return found
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """itertools.batched came with Python 3.12."""
+    rest = iter(texts)
+    while batch := list(itertools.islice(rest, _BATCH)):
+        yield batch

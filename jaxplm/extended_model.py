@@ -1,0 +1,141 @@
+"""A checkpoint with new words: its vocabulary is measured, chosen tokens are added, and the model gets rows or a module for them."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxplm import hf
+from jaxplm.config import Config
+from jaxplm.data.sources import open_texts
+from jaxplm.errors import UserError
+from jaxplm.hf.tokenizer import unreachable_share
+from jaxplm.logs import summary_table
+from jaxplm.nn.extension import extension_config
+from jaxplm.nn.extension_start import extend_params
+from jaxplm.runtime import is_first, wait_for_all
+from jaxplm.tables import markdown
+from jaxplm.vocab.advice import advise
+from jaxplm.vocab.append import Appended, append
+from jaxplm.vocab.choose import choose
+from jaxplm.vocab.contexts import contexts
+from jaxplm.vocab.measure import damaging_splits, measure, measured_again
+from jaxplm.vocab.resize import resize_embeddings
+from jaxplm.vocab.terms import read_terms
+from jaxplm.vocab_plot import write_vocabulary
+from jaxplm.vocab_report import figures, vocabulary_markdown, vocabulary_text
+
+log = logging.getLogger("jaxplm")
+
+KEPT = "vocabulary"  # directory in the workdir: what was chosen, so that a resumed run has the same tokens
+_SHOWN = 60  # new tokens in the report
+
+
+@dataclass(frozen=True)
+class NewTokens:
+    """What was added.
+
+    Attributes:
+      first: id of the first new token; the others follow.
+      count: how many.
+      section: "Vocabulary" of report.md, in Markdown; its plot is plots/vocabulary.png.
+    """
+
+    first: int
+    count: int
+    section: str
+
+
+def extended_model(config: Config, workdir: Path) -> tuple[hf.Loaded, NewTokens]:
+    """The checkpoint of `model.path` with `vocab.new_tokens` new tokens; `recipe` says whether rows or a module is added.
+
+    The first process chooses the tokens and keeps them in `workdir`/vocabulary; a resumed run, and all other processes, read them.
+
+    Raises:
+      UserError: see `hf.load`, `choose`, `append`; or nothing is to be added.
+    """
+    loaded = hf.load(config.model.path, seed=config.seed)
+    if loaded.config.extension:
+        raise UserError(f"model.path={config.model.path} has an extension already: extend the base that it was made from")
+    texts = _texts(config, config.data.train, config.data.max_rows)
+    mark = _mark(config, texts.fingerprint, loaded.tokenizer)
+    kept = workdir / KEPT / "tokens.json"
+    if is_first() and _read(kept).get("made of") != mark:
+        _choose(config, workdir, loaded.tokenizer, texts, mark)
+    wait_for_all("vocabulary")
+    content = _read(kept)
+    appended = append(loaded.tokenizer, content["tokens"])
+    return _extended(config, loaded, appended, texts), NewTokens(appended.old_size, len(appended.tokens), content["section"])
+
+
+def _texts(config: Config, spec: str, max_rows: int | None = None, split: str = "train") -> Any:
+    data = config.data
+    return open_texts(spec, lines=data.lines, text=data.text, text_pair=data.text_pair, max_rows=max_rows, split=split)
+
+
+def _mark(config: Config, fingerprint: str, tokenizer: Any) -> str:
+    """Of all that the choice depends on."""
+    vocab = config.vocab
+    terms = Path(vocab.terms).read_bytes() if vocab.terms and Path(vocab.terms).is_file() else b""
+    parts = [fingerprint, tokenizer.backend_tokenizer.to_str(), str((vocab.new_tokens, vocab.min_texts, config.data.general)), terms.hex()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def _choose(config: Config, workdir: Path, tokenizer: Any, texts: Any, mark: str) -> None:
+    """Measures, chooses, shows, and writes tokens.json and the plot."""
+    vocab, data = config.vocab, config.data
+    before = measure(texts, tokenizer)
+    general = measure(_texts(config, data.general, split="validation"), tokenizer) if data.general else None
+    advice = advise(before, len(tokenizer), general, unreachable_share(tokenizer))
+    _log(vocabulary_text(before, tokenizer, advice, general, most=8))
+    chosen = choose(before, tokenizer, vocab.new_tokens, terms=read_terms(vocab.terms) if vocab.terms else (), min_texts=vocab.min_texts)
+    appended = append(tokenizer, chosen.tokens)
+    refused = chosen.refused | appended.refused
+    if refused:
+        some = "; ".join(f"{token!r} {reason}" for token, reason in list(refused.items())[:5])
+        log.warning("%s terms cannot be one token and are left out: %s%s", f"{len(refused):,}", some, "; …" if len(refused) > 5 else "")
+    if not appended.tokens:
+        raise UserError(f"no token to add: vocab.new_tokens={vocab.new_tokens}, vocab.terms={vocab.terms!r}, and no word of {data.train}"
+                        f" that is cut occurs in vocab.min_texts={vocab.min_texts} texts")
+    if len(appended.tokens) < vocab.new_tokens:
+        log.info("%s tokens are added and not %s: nothing more would save a token", f"{len(appended.tokens):,}", f"{vocab.new_tokens:,}")
+    after = measured_again(before, appended.tokenizer)
+    table = figures([("before", before), (f"with {len(appended.tokens):,} new tokens", after)])
+    _log(summary_table(table, header=True))
+    shown = ", ".join(f"`{token}`" for token in appended.tokens[:_SHOWN]) + (", …" if len(appended.tokens) > _SHOWN else "")
+    section = "\n\n".join([vocabulary_markdown(before, tokenizer, advice, general),
+                           "![Vocabulary](plots/vocabulary.png)", "### With the new tokens", markdown(table, "lrr"),
+                           f"{len(appended.tokens):,} new tokens, those first that save most: {shown}"])
+    write_vocabulary(workdir / "plots" / "vocabulary.png", before, damaging_splits(before, general), tokenizer, general)
+    content = {"made of": mark, "tokens": chosen.tokens, "section": section}
+    path = workdir / KEPT / "tokens.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    partial.replace(path)
+
+
+def _log(text: str) -> None:
+    for line in text.split("\n"):
+        log.info("%s", line)
+
+
+def _extended(config: Config, loaded: hf.Loaded, appended: Appended, texts: Any) -> hf.Loaded:
+    """The checkpoint with rows of the word table and of the decoder's bias for the new tokens, or with exBERT's extension."""
+    first, n, init = appended.old_size, len(appended.tokens), config.vocab.init
+    around = contexts(texts, appended.tokenizer, first, n) if init == "domain" else None
+    params, shape = resize_embeddings(loaded.params, loaded.config, first + n, appended.pieces, init=init, seed=config.seed,
+                                      contexts=around)
+    if config.recipe == "exbert":
+        new = slice(first, first + n)
+        rows, bias = params["encoder"]["embeddings"]["word"][new], params["mlm_head"]["bias"][new]
+        extension = extension_config(loaded.config, n, config.model.extension)
+        params, shape = extend_params(loaded.params, loaded.config, extension, rows, bias, first=first)
+    return dataclasses.replace(loaded, params=params, config=shape, tokenizer=appended.tokenizer)
