@@ -108,9 +108,14 @@ def _wordpiece(model: dict[str, Any], reach: Reach, wanted: list[str]) -> dict[s
 
 def _missing_continuations(vocabulary: dict[str, int], reach: Reach) -> list[str]:
     """The "##c" that a WordPiece vocabulary lacks of characters c inside its entries; see `append`."""
-    inside = {char for token in vocabulary for char in (token.removeprefix(reach.prefix) if token.startswith(reach.prefix) else token[1:])}
-    lacking = sorted(reach.prefix + char for char in inside if reach.prefix + char not in vocabulary)
-    return [token for token in lacking if reach.reason(token) is None]
+    def inside(token: str) -> str:
+        return token.removeprefix(reach.prefix) if token.startswith(reach.prefix) else token[1:]
+
+    chars = {char for token in vocabulary for char in inside(token)}
+    lacking = sorted(char for char in chars if reach.prefix + char not in vocabulary and reach.reason(reach.prefix + char) is None)
+    # Entries that no text reaches, such as [unused1], need no continuation.
+    return [reach.prefix + char for char in lacking
+            if any(char in inside(token) and reach.reason(token) is None for token in vocabulary)]
 
 
 def _byte_level(model: Any, reach: Reach, wanted: list[str], old: dict[str, int], old_size: int

@@ -49,9 +49,11 @@ def resize_embeddings(params: ParamTree, config: EncoderConfig, new_size: int, p
       The parameters, the two resized leaves as NumPy arrays and the others as they were, and the config with the new V.
 
     Raises:
-      UserError: an unknown `init`; `domain` without `contexts`.
+      UserError: an unknown `init`; `domain` without `contexts`; a model with an exBERT extension.
       ValueError: ids that do not follow upon the model's.
     """
+    if config.extension:
+        raise UserError("the model has an exBERT extension, whose tokens come after the base's: no tokens can be put between them")
     first = new_size - len(pieces)
     if not 0 < first <= config.vocab_size:
         raise ValueError(f"the new tokens begin at id {first}, but the model has rows for {config.vocab_size}")
