@@ -56,8 +56,9 @@ def tokens_per_character(options: argparse.Namespace) -> dict[int, float]:
 
 def run(options: argparse.Namespace, fields: dict[str, Any], new_tokens: int, steps: int, seed: int, workdir: Path) -> dict[str, float]:
     given = {"model.path": options.model, "data.train": options.train, "data.validation": options.validation, "data.seq_len": LENGTH,
-             "data.eval_rows": 1_000_000, "data.whole_word": True, "train.steps": steps, "train.batch_size": ROWS, "train.eval_every": steps,
-             "train.learning_rate": options.lr, "checkpoint.every": 1_000_000, "checkpoint.keep": 1, "seed": seed} | fields
+             "data.eval_rows": 1_000_000, "data.whole_word": True, "train.batch_size": ROWS, "train.steps": steps,
+             "train.eval_every": steps, "train.learning_rate": options.lr, "checkpoint.every": 1_000_000, "checkpoint.keep": 1,
+             "seed": seed} | fields
     recipe = given.pop("recipe")
     if new_tokens:
         given["vocab.new_tokens"] = new_tokens
