@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxplm import config, nn, optim, sharding, step
 from jaxplm.batch import Batch
+from jaxplm.tasks import Task
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
 WORDS = "the cat dog sat ran on under mat tree house river with and a small big old new red green of to in was is".split()
@@ -37,8 +38,8 @@ def random_batch(rows: int = 8, length: int = 24, masked: int = 4, vocab: int = 
 
 
 def trainer(shape: nn.EncoderConfig, mesh: jax.sharding.Mesh | None = None, *, accumulate: int = 1,
-            compute: nn.Compute = nn.Compute(), seed: int = 0, **train):
-    """(state, train step, batch placer) for random weights of `shape`."""
+            compute: nn.Compute = nn.Compute(), seed: int = 0, task: Task | None = None, **train):
+    """(state, train step, batch placer) for random weights of `shape`; the task is masked language modelling."""
     mesh = sharding.make_mesh(config.Mesh(), jax.devices()[:1]) if mesh is None else mesh
     settings = config.Train(**({"steps": 100, "warmup": 2, "learning_rate": 1e-3} | train))
     graph, abstract = nn.graph_of(shape)
@@ -48,7 +49,7 @@ def trainer(shape: nn.EncoderConfig, mesh: jax.sharding.Mesh | None = None, *, a
     placed = sharding.state_shardings(outline, abstract, mesh)
     params = jax.tree.map(sharding.place, nn.random_params(shape, 1), placed.params)
     state = jax.jit(lambda params: step.new_state(params, tx, seed), out_shardings=placed)(params)
-    compiled = step.make_train_step(graph, MaskedLanguageModelling(), tx, optim.schedule(settings, settings.steps or 1), state,
+    compiled = step.make_train_step(graph, task or MaskedLanguageModelling(), tx, optim.schedule(settings, settings.steps or 1), state,
                                     mesh, compute=compute, accumulate=accumulate, frozen=frozen)
     return state, compiled, lambda batch: sharding.put_batch(batch, len(batch.input_ids), mesh)
 
