@@ -27,7 +27,8 @@ def write_vocabulary(path: Path, measured: Measured, splits: Sequence[Split], to
       name: what the domain's bars are called.
 
     Returns:
-      Whether the splits are drawn as numbers, from 1, because no installed font has every letter of theirs.
+      Whether the splits are drawn as numbers, from 1, because no installed font has every letter of theirs; the
+      section of report.md has the same numbers.
     """
     labels = [_label(split, tokenizer) for split in splits]
     fonts = families(labels)

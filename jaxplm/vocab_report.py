@@ -6,7 +6,7 @@ from typing import Any
 from jaxplm.logs import count, summary_table
 from jaxplm.tables import Table, markdown
 from jaxplm.vocab.advice import Advice
-from jaxplm.vocab.measure import Measured, Split, damaging_splits, frequent_splits, overlap
+from jaxplm.vocab.measure import SHOWN, Measured, Split, damaging_splits, frequent_splits, overlap
 
 
 def figures(columns: Sequence[tuple[str, Measured]], overlap_with: Measured | None = None) -> Table:
@@ -50,7 +50,7 @@ def pieces(split: Split, tokenizer: Any) -> str:
     return " ".join(names)
 
 
-def vocabulary_text(measured: Measured, tokenizer: Any, advice: Advice, general: Measured | None = None, most: int = 15) -> str:
+def vocabulary_text(measured: Measured, tokenizer: Any, advice: Advice, general: Measured | None = None, most: int = SHOWN) -> str:
     """Everything for a terminal: figures, the most frequent and the most damaging splits, the advice."""
     columns = [("domain", measured), *([("general text", general)] if general else [])]
     parts = [summary_table(figures(columns, general), header=True)]
@@ -60,13 +60,15 @@ def vocabulary_text(measured: Measured, tokenizer: Any, advice: Advice, general:
     return "\n\n".join([*parts, advice.sentence])
 
 
-def vocabulary_markdown(measured: Measured, tokenizer: Any, advice: Advice, general: Measured | None = None, most: int = 15) -> str:
-    """The section "Vocabulary" of report.md."""
+def vocabulary_markdown(measured: Measured, tokenizer: Any, advice: Advice, general: Measured | None = None, most: int = SHOWN) -> str:
+    """The section "Vocabulary" of report.md; the damaging splits have the numbers of `jaxplm.vocab_plot`."""
     columns = [("domain", measured), *([("general text", general)] if general else [])]
     parts = ["## Vocabulary", advice.sentence, markdown(figures(columns, general), "l" + "r" * len(columns))]
     for heading, splits in _splits(measured, general, most):
         if splits:
-            parts += [f"### {heading}", markdown(split_table(splits, tokenizer), "llrrr")]
+            table = split_table(splits, tokenizer)  # numbered: a plot without a font for the words has numbers in their place
+            numbers = ["no.", *map(str, range(1, len(table)))]
+            parts += [f"### {heading}", markdown([(number, *row) for number, row in zip(numbers, table, strict=True)], "rllrrr")]
     return "\n\n".join(parts)
 
 

@@ -19,6 +19,7 @@ from jaxplm.vocab.piece_counts import MAX_WORDS, PieceCounter, Seen, Totals, Wor
 TYPICAL = 4.0
 # A split that is shown occurs in so many texts: below that, most are names and slips of one author.
 MIN_TEXTS = 3
+SHOWN = 15  # splits in a table or a plot
 # Figure 2 of Gururangan et al. 2020 compares the 10,000 most frequent words without stop words. A list of those would be one
 # language's; instead a word among the 100 most frequent of both corpora counts as one.
 OVERLAP_WORDS, STOP_WORDS = 10_000, 100
@@ -152,12 +153,12 @@ def readable(text: str) -> str:
     return unicodedata.normalize("NFC", text.strip())
 
 
-def frequent_splits(measured: Measured, most: int = 20) -> list[Split]:
+def frequent_splits(measured: Measured, most: int = SHOWN) -> list[Split]:
     """The words of more than one token that occur most often; ties by the alphabet."""
     return sorted(_splits(measured), key=lambda split: (-split.count, split.word, split.ids))[:most]
 
 
-def damaging_splits(measured: Measured, general: Measured | None = None, most: int = 20, min_texts: int = MIN_TEXTS) -> list[Split]:
+def damaging_splits(measured: Measured, general: Measured | None = None, most: int = SHOWN, min_texts: int = MIN_TEXTS) -> list[Split]:
     """The split words that cost most tokens: occurrences × (tokens - 1).
 
     Args:
