@@ -10,6 +10,15 @@ from jaxplm.nn.blocks import Blocks
 from jaxplm.nn.config import EncoderConfig, ExtensionConfig
 from jaxplm.nn.layers import Affine, Compute
 
+# The parameters of the base, all that are not the extension's: what `train.freeze` holds for extension-only training.
+BASE = r"(encoder/(embeddings|blocks)|mlm_head|pooler|pair_head)/"
+
+
+# Gates are parametrised as w = 20 w', b = 20 b'. An optimizer like Adam moves every number by about its learning rate, and a
+# gate that starts nearly closed has a way to go before the extension counts: so it is twenty times as quick. `gate/kernel`
+# and `gate/bias` are w' and b'.
+GATE_SCALE = 20.0
+
 
 def extension_config(base: EncoderConfig, tokens: int, share: float, gate_bias: float = ExtensionConfig.gate_bias) -> ExtensionConfig:
     """The sizes of an extension that is `share` of the base's blocks, with as many heads.
@@ -32,12 +41,12 @@ class ExtensionBlocks(Blocks):
         own = config.extension
         super().__init__(dataclasses.replace(config, heads=own.heads, head_width=own.width // own.heads, ffn_width=own.ffn_width), rngs)
         self.gate = Affine(rngs.params(), (config.width,), (), 0.0, (config.layers,))
-        self.gate.bias = nnx.Param(jnp.full((config.layers,), own.gate_bias, jnp.float32))
+        self.gate.bias = nnx.Param(jnp.full((config.layers,), own.gate_bias / GATE_SCALE, jnp.float32))
 
     def share(self, h: jax.Array) -> jax.Array:
         """1 - σ(w·h + b), the extension's share of the output, for each token of a block's input h: [B, L, D] → [B, L, 1] float32."""
         logit = jnp.einsum("bld,d->bl", h.astype(jnp.float32), self.gate.kernel[...], precision=jax.lax.Precision.HIGHEST)
-        return jax.nn.sigmoid(-(logit + self.gate.bias[...][None, None]))[..., None]  # and not 1 - σ, which loses its digits
+        return jax.nn.sigmoid(-GATE_SCALE * (logit + self.gate.bias[...][None, None]))[..., None]  # 1 - σ would lose its digits
 
 
 class GatedBlocks(nnx.Module):

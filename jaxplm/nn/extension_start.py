@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxplm.errors import UserError
 from jaxplm.nn.config import VOCAB_MULTIPLE, EncoderConfig, ExtensionConfig
+from jaxplm.nn.extension import GATE_SCALE
 from jaxplm.nn.model import ParamTree
 
 
@@ -45,7 +46,7 @@ def extend_params(params: ParamTree, config: EncoderConfig, extension: Extension
     if first is not None and first != config.vocab_size:
         host, config = _cut(host, config, first)
     gate = {"kernel": np.zeros((config.layers, config.width), np.float32),
-            "bias": np.full(config.layers, extension.gate_bias, np.float32)}
+            "bias": np.full(config.layers, extension.gate_bias / GATE_SCALE, np.float32)}
     blocks = {**narrowed(host["encoder"]["blocks"], extension), "gate": gate}
     host["encoder"]["extension"] = {"word": _filled(rows), "blocks": blocks}
     host["mlm_extension"] = {"bias": _filled(bias)}

@@ -1,0 +1,400 @@
+"""exBERT's extension: the paper's formula, what it starts as, and that its base stays what it is."""
+
+import dataclasses
+import functools
+
+import checkpoints
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import as_jax, random_batch, same, tiny_config, trainer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import erf
+
+from jaxplm import config, hf, nn, optim, sharding
+from jaxplm.errors import UserError
+from jaxplm.nn.extension import BASE, GATE_SCALE
+from jaxplm.nn.extension_start import narrowed
+from jaxplm.tasks.mlm import MaskedLanguageModelling
+
+TOKENS = 75
+LOW = {"xla_backend_optimization_level": 0}  # without LLVM's optimisations, which take longer than what is computed here
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    jit = jax.jit
+    monkeypatch.setattr(jax, "jit", lambda *args, **options: jit(*args, compiler_options=LOW, **options))
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=LOW)
+def call(of, params, *args):
+    """`method(module, *args)` for of = (graph, method), compiled once a shape: op by op, each loop would be compiled anew."""
+    graph, method = of
+    return method(nn.module_with(graph, params), *args)
+
+
+def hidden(module, ids, segments, positions):
+    return module.encoder(ids, segments, positions)
+
+
+def every_layer(module, ids, segments, positions):
+    return module.encoder.every_layer(ids, segments, positions)
+
+
+def mlm_logits(module, ids, mask):
+    return module.mlm_logits(ids, mask)
+
+
+def inside(module, ids):
+    states = module.hidden_states(ids)
+    return module.mlm_logits(ids), module.mlm_head.transform(states, nn.Compute())
+
+
+def masked_logits(module, batch):
+    return module.masked_logits(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions)
+
+
+def new_rows(width: int, tokens: int = TOKENS) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(5)
+    return random.normal(0, 0.05, (tokens, width)).astype(np.float32), random.normal(0, 0.1, tokens).astype(np.float32)
+
+
+def extended(base: nn.EncoderConfig, params: nn.ParamTree, share: float = 0.33, gate_bias: float | None = None, **options):
+    sizes = nn.extension_config(base, TOKENS, share) if gate_bias is None else nn.extension_config(base, TOKENS, share, gate_bias)
+    return nn.extend_params(params, base, sizes, *new_rows(base.width), **options)
+
+
+def shaken(params: nn.ParamTree) -> nn.ParamTree:
+    """The same with gates that are half open and differ from token to token, and every leaf of the extension moved."""
+    random = np.random.default_rng(6)
+    own = params["encoder"]["extension"]["blocks"]
+    moved = jax.tree.map(lambda leaf: leaf + 0.05 * random.standard_normal(leaf.shape, np.float32), own)
+    for name, spread in (("kernel", 0.05), ("bias", 0.5)):  # of w and b
+        moved["gate"][name] = random.normal(0, spread / GATE_SCALE, moved["gate"][name].shape).astype(np.float32)
+    extension = {**params["encoder"]["extension"], "blocks": moved}
+    return {**params, "encoder": {**params["encoder"], "extension": extension}}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """(config, params) of an extended BERT of odd sizes, gates half open."""
+    base = tiny_config()
+    params, config = extended(base, nn.random_params(base, 0))
+    return config, shaken(params)
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta"])
+def base(request, tmp_path_factory):
+    """A checkpoint whose weights are large enough that every part of it matters."""
+    return hf.load(str(checkpoints.save(tmp_path_factory.mktemp("base") / request.param, request.param)))
+
+
+def logits(config, params, ids, mask=None):
+    mask = np.ones_like(ids) if mask is None else mask
+    return np.asarray(call((nn.graph_of(config)[0], mlm_logits), params, ids, mask))
+
+
+def old_text(base, rows=4, length=20):
+    random = np.random.default_rng(2)
+    ids = random.integers(5, base.config.vocab_size, (rows, length)).astype(np.int32)
+    mask = (np.arange(length)[None] < random.integers(8, length + 1, rows)[:, None]).astype(np.int32)
+    return ids, mask
+
+
+# ---------------------------------------------------------------- the formula
+
+def norm(x, layer, eps):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * layer["scale"] + layer["bias"]
+
+
+def block(h, p, n, eps):
+    """One post-LayerNorm block in plain float64: h [L, D] → [L, D]."""
+    at = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[n], p)
+    qkv = np.einsum("ld,dihk->ilhk", h, at["attention"]["qkv"]["kernel"]) + at["attention"]["qkv"]["bias"][:, None]
+    scores = np.einsum("lhk,mhk->hlm", qkv[0], qkv[1]) / np.sqrt(qkv.shape[-1])
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    mixed = np.einsum("hlm,mhk,hkd->ld", weights, qkv[2], at["attention"]["out"]["kernel"]) + at["attention"]["out"]["bias"]
+    x = norm(h + mixed, at["attention"]["norm"], eps)
+    up = x @ at["mlp"]["up"]["kernel"] + at["mlp"]["up"]["bias"]
+    up = up * 0.5 * (1 + erf(up / np.sqrt(2)))
+    return norm(x + up @ at["mlp"]["down"]["kernel"] + at["mlp"]["down"]["bias"], at["mlp"]["norm"], eps)
+
+
+def test_every_layer_is_the_papers_formula(tiny):
+    config, params = tiny
+    ids = np.random.default_rng(1).integers(5, config.total_vocab, (1, 11)).astype(np.int32)
+    places = np.arange(11, dtype=np.int32)[None]
+    every = np.asarray(call((nn.graph_of(config)[0], every_layer), params, ids, np.ones_like(ids), places))[:, 0]
+
+    table = np.concatenate([params["encoder"]["embeddings"]["word"][: config.vocab_size],
+                            params["encoder"]["extension"]["word"][:TOKENS]])
+    e = params["encoder"]["embeddings"]
+    h = norm((table[ids[0]] + e["position"][:11] + e["token_type"][0]).astype(np.float64), e["norm"], config.norm_eps)
+    np.testing.assert_allclose(every[0], h, atol=1e-5)
+    own, gates = params["encoder"]["extension"]["blocks"], []
+    w, b = (GATE_SCALE * own["gate"][name].astype(np.float64) for name in ("kernel", "bias"))
+    for n in range(config.layers):
+        g = 1 / (1 + np.exp(-(h @ w[n] + b[n])))[:, None]
+        base, extension = (block(h, {name: p[name] for name in ("attention", "mlp")}, n, config.norm_eps)
+                           for p in (params["encoder"]["blocks"], own))
+        h = g * base + (1 - g) * extension
+        np.testing.assert_allclose(every[n + 1], h, atol=2e-5)
+        gates.append(g)
+    assert np.min(gates) < 0.4 < 0.5 < np.max(gates), "closed gates would show nothing"
+
+
+def test_logits_are_those_of_both_decoders_by_token_id(tiny):
+    config, params = tiny
+    ids = np.random.default_rng(1).integers(5, config.total_vocab, (2, 9)).astype(np.int32)
+    graph, _ = nn.graph_of(config)
+    found, x = map(np.asarray, call((graph, inside), params, ids))
+    assert found.shape == (2, 9, 1013 + TOKENS)
+    table = np.concatenate([params["encoder"]["embeddings"]["word"][:1013], params["encoder"]["extension"]["word"][:TOKENS]])
+    bias = np.concatenate([params["mlm_head"]["bias"][:1013], params["mlm_extension"]["bias"][:TOKENS]])
+    np.testing.assert_allclose(found, x.astype(np.float64) @ table.T + bias, atol=1e-4)
+    padded = call((graph, masked_logits), params, random_batch(rows=2, vocab=config.total_vocab))
+    assert padded.shape[-1] == 1013 + 128
+    assert (padded[..., config.total_vocab :] < -1e8).all()
+
+
+# ---------------------------------------------------------------- exactly one row
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 1013 + TOKENS - 1), min_size=6, max_size=6))
+def test_each_token_has_one_row_and_gives_its_gradient_to_that_row_alone(ids):
+    """The original adds row 0 of the extension to base tokens, and the row of [PAD] to new ones."""
+    given_ids = jnp.asarray([ids], jnp.int32)
+    words = ROWS(ONE, TWO, given_ids)
+    table = np.concatenate([ONE[:1013], TWO[:TOKENS]])
+    np.testing.assert_array_equal(words[0], table[ids])
+    old, new = ROW_GRADIENTS(ONE, TWO, given_ids)
+    seen = np.concatenate([np.asarray(old)[:1013], np.asarray(new)[:TOKENS]])[:, 0]
+    np.testing.assert_array_equal(seen, np.bincount(ids, minlength=1013 + TOKENS))
+    assert not np.asarray(old)[1013:].any() and not np.asarray(new)[TOKENS:].any()
+
+
+def _rows(old, new, ids):
+    encoder = nn.graph_of(dataclasses.replace(tiny_config(), extension=nn.extension_config(tiny_config(), TOKENS, 0.33)))
+    abstract = encoder[1]
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract)
+    zeros["encoder"]["extension"]["word"] = new
+    return nn.module_with(encoder[0], zeros).encoder.extension.rows(old, ids)
+
+
+ONE = np.random.default_rng(0).standard_normal((1024, 120), np.float32)
+TWO = np.random.default_rng(1).standard_normal((128, 120), np.float32)
+ROWS = jax.jit(_rows)
+ROW_GRADIENTS = jax.jit(jax.grad(lambda old, new, ids: _rows(old, new, ids).sum(), argnums=(0, 1)))
+
+
+# ---------------------------------------------------------------- how it starts
+
+def test_on_old_text_the_base_is_reproduced_at_the_start(base):
+    """Tolerances of the default gate, in parts of the logits' own spread; measured on weights far larger than real ones."""
+    ids, mask = old_text(base)
+    real = mask > 0
+    plain = logits(base.config, base.params, ids, mask)[real]
+    params, config = extended(base.config, base.params)
+    found = logits(config, params, ids, mask)[real]
+    assert found.shape[-1] == base.config.vocab_size + TOKENS
+    deviation = found[:, : base.config.vocab_size] - plain
+    assert 0 < np.sqrt((deviation**2).mean()) < 0.02 * plain.std()
+    assert np.abs(deviation).max() < 0.15 * plain.std()
+
+
+@pytest.mark.parametrize(("share", "gate_bias"), [(0.33, 20.0), (1.0, 0.0)])
+def test_with_a_closed_gate_or_the_bases_own_widths_it_is_exact(base, share, gate_bias):
+    ids, mask = old_text(base)
+    plain = logits(base.config, base.params, ids, mask)
+    params, config = extended(base.config, base.params, share, gate_bias)
+    found = logits(config, params, ids, mask)[..., : base.config.vocab_size]
+    np.testing.assert_allclose(found[mask > 0], plain[mask > 0], atol=2e-4)
+
+
+def test_a_narrowed_copy_is_nearer_to_the_base_than_a_random_block(base):
+    ids, mask = old_text(base)
+    plain = logits(base.config, base.params, ids, mask)
+    params, config = extended(base.config, base.params, 0.5, 0.0)
+    drawn = nn.random_params(config, 0)["encoder"]["extension"]["blocks"]
+    random = {**params, "encoder": {**params["encoder"], "extension": {**params["encoder"]["extension"], "blocks": {
+        **jax.tree.map(np.asarray, drawn), "gate": params["encoder"]["extension"]["blocks"]["gate"]}}}}
+    errors = [np.square(logits(config, tree, ids, mask)[..., : base.config.vocab_size] - plain).mean() for tree in (params, random)]
+    assert errors[0] < 0.6 * errors[1]
+
+
+def test_narrowed_keeps_what_weighs_most():
+    base = tiny_config()
+    blocks = jax.tree.map(np.array, nn.random_params(base, 0)["encoder"]["blocks"])
+    big = [3, 40, 117]
+    blocks["mlp"]["up"]["kernel"][1][:, big] *= 10
+    small = nn.ExtensionConfig(1, width=30, heads=5, ffn_width=8)
+    found = narrowed(blocks, small)
+    kept = {tuple(column) for column in found["mlp"]["up"]["kernel"][1].T}
+    assert {tuple(blocks["mlp"]["up"]["kernel"][1][:, i]) for i in big} <= kept
+    # Scores of queries and keys: no product of that rank is nearer than the truncated decomposition.
+    q, k, _ = (blocks["attention"]["qkv"]["kernel"][0, :, i, 2] for i in range(3))
+    own_q, own_k, _ = (found["attention"]["qkv"]["kernel"][0, :, i, 2] for i in range(3))
+    exact, near = q @ k.T / 24**0.5, own_q @ own_k.T / 6**0.5
+    best = np.sqrt(np.square(np.linalg.svd(exact)[1][6:]).sum())
+    np.testing.assert_allclose(np.linalg.norm(exact - near), best, rtol=1e-3)
+
+
+def test_the_base_is_taken_over_bitwise_and_not_changed(base):
+    before = jax.tree.map(np.copy, base.params)
+    params, config = extended(base.config, base.params)
+    assert same(before, base.params)
+    for name, leaf in optim.named(base.params).items():
+        np.testing.assert_array_equal(optim.named(params)[name], leaf)
+    assert jax.tree.map(np.shape, params) == jax.tree.map(lambda leaf: leaf.shape, nn.graph_of(config)[1])
+    rows, bias = new_rows(config.width)
+    np.testing.assert_array_equal(params["encoder"]["extension"]["word"], np.pad(rows, ((0, 128 - TOKENS), (0, 0))))
+    np.testing.assert_array_equal(params["mlm_extension"]["bias"], np.pad(bias, (0, 128 - TOKENS)))
+
+
+def test_rows_that_no_token_has_are_cut_so_that_ids_follow_on():
+    base = tiny_config()
+    params, config = extended(base, jax.tree.map(np.asarray, nn.random_params(base, 0)), first=900)
+    assert (config.vocab_size, config.total_vocab) == (900, 900 + TOKENS)
+    ids = np.array([[5, 899, 900, 974]], np.int32)
+    assert logits(config, params, ids).shape == (1, 4, 900 + TOKENS)
+    assert params["encoder"]["embeddings"]["word"].shape == (1024, 120)
+    assert not params["encoder"]["embeddings"]["word"][900:].any()
+
+
+def test_mistakes():
+    base = tiny_config()
+    params = nn.random_params(base, 0)
+    again, config = extended(base, params)
+    with pytest.raises(UserError, match="has an extension of 75 tokens already"):
+        extended(config, again)
+    with pytest.raises(UserError, match="no new tokens"):
+        nn.extend_params(params, base, nn.extension_config(base, 0, 0.33), *new_rows(base.width, 0))
+
+
+# ---------------------------------------------------------------- sizes
+
+@pytest.mark.parametrize(("share", "sizes", "of_a_block"), [(0.16, (120, 512), 0.163), (0.33, (252, 1024), 0.332),
+                                                            (0.66, (504, 2048), 0.663), (1.0, (768, 3072), 1.0)])
+def test_sizes_and_parameters_of_the_paper(share, sizes, of_a_block):
+    bert = nn.EncoderConfig("bert", vocab_size=30_522, width=768, layers=12, heads=12, ffn_width=3072, max_positions=512)
+    config = dataclasses.replace(bert, extension=nn.extension_config(bert, 17_658, share))
+    assert config.extension and (config.extension.width, config.extension.ffn_width) == sizes
+    params = nn.graph_of(config)[1]["encoder"]
+    count = {name: sum(leaf.size for leaf in jax.tree.leaves(blocks)) for name, blocks in (
+        ("base", params["blocks"]), ("extension", params["extension"]["blocks"]), ("gates", params["extension"]["blocks"]["gate"]))}
+    assert count["base"] == 85_054_464
+    assert (count["extension"] - count["gates"]) / count["base"] == pytest.approx(of_a_block, abs=1e-3)
+    if share == 0.33:
+        assert count == {"base": 85_054_464, "extension": 28_249_980, "gates": 12 * 769}  # the paper: 28.3 M
+
+
+def test_sizes_of_small_models():
+    tiny = nn.extension_config(tiny_config(), 10, 0.33)
+    assert (tiny.width, tiny.heads, tiny.ffn_width) == (40, 5, 64)
+    least = nn.extension_config(tiny_config(), 10, 0.05)
+    assert (least.width, least.ffn_width) == (5, 8)
+
+
+# ---------------------------------------------------------------- training
+
+MESH_SHAPE = tiny_config(width=128, heads=4, ffn_width=256)
+MESH_SHAPE = dataclasses.replace(MESH_SHAPE, extension=nn.extension_config(MESH_SHAPE, TOKENS, 0.5, gate_bias=1.0))
+
+
+def batch(i: int):
+    return random_batch(seed=i, vocab=MESH_SHAPE.total_vocab)
+
+
+def test_extension_only_leaves_the_base_bitwise_and_without_moments():
+    state, step, put = trainer(MESH_SHAPE, freeze=(BASE,), weight_decay=0.1, warmup=0)
+    before = jax.tree.map(np.array, state.params)
+    moments = {optim.path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state) if leaf.size > 1}
+    assert moments and all("encoder/extension/" in name or "mlm_extension/" in name for name in moments)
+    for i in range(3):
+        state, metrics = step(state, put(batch(i)))
+        assert float(metrics["bad"]) == 0
+    for name, old in optim.named(before).items():
+        own = name.startswith(("encoder/extension/", "mlm_extension/"))
+        assert np.array_equal(old, np.asarray(optim.named(state.params)[name])) != own, name
+
+
+def test_a_frozen_base_costs_less():
+    flops = []
+    for freeze in ((), (BASE,)):
+        state, step, put = trainer(MESH_SHAPE, freeze=freeze, compute=nn.Compute(unroll=True))
+        flops.append(step.lower(state, put(batch(0))).compile().cost_analysis()["flops"])
+    assert flops[1] < 0.8 * flops[0]
+
+
+def test_all_weights_are_trained_without_freezing():
+    state, step, put = trainer(MESH_SHAPE, warmup=0)
+    before = jax.tree.map(np.array, state.params)
+    state, _ = step(state, put(batch(0)))
+    assert all(not np.array_equal(old, np.asarray(optim.named(state.params)[name])) for name, old in optim.named(before).items())
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
+def test_eight_devices_equal_one(sizes):
+    found = []
+    for mesh in (None, sharding.make_mesh(config.Mesh(*sizes))):
+        state, step, put = trainer(MESH_SHAPE, mesh, freeze=(BASE,))
+        losses = []
+        for i in range(4):
+            state, metrics = step(state, put(batch(i)))
+            losses.append(float(metrics["loss"]) / float(metrics["weight"]))
+        assert step._cache_size() == 1  # pyright: ignore
+        found.append(losses)
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
+def test_packed_equals_unpacked(tiny):
+    shape, params = tiny
+    random = np.random.default_rng(3)
+    texts = [random.integers(5, shape.total_vocab, n) for n in (5, 9, 7)]
+    of = (nn.graph_of(shape)[0], hidden)
+    row = [np.concatenate(part)[None].astype(np.int32) for part in (
+        texts, [np.full(len(t), i + 1) for i, t in enumerate(texts)], [np.arange(len(t)) for t in texts])]
+    packed, at = np.asarray(call(of, params, *row))[0], 0
+    for text in texts:
+        ids = text[None].astype(np.int32)
+        alone = call(of, params, ids, np.ones_like(ids), np.arange(len(text), dtype=np.int32)[None])[0]
+        np.testing.assert_allclose(packed[at : at + len(text)], alone, atol=2e-5)
+        at += len(text)
+
+
+def test_unrolled_equals_scanned_and_mixed_products_are_close(tiny):
+    shape, params = tiny
+    graph, _ = nn.graph_of(shape)
+    rows, task = as_jax(random_batch(vocab=shape.total_vocab)), MaskedLanguageModelling()
+    scanned, unrolled, mixed, half = (
+        jax.jit(lambda p, c=c: task.sums(nn.module_with(graph, p), rows, key=None, compute=c)["loss"])(params)
+        for c in (nn.Compute(), nn.Compute(unroll=True), nn.Compute(operands="bfloat16"), nn.Compute("bfloat16", "bfloat16")))
+    np.testing.assert_allclose(unrolled, scanned, rtol=1e-6)
+    np.testing.assert_allclose([mixed, half], scanned, rtol=2e-2)
+
+
+def test_its_layers_freeze_unfreeze_and_scale_as_those_of_the_base():
+    state, step, put = trainer(MESH_SHAPE, freeze=("encoder/embeddings", "encoder/(extension/)?blocks/[01]/"), warmup=0)
+    before = jax.tree.map(np.array, state.params)
+    state, _ = step(state, put(batch(0)))
+    for name, old in optim.named(before).items():
+        if optim.stack_of(name):
+            moved = [not np.array_equal(a, b) for a, b in zip(old, np.asarray(optim.named(state.params)[name]), strict=True)]
+            assert moved == [False, False, True], name
+    scales = optim.layer_scale(before, 0.5)["encoder"]["extension"]
+    np.testing.assert_allclose(np.ravel(scales["blocks"]["gate"]["bias"]), [0.125, 0.25, 0.5])
+    assert scales["blocks"]["mlp"]["up"]["kernel"].shape == (3, 1, 1)
+    assert scales["word"] == 0.0625
+    assert optim.decays("encoder/extension/word") and not optim.decays("encoder/extension/blocks/gate/bias")
+
+    state, step, put = trainer(MESH_SHAPE, unfreeze_every=1, warmup=0)
+    for i in range(4):
+        before = np.asarray(state.params["encoder"]["extension"]["blocks"]["mlp"]["up"]["kernel"]).copy()
+        state, _ = step(state, put(batch(i)))
+        after = np.asarray(state.params["encoder"]["extension"]["blocks"]["mlp"]["up"]["kernel"])
+        assert [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)] == [i >= 3, i >= 2, i >= 1]
