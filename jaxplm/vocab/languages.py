@@ -5,10 +5,10 @@ that transformers' classes for them apply; accents stay (stripping them takes Ha
 
 korean: Hangul stays composed. The form is NFC, never NFKC: NFKC turns the ㅋ of ㅋㅋㅋ into the first half of a syllable,
 which joins with whatever vowel follows, and all it would gain are full-width signs. Those made up 9 in a million
-characters of 590,000 film reviews. A character that is neither letter nor digit, or a lone letter of Hangul, stands at
-most `RUN` times in a row: 262 lengths of ㅋㅋㅋㅋ and ㅠㅠ would compete for places in the vocabulary. Hangul, lone
-letters, Latin, numbers and runs of one sign are words of their own ("OST도" = OST + 도, "굿ㅋㅋ" = 굿 + ㅋㅋ); endings are
-left to the pieces of the trainer.
+characters of 590,000 film reviews. A sign or a lone letter of Hangul stands at most `RUN` times in a row: without that,
+118 of 16,000 entries go to lengths of ㅋㅋㅋㅋ and ....... instead of 39. Hangul, lone letters, Latin, numbers and runs of
+one sign are words of their own ("OST도" = OST + 도, "굿ㅋㅋ" = 굿 + ㅋㅋ); endings are left to the pieces of the trainer.
+Measured there with WordPiece of 16,000: 1.960 tokens a word; 2.057 with every sign alone, 1.969 with every digit alone.
 """
 
 from collections.abc import Mapping
