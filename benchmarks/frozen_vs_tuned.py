@@ -41,8 +41,8 @@ def config_of(options: argparse.Namespace, way: str) -> Config:
                 label=options.label, seq_len=options.length)
     train = Train(epochs=1.0, batch_size=16 if tuned else 32, learning_rate=1e-4 if tuned else 1e-3, metric=options.metric,
                   freeze=() if tuned else ("encoder",))
-    task = Task(kind=options.kind, cache="on" if way == "cached" else "off",
-                **({} if tuned else {"layers": "mix", "pooling": "cls" if words else "mean"}))
+    task = Task(kind=options.kind, cache="on" if way == "cached" else "off", layers="last" if tuned else "mix",
+                pooling="cls" if tuned or words else "mean")
     return Config(recipe="finetune" if tuned else "feature_extraction", model=Model(path=options.model), data=data, task=task, train=train)
 
 

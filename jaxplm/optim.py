@@ -33,8 +33,11 @@ def stack_of(name: str) -> str | None:
 
 
 def decays(name: str) -> bool:
-    """Weight decay is for kernels and tables: not for biases, not for LayerNorm (Devlin et al. 2019), nor for a mix of layers."""
-    return not (name.endswith("bias") or "/norm/" in name or "/mix/" in name)
+    """Weight decay is for kernels and tables: not for biases, not for LayerNorm (Devlin et al. 2019), nor for a mix of layers.
+
+    Not for the pooler either: without pairs it has no gradient, is carried along, and must not shrink on the way.
+    """
+    return not (name.endswith("bias") or "/norm/" in name or "/mix/" in name or name.startswith("pooler/"))
 
 
 def frozen_layers(params: Tree, patterns: tuple[str, ...]) -> Tree:

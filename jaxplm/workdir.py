@@ -30,6 +30,8 @@ def claim(workdir: Path, config: Config, *, write: bool, corpus: str = "") -> No
             raise UserError(f"the texts of {config.data.train} (or of the evaluation sets), or the rows a step on this machine, have"
                             f" changed since {workdir} was begun; choose another --workdir")
         theirs.pop("corpus", None)
+        # A field that came with a later version stands at its default in the older run.
+        theirs = {name: _plain(value) for name, value in flatten(Config())} | theirs
         names = sorted(name for name in mine.keys() | theirs.keys()
                        if name not in FREE and mine.get(name) != theirs.get(name))
         if names:

@@ -98,3 +98,12 @@ def test_new_rows_are_trained_alone_at_first():
                     assert update[:first].any() == (i == 2), name
                 else:
                     assert update.any() == (i == 2), name
+
+
+def test_a_pooler_without_a_gradient_is_carried_along_bitwise():
+    state, step, put = trainer(tiny_config(pooler=True), warmup=0, schedule="constant", weight_decay=1.0)
+    before = jax.tree.map(np.array, state.params)
+    state, _ = step(state, put(random_batch()))
+    found = moved(before, state.params)
+    assert found["pooler/kernel"] == found["pooler/bias"] == [False]
+    assert found["mlm_head/dense/kernel"] == [True]

@@ -1,0 +1,142 @@
+"""The recipes that add tokens, by the real command: measured, chosen, added, trained, exported, resumed; and what is refused."""
+
+import json
+
+import checkpoints
+import numpy as np
+import pytest
+import transformers
+from commands import Lab, fields, rows, tree
+from forked import Outcome, run_all
+
+import jaxplm
+from jaxplm import hf, optim
+
+WORDS = ["cardiomyopathy", "thrombocytopenia", "gastrointestinal", "서울특별시립병원"]
+TEXTS = [f"the {WORDS[i % 4]} of patient {i % 7} was found in {WORDS[i % 3]} wards" for i in range(120)]
+MISTAKES = {
+    "vocab.terms=nowhere.txt: no such file (it has one term a line)": {"vocab__terms": "nowhere.txt"},
+    "vocab.init='zero': must be one of subword_mean, mean, normal, domain": {"vocab__init": "zero"},
+    "model.path is empty: extend_vocab adds tokens to a checkpoint (configs/scratch.py makes a new vocabulary)": {"model__path": ""},
+    "no token to add: vocab.new_tokens=0": {"vocab__new_tokens": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def done(lab: Lab) -> dict[str, Outcome]:
+    """Every command of this file, by name."""
+    root = lab.root / "vocab"
+    root.mkdir()
+    (root / "corpus.txt").write_text("\n".join(TEXTS) + "\n", "utf-8")
+    (root / "terms.txt").write_text("wards\n%).\nthrombocytopenia\n", "utf-8")
+    for family in ("bert", "roberta"):
+        checkpoints.save(root / family, family)
+
+    def command(name: str, recipe: str, settings: dict) -> list[str]:
+        common = {"model__path": root / "bert", "data__train": root / "corpus.txt", "data__lines": "true", "data__seq_len": 16,
+                  "compute__unroll": False, "compute__dtype": "float32", "train__batch_size": 4, "train__steps": 3, "train__log_every": 1,
+                  "train__eval_every": 3, "vocab__new_tokens": 4}
+        return [f"--config=configs/{recipe}.py", f"--workdir={root / name}", *fields(**(common | settings))]
+
+    commands = {
+        "surgery": command("surgery", "extend_vocab", {"train__steps": 0, "vocab__terms": root / "terms.txt"}),
+        "rows first": command("rows", "extend_vocab", {"model__path": root / "roberta", "vocab__new_rows_first": 3, "vocab__mask_new": True,
+                                                       "train__weight_decay": 0.1, "vocab__init": "domain"}),
+        "exbert": command("exbert", "exbert", {}),
+        "exbert all": command("all", "exbert", {"model__path": root / "roberta", "train__freeze": "()"}),
+    }
+    commands |= {message: command(f"wrong{i}", "extend_vocab", settings) for i, (message, settings) in enumerate(MISTAKES.items())}
+    outcomes = dict(zip(commands, run_all(lab, list(commands.values())), strict=True))
+    late = {"again": commands["exbert"], "twice": command("twice", "exbert", {"model__path": root / "exbert" / "export"})}
+    before = tree(root / "exbert")
+    outcomes |= dict(zip(late, run_all(lab, list(late.values())), strict=True))
+    assert tree(root / "exbert").keys() == before.keys()
+    return outcomes
+
+
+def test_surgery_alone_leaves_old_rows_and_ids_and_is_stock(done, lab):
+    output = done["surgery"].succeeded()
+    root = lab.root / "vocab"
+    assert "'%).' has no letter or digit" in output
+    before = transformers.AutoTokenizer.from_pretrained(root / "bert")
+    with checkpoints.listening() as heard:
+        model = transformers.AutoModelForMaskedLM.from_pretrained(root / "surgery" / "export")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(root / "surgery" / "export")
+    assert heard == []
+    assert len(tokenizer) > len(before)
+    assert model.config.vocab_size == len(tokenizer)
+    for word in ("wards", "thrombocytopenia"):
+        assert tokenizer.tokenize(word) == [word]
+        assert len(before.tokenize(word)) > 1
+    old, new = hf.load(str(root / "bert")), hf.load(str(root / "surgery" / "export"))
+    size = len(before)
+    for name in ("encoder/embeddings/word", "mlm_head/bias"):
+        ours, theirs = optim.named(new.params)[name], optim.named(old.params)[name]
+        assert np.array_equal(ours[:size], theirs[:size])
+    pieces = before.convert_tokens_to_ids(before.tokenize("thrombocytopenia"))
+    table = old.params["encoder"]["embeddings"]["word"]
+    row = new.params["encoder"]["embeddings"]["word"][tokenizer.convert_tokens_to_ids("thrombocytopenia")]
+    assert np.allclose(row, table[pieces].mean(0), atol=1e-6)
+    report = (root / "surgery" / "report.md").read_text("utf-8")
+    assert "## Vocabulary" in report
+    assert "thrombocytopenia" in report
+    assert (root / "surgery" / "plots" / "vocabulary.png").stat().st_size > 1000
+    assert [row["step"] for row in rows(root / "surgery")] == [0]
+    assert rows(root / "surgery")[0]["loss_per_character"] > 0
+
+
+def test_new_rows_move_alone_while_they_have_their_head_start(done, lab):
+    done["rows first"].succeeded()
+    root = lab.root / "vocab"
+    kept = json.loads((root / "rows" / "vocabulary" / "tokens.json").read_text("utf-8"))
+    assert kept["tokens"]
+    old, new = hf.load(str(root / "roberta")), hf.load(str(root / "rows" / "export"))
+    size = len(old.tokenizer)  # the table is longer: new tokens take its spare rows first
+    before, after = optim.named(old.params), optim.named(new.params)
+    for name, leaf in before.items():
+        if name in ("encoder/embeddings/word", "mlm_head/bias"):
+            assert np.array_equal(leaf[:size], after[name][:size]), name
+        else:
+            assert np.array_equal(leaf, after[name]), name
+    losses = [row["loss"] for row in rows(root / "rows") if row["split"] == "validation"]
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize(("name", "family"), [("exbert", "bert"), ("all", "roberta")])
+def test_exbert_trains_the_extension_or_all(name, family, done, lab):
+    done["exbert" if name == "exbert" else "exbert all"].succeeded()
+    root = lab.root / "vocab"
+    old, new = hf.load(str(root / family)), hf.load(str(root / name / "export"))
+    before, after = optim.named(old.params), optim.named(new.params)
+    size = len(old.tokenizer)
+
+    def of_tokens(path: str, leaf: np.ndarray) -> np.ndarray:
+        return leaf[:size] if path in ("encoder/embeddings/word", "mlm_head/bias") else leaf
+
+    same = {path: np.array_equal(of_tokens(path, leaf), of_tokens(path, after[path])) for path, leaf in before.items()}
+    assert set(same.values()) == {True} if name == "exbert" else not all(same.values())
+    assert any(path.startswith("encoder/extension/blocks/") for path in after)
+    model, tokenizer = jaxplm.load(str(root / name / "export"))
+    ids = tokenizer(["the cardiomyopathy"], return_tensors="np")["input_ids"]
+    assert model.mlm_logits(ids).shape == (*ids.shape, len(tokenizer))
+    card = (root / name / "export" / "README.md").read_text("utf-8")
+    assert "jaxplm.load" in card
+    assert "transformers cannot" in card or "transformers does not" in card
+    with pytest.raises(ValueError, match="exbert|does not recognize|model type"):
+        transformers.AutoModelForMaskedLM.from_pretrained(root / name / "export")
+
+
+def test_a_finished_run_says_so_and_an_extension_is_not_extended(done, lab):
+    assert "is finished" in done["again"].succeeded()
+    twice = done["twice"]
+    assert twice.status == 2
+    assert "has an extension already" in twice.err
+    assert len(twice.err.strip().split("\n")) == 1
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_mistakes_get_one_line(message, done):
+    outcome = done[message]
+    assert outcome.status == 2, outcome
+    assert message in outcome.err
+    assert len(outcome.err.strip().split("\n")) == 1, outcome.err
