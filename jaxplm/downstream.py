@@ -184,7 +184,8 @@ class Downstream:
                 **({"vectors": "of the frozen encoder, computed once"} if self.cached else {}),
             },
             "architecture": {"tag": "TokenClassification", "qa": "QuestionAnswering"}.get(self.head.kind, "SequenceClassification"),
-            "task": config.task.kind, "metric": self.metric, "stock": self.head.stock,
+            "task": config.task.kind, "metric": self.metric, "stock": self.head.stock and not shape.extension,
+            **({"unknown_part": "exBERT's extension"} if shape.extension else {}),
         }
         if self.detail is not None:
             described |= {"detail_split": self._detail_split, "classes": self.detail.classes, "entities": self.detail.entities,

@@ -60,6 +60,7 @@ class Pretraining:
         return {
             "title": TITLES[config.recipe],
             "sections": [new.section] if new else [],
+            **({"stock": False, "unknown_part": "exBERT's extension"} if shape.extension else {}),
             "model": {
                 "start": config.model.path or f"random weights, size {config.model.size}",
                 "architecture": f"{shape.model_type}, {shape.layers} layers × {shape.width}, {shape.heads} heads,"

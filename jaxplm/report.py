@@ -42,13 +42,14 @@ class Facts:
     cost: Mapping[str, str]  # hardware, time, tokens, ...
     exported_step: int  # the step whose weights were exported
     architecture: str = "MaskedLM"  # the head that was exported
+    unknown_part: str = "its head"  # what transformers has no class for, where `stock` is false
     licence: str = ""  # an identifier of the hub's list; "" is printed as unknown
     languages: Sequence[str] = ()  # ISO 639-1 codes; () is left out
     sections: Sequence[str] = ()  # further sections of report.md, in Markdown, each with its heading
     # The rest is for labelled tasks.
     task: str = ""  # as `task.kind`
     metric: str = ""  # the score that picked the exported step
-    stock: bool = True  # transformers has a class for the head
+    stock: bool = True  # transformers has a class for it
     seeds: Mapping[int, Mapping[str, float]] = dataclasses.field(default_factory=dict)  # {seed: {"test macro_f1": 0.84, ...}}
     detail_split: str = "test"  # the split of the next three
     classes: Sequence[ClassScore] = ()  # in the order of the labels
@@ -147,7 +148,8 @@ def _is_hub_id(path: str) -> bool:
 def _usage(facts: Facts) -> str:
     path = '"path/to/this/directory"'
     if not facts.stock:
-        return f"```python\nimport jaxplm\n\nmodel, tokenizer = jaxplm.load({path})\n```\n\ntransformers has no class for its head."
+        code = f"import jaxplm\n\nmodel, tokenizer = jaxplm.load({path})"
+        return f"```python\n{code}\n```\n\nStock transformers does not load it whole: it has no class for {facts.unknown_part}."
     pipeline = "from transformers import pipeline\n\n"
     auto = f"model = AutoModel.from_pretrained({path})\ntokenizer = AutoTokenizer.from_pretrained({path})"
     if facts.architecture == "MaskedLM":
