@@ -40,7 +40,7 @@ class Pretraining:
         self.head_start = optim.new_rows_first(abstract, new.first, first) if new and first else None
         self.fingerprint = self.corpus.fingerprint
         characters = token_characters(self.model.tokenizer.backend_tokenizer)
-        self.task = MaskedPairs() if config.model.pairs else MaskedLanguageModelling(characters)
+        self.task = (MaskedPairs if config.model.pairs else MaskedLanguageModelling)(characters)
         self._mesh = mesh
         self._step = make_eval_step(self.graph, self.task.sums, abstract, mesh, compute=compute)
 

@@ -96,10 +96,10 @@ def test_metrics_are_of_tokens_and_of_pairs():
 SHAPE = tiny_config(width=32, heads=4, ffn_width=64, layers=1, pooler=True, pair_head=True)
 
 
-def test_eight_devices_and_parts_equal_one():
+def test_eight_devices_in_two_parts_equal_one():
     """The mean over the pairs and the mean over the masked tokens are those of the whole batch, however it is divided."""
     found = []
-    for sizes, parts in (((1, 1, 1), 1), ((2, 2, 2), 1), ((1, 1, 1), 4)):
+    for sizes, parts in (((1, 1, 1), 1), ((2, 2, 2), 2)):
         mesh = sharding.make_mesh(config.Mesh(*sizes), jax.devices()[: np.prod(sizes)])
         state, step, put = trainer(SHAPE, mesh, accumulate=parts, task=MaskedPairs())
         numbers = []
@@ -109,8 +109,7 @@ def test_eight_devices_and_parts_equal_one():
         assert step._cache_size() == 1
         found.append(numbers)
     assert found[0][3] == 8
-    for other in found[1:]:
-        np.testing.assert_allclose(other, found[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5, atol=1e-5)
 
 
 def test_a_pair_loss_that_is_not_finite_changes_nothing():

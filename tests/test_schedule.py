@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_pipeline import PLAN, RANDOM_IDS, SPECIAL, STORE
 
 from jaxplm import hf, nn, sharding, step, train
-from jaxplm.config import Compute, Config, Data, Model, Train
+from jaxplm.config import Compute, Config, Data, Mesh, Model, Train
 from jaxplm.data.mask import capacity
 from jaxplm.data.pack import plan_rows
 from jaxplm.data.pipeline import MlmBatches
@@ -140,9 +140,10 @@ def loop(config: Config, workdir: Path) -> train.Run:
     return train.Run(config, workdir, "", mesh, nn.Compute(), Pretraining(config, workdir, mesh, nn.Compute()))
 
 
-def go(run: train.Run, state: step.TrainState, start: int, stop: int) -> step.TrainState:
+def go(run: train.Run, state: step.TrainState, start: int, stop: int, compiled: train.Run) -> step.TrainState:
+    """Steps on the batches of `run`, by the compiled step of `compiled`."""
     for number in range(start, stop):
-        state, metrics = run.train_step(state, run._device_batch(number))
+        state, metrics = compiled.train_step(state, run._device_batch(number))
         assert float(metrics["bad"]) == 0
     return state
 
@@ -155,17 +156,20 @@ def test_a_run_resumed_in_either_phase_is_bitwise_the_same(place, tmp_path):
     states = {}
     state = whole.new_state(jax.tree.map(sharding.place, whole.job.params, whole.placed.params))
     for start, stop in ((0, 3), (3, 8), (8, 10)):
-        state = go(whole, state, start, stop)
+        state = go(whole, state, start, stop, whole)
         states[stop] = jax.device_get(state)
     assert step.TRACES["training"] - before == 2, "one compilation for each length"
     again = loop(configured(place), tmp_path)
     for stopped in (3, 8):  # among the short rows, among the long ones
         saved = jax.tree.map(lambda leaf, where: jax.device_put(np.array(leaf), where), states[stopped], again.placed)
-        assert same(jax.device_get(go(again, saved, stopped, 10)), states[10])
+        assert same(jax.device_get(go(again, saved, stopped, 10, whole)), states[10])
+    assert step.TRACES["training"] - before == 2
 
 
-def test_the_whole_run(place, tmp_path):
+def test_the_whole_run(place, tmp_path, monkeypatch):
     """Rows of both lengths are trained on, evaluation has the long ones, and what is said about it is true."""
+    one_device = sharding.make_mesh(Mesh(), jax.devices()[:1])  # two shapes are compiled: for eight devices, slowly
+    monkeypatch.setattr(sharding, "make_mesh", lambda config: one_device)
     train.run(configured(place), tmp_path / "run", "the command", Pretraining)
     rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if row["split"] == "train"]
     assert len(rows) == 10

@@ -43,15 +43,18 @@ def _cross_entropy_backward(saved, cotangents):
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
-def mlm_sums(logits: jax.Array, batch: Batch | PairBatch) -> dict[str, jax.Array]:
-    """The sums of a `Task` from the logits [B, K, Vp] at the masked positions."""
+def mlm_sums(logits: jax.Array, batch: Batch | PairBatch, characters: np.ndarray | None) -> dict[str, jax.Array]:
+    """The sums of a `Task` from the logits [B, K, Vp] at the masked positions; `characters` as in `MaskedLanguageModelling`."""
     losses, correct = cross_entropy(logits, batch.mlm_labels)
-    return {
+    sums = {
         "loss": (losses * batch.mlm_weights).sum(),
         "correct": (correct * batch.mlm_weights).sum(),
         "weight": batch.mlm_weights.sum(),
         "tokens": (batch.segment_ids > 0).sum(dtype=jnp.float32),
     }
+    if characters is not None:
+        sums["characters"] = (jnp.asarray(characters)[batch.mlm_labels] * batch.mlm_weights).sum()
+    return sums
 
 
 class MaskedLanguageModelling:
@@ -71,10 +74,7 @@ class MaskedLanguageModelling:
     def sums(self, model: MaskedLM, batch: Batch, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
         logits = model.masked_logits(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions,
                                      key=key, compute=compute)
-        sums = mlm_sums(logits, batch)
-        if self._characters is not None:
-            sums["characters"] = (jnp.asarray(self._characters)[batch.mlm_labels] * batch.mlm_weights).sum()
-        return sums
+        return mlm_sums(logits, batch, self._characters)
 
     def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
         return mlm_metrics(sums)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 
 import jax
+import numpy as np
 
 from jaxplm.batch import PairBatch
 from jaxplm.metrics import mlm_metrics
@@ -18,7 +19,13 @@ class MaskedPairs:
     """Minimises the mean MLM loss plus the mean loss of the pairs, as BERT's pre-training does; see `jaxplm.tasks.Task`.
 
     `loss`, `perplexity` and `accuracy` are those of the masked tokens alone, so that they compare with runs without pairs.
+
+    Args:
+      characters: as in `jaxplm.tasks.mlm.MaskedLanguageModelling`.
     """
+
+    def __init__(self, characters: np.ndarray | None = None) -> None:
+        self._characters = characters
 
     def weight(self, batch: PairBatch) -> dict[str, jax.Array]:
         return {"loss": batch.mlm_weights.sum(), "pair_loss": batch.pair_weights.sum()}
@@ -27,7 +34,7 @@ class MaskedPairs:
         masked, pairs = model.masked_and_pair_logits(batch.input_ids, batch.segment_ids, batch.position_ids, batch.token_types,
                                                      batch.mlm_positions, key=key, compute=compute)
         losses, correct = cross_entropy(pairs, batch.pair_labels)
-        return mlm_sums(masked, batch) | {
+        return mlm_sums(masked, batch, self._characters) | {
             "pair_loss": (losses * batch.pair_weights).sum(),
             "pair_correct": (correct * batch.pair_weights).sum(),
             "pair_weight": batch.pair_weights.sum(),
