@@ -1,6 +1,7 @@
 """Fast tokenizers, in and out: what a directory's is, and an export that stock transformers reads alike."""
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from jaxplm.errors import UserError
+from jaxplm.hf.config import EXTENDED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -26,7 +28,17 @@ def _read(directory: Path) -> Any:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    logger = logging.getLogger("transformers.configuration_utils")
+    logger.addFilter(_is_news)
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    finally:
+        logger.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that transformers has no model for our own type: it is asked for the tokenizer alone."""
+    return EXTENDED not in record.getMessage()
 
 
 def load_tokenizer(directory: Path, source: str,
