@@ -129,7 +129,7 @@ class PieceCounter:
         if len(self._words) > self._max_words:
             self._prune()
         if self._known_chars > _MEMORY_CHARS:
-            self._forget()
+            self._known, self._known_chars = {}, 0
 
     def _learn(self, parts: Iterable[str]) -> None:
         """The words of strings that were not met before."""
@@ -169,9 +169,6 @@ class PieceCounter:
         normalizer = self._backend.normalizer
         return surface if normalizer is None else normalizer.normalize_str(surface).replace("▁", " ").strip()
 
-    def _forget(self) -> None:
-        self._known, self._known_chars = {}, 0
-
     def _prune(self) -> None:
         """Takes the rarest words out of the table, those of one count all together, so that order does not decide."""
         by_count = Counter(self._counts.values())
@@ -185,7 +182,9 @@ class PieceCounter:
         for word, number in gone.items():
             del self._words[word], self._by_number[number], self._counts[number], self._in_texts[number]
         self.rarest, self.left_out = max(self.rarest, limit), self.left_out + len(gone)
-        self._forget()
+        # What holds a word that is gone has to be learned anew.
+        self._known = {part: words for part, words in self._known.items() if all(map(self._by_number.__contains__, words))}
+        self._known_chars = sum(map(len, self._known))
 
     def _sums(self, words: dict[Word, int]) -> tuple[Totals, Counter[int]]:
         sums, lengths = [0] * len(Totals._fields), Counter[int]()
