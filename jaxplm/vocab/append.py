@@ -81,10 +81,11 @@ def append(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> Appen
         unseen = [token for token in asked if witness(made, token, after) is None]
         if not unseen:
             ids = [[old[piece] for piece in pieces] for pieces in added.values()]
-            helpers = [token for token in added if token not in set(asked)]
+            others = added.keys() - set(asked)
+            helpers = [token for token in added if token in others]
             return Appended(made, old_size, list(added), ids, helpers, refused, len(merges))
         refused |= dict.fromkeys(unseen, "was in the model and came out for no text")
-        wanted = [token for token in asked if token not in set(unseen)]
+        wanted = [token for token in asked if token not in refused]
 
 
 def _wordpiece(model: dict[str, Any], reach: Reach, wanted: list[str]) -> dict[str, list[str]]:
