@@ -272,5 +272,6 @@ def test_the_plan_counts():
 
 
 def test_what_ends_a_sentence():
-    entries = [".", "##.", "Ġ.", "▁?", "!", "。", "？", "...", "##", "Ġ", "a.", "습니다", "[SEP]", ","]
-    assert sentence_ends(entries).tolist() == [True] * 8 + [False] * 6
+    ends = [".", "##.", "Ġ.", "▁?", "!", "。", "？", "...", "다.", "요!", '."', "Ġit.)"]
+    others = ["##", "Ġ", "▁", "습니다", "[SEP]", ",", ".5", '"', "", "e.g"]
+    assert sentence_ends(ends + others).tolist() == [True] * len(ends) + [False] * len(others)
