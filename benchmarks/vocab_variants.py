@@ -35,7 +35,7 @@ def variants(options: argparse.Namespace) -> dict[str, tuple[int, dict[str, Any]
     """{name: (new tokens, fields)}; `recipe` is the config's name."""
     append = {"recipe": "extend_vocab"}
     found: dict[str, tuple[int, dict[str, Any]]] = {"no change": (0, {"recipe": "dapt"})}
-    for init in ("normal", "mean", "subword_mean", "domain"):
+    for init in ("normal", "mean", "subword_mean"):
         found[f"append {options.few}, {init}"] = (options.few, append | {"vocab.init": init})
     found[f"append {options.many}, subword_mean"] = (options.many, append | {"vocab.init": "subword_mean"})
     found[f"exBERT {options.many}, extension"] = (options.many, {"recipe": "exbert", "train.learning_rate": options.extension_lr})

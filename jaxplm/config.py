@@ -108,7 +108,7 @@ class Vocab:
     new_tokens: int = 300
     terms: str = ""  # a file of terms, one a line: added first
     min_texts: int = 3  # a token found in the corpus must occur in so many texts
-    init: str = "subword_mean"  # how new rows start: subword_mean, mean, normal, domain
+    init: str = "subword_mean"  # how new rows start: subword_mean, mean, normal
     new_rows_first: int = 0  # so many steps train the new rows alone
     mask_new: bool = False  # masks fall on words with new tokens first
 
@@ -186,7 +186,7 @@ CHOICES = {
     "model.pairs": ("", "nsp", "sop"),
     "vocab.kind": ("wordpiece", "bpe", "unigram"),
     "vocab.language": ("auto", "latin", "korean"),
-    "vocab.init": ("subword_mean", "mean", "normal", "domain"),
+    "vocab.init": ("subword_mean", "mean", "normal"),
     "embed.pooling": ("cls", "mean", "max", "none"),
     "embed.dtype": ("float32", "float16"),
     "compute.dtype": ("bfloat16", "float32"),

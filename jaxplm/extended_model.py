@@ -21,7 +21,6 @@ from jaxplm.tables import markdown
 from jaxplm.vocab.advice import advise
 from jaxplm.vocab.append import Appended, append
 from jaxplm.vocab.choose import choose
-from jaxplm.vocab.contexts import contexts
 from jaxplm.vocab.measure import damaging_splits, measure, measured_again
 from jaxplm.vocab.resize import resize_embeddings
 from jaxplm.vocab.terms import read_terms
@@ -68,7 +67,7 @@ def extended_model(config: Config, workdir: Path) -> tuple[hf.Loaded, NewTokens]
     wait_for_all("vocabulary")
     content = _read(kept)
     appended = append(loaded.tokenizer, content["tokens"])
-    return _extended(config, loaded, appended, texts), NewTokens(appended.old_size, len(appended.tokens), content["section"])
+    return _extended(config, loaded, appended), NewTokens(appended.old_size, len(appended.tokens), content["section"])
 
 
 def _texts(config: Config, spec: str, max_rows: int | None = None, split: str = "train") -> Any:
@@ -127,12 +126,10 @@ def _log(text: str) -> None:
         log.info("%s", line)
 
 
-def _extended(config: Config, loaded: hf.Loaded, appended: Appended, texts: Any) -> hf.Loaded:
+def _extended(config: Config, loaded: hf.Loaded, appended: Appended) -> hf.Loaded:
     """The checkpoint with rows of the word table and of the decoder's bias for the new tokens, or with exBERT's extension."""
     first, n, init = appended.old_size, len(appended.tokens), config.vocab.init
-    around = contexts(texts, appended.tokenizer, first, n) if init == "domain" else None
-    params, shape = resize_embeddings(loaded.params, loaded.config, first + n, appended.pieces, init=init, seed=config.seed,
-                                      contexts=around)
+    params, shape = resize_embeddings(loaded.params, loaded.config, first + n, appended.pieces, init=init, seed=config.seed)
     if config.recipe == "exbert":
         new = slice(first, first + n)
         rows, bias = params["encoder"]["embeddings"]["word"][new], params["mlm_head"]["bias"][new]

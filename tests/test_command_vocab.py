@@ -16,7 +16,7 @@ WORDS = ["cardiomyopathy", "thrombocytopenia", "gastrointestinal", "서울특별
 TEXTS = [f"the {WORDS[i % 4]} of patient {i % 7} was found in {WORDS[i % 3]} wards" for i in range(120)]
 MISTAKES = {
     "vocab.terms=nowhere.txt: no such file (it has one term a line)": {"vocab__terms": "nowhere.txt"},
-    "vocab.init='zero': must be one of subword_mean, mean, normal, domain": {"vocab__init": "zero"},
+    "vocab.init='zero': must be one of subword_mean, mean, normal": {"vocab__init": "zero"},
     "model.path is empty: extend_vocab adds tokens to a checkpoint (configs/scratch.py makes a new vocabulary)": {"model__path": ""},
     "no token to add: vocab.new_tokens=0": {"vocab__new_tokens": 0},
 }
@@ -41,7 +41,7 @@ def done(lab: Lab) -> dict[str, Outcome]:
     commands = {
         "surgery": command("surgery", "extend_vocab", {"train__steps": 0, "vocab__terms": root / "terms.txt"}),
         "rows first": command("rows", "extend_vocab", {"model__path": root / "roberta", "vocab__new_rows_first": 3, "vocab__mask_new": True,
-                                                       "train__weight_decay": 0.1, "vocab__init": "domain"}),
+                                                       "train__weight_decay": 0.1, "vocab__init": "mean"}),
         "exbert": command("exbert", "exbert", {}),
         "exbert all": command("all", "exbert", {"model__path": root / "roberta", "train__freeze": "()"}),
     }
@@ -64,7 +64,7 @@ def test_surgery_alone_leaves_old_rows_and_ids_and_is_stock(done, lab):
         tokenizer = transformers.AutoTokenizer.from_pretrained(root / "surgery" / "export")
     assert heard == []
     assert len(tokenizer) > len(before)
-    assert model.config.vocab_size == len(tokenizer)
+    assert model.config.vocab_size == checkpoints.SMALL["vocab_size"]  # spare rows took the new tokens
     for word in ("wards", "thrombocytopenia"):
         assert tokenizer.tokenize(word) == [word]
         assert len(before.tokenize(word)) > 1

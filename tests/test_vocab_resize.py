@@ -41,7 +41,7 @@ def resized(model, new_size=1016, pieces=PIECES, **options):
 @pytest.mark.parametrize("new", [3, 200])
 def test_old_rows_are_bitwise_and_pads_zero(model, init, new):
     pieces = [[5 + i, 9] for i in range(new)]
-    params, config = resized(model, 1013 + new, pieces, init=init, contexts=[{6: 1.0}] * new if init == "domain" else None)
+    params, config = resized(model, 1013 + new, pieces, init=init)
     (old_word, old_bias), (word, bias) = table(model[0]), table(params)
     assert config.vocab_size == 1013 + new
     assert word.shape == (config.padded_vocab, 120) and bias.shape == (config.padded_vocab,)
@@ -78,15 +78,6 @@ def test_mean_and_normal(model):
         assert not np.array_equal(same, other)
 
 
-def test_domain_is_half_the_pieces_and_half_the_contexts(model):
-    word, bias = table(resized(model, init="domain", contexts=[{10: 1.0, 11: 3.0}, {}, {12: 2.0}])[0])
-    old, old_bias = table(model[0])
-    np.testing.assert_allclose(word[1013], old[[5, 9]].mean(axis=0) / 2 + (old[10] + 3 * old[11]) / 8, rtol=1e-5, atol=1e-8)
-    assert np.array_equal(word[1014], old[7])  # no context
-    np.testing.assert_allclose(word[1015], old[PIECES[2]].mean(axis=0) / 2 + old[12] / 2, rtol=1e-5, atol=1e-8)
-    np.testing.assert_allclose(bias[1013], old_bias[[5, 9]].mean(), rtol=1e-6)
-
-
 def test_spare_rows_are_taken_first(model):
     """A table with rows for more ids than the tokenizer has."""
     params, config = resized(model, 1003, [[5], [6, 7]])  # 1,001 old ids, rows for 1,013
@@ -100,9 +91,7 @@ def test_spare_rows_are_taken_first(model):
     (1017, PIECES, {}, ValueError, "begin at id 1014, but the model has rows for 1013"),
     (1016, [[5], [1013], [5]], {}, ValueError, "needs old pieces, of ids below 1013"),
     (1016, [[5], [], [5]], {}, ValueError, "needs old pieces"),
-    (1016, PIECES, {"init": "domain", "contexts": [{}]}, ValueError, "1 contexts for 3"),
-    (1016, PIECES, {"init": "zero"}, UserError, "vocab.init='zero': must be one of subword_mean, mean, normal, domain"),
-    (1016, PIECES, {"init": "domain"}, UserError, "vocab.init='domain' needs texts"),
+    (1016, PIECES, {"init": "zero"}, UserError, "vocab.init='zero': must be one of subword_mean, mean, normal"),
 ])
 def test_refused(model, new_size, pieces, options, error, words):
     with pytest.raises(error, match=words):

@@ -3,7 +3,7 @@
 The decoder is the word table (`nn.heads.MLMHead`), so its weight grows with it; its bias is a parameter of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,15 +14,13 @@ from jaxplm.errors import UserError
 from jaxplm.nn import EncoderConfig, ParamTree
 from jaxplm.optim import path_name
 
-INITS = ("subword_mean", "mean", "normal", "domain")
+INITS = ("subword_mean", "mean", "normal")
 WORD, BIAS = "encoder/embeddings/word", "mlm_head/bias"
 MEAN_NOISE = 0.01  # of `mean`, in standard deviations of each column: enough to tell the new rows apart
-CONTEXT_SHARE = 0.5  # of `domain`: how much of a row comes from its contexts
 
 
 def resize_embeddings(params: ParamTree, config: EncoderConfig, new_size: int, pieces: Sequence[Sequence[int]], *,
-                      init: str = "subword_mean", seed: int = 0, contexts: Sequence[Mapping[int, float]] | None = None,
-                      ) -> tuple[ParamTree, EncoderConfig]:
+                      init: str = "subword_mean", seed: int = 0) -> tuple[ParamTree, EncoderConfig]:
     """Parameters with rows for n new tokens, which have the last n ids below `new_size`.
 
     Rows of old tokens stay bitwise; where the table had spare rows without a token, new tokens take these first. Pad rows
@@ -33,8 +31,6 @@ def resize_embeddings(params: ParamTree, config: EncoderConfig, new_size: int, p
       mean: the mean of all old rows and biases, the row with noise of 0.01 standard deviations of each column, as far as
         transformers' `mean_resizing` goes (Hewitt 2021). A new token then has about the average old logit.
       normal: N(0, init_std²), bias 0, as a model starts from nothing.
-      domain: half subword_mean, half the mean of the rows of the tokens around it, by `contexts`; the bias of subword_mean. A
-        token without contexts is as in subword_mean.
 
     Args:
       params: of a `MaskedLM`, `encoder/embeddings/word [Vp, D]` and `mlm_head/bias [Vp]` among them; not changed.
@@ -43,13 +39,12 @@ def resize_embeddings(params: ParamTree, config: EncoderConfig, new_size: int, p
       pieces: [n] the old ids that stood for each new token, in the order of the new ids (`Appended.pieces`).
       init: one of INITS.
       seed: of the random numbers of `mean` and `normal`.
-      contexts: for `domain`, [n] {old id: weight} (`jaxplm.vocab.contexts`).
 
     Returns:
       The parameters, the two resized leaves as NumPy arrays and the others as they were, and the config with the new V.
 
     Raises:
-      UserError: an unknown `init`; `domain` without `contexts`; a model with an exBERT extension.
+      UserError: an unknown `init`; a model with an exBERT extension.
       ValueError: ids that do not follow upon the model's.
     """
     if config.extension:
@@ -59,12 +54,10 @@ def resize_embeddings(params: ParamTree, config: EncoderConfig, new_size: int, p
         raise ValueError(f"the new tokens begin at id {first}, but the model has rows for {config.vocab_size}")
     if any(not 0 <= piece < first for parts in pieces for piece in parts) or not all(pieces):
         raise ValueError(f"every new token needs old pieces, of ids below {first}")
-    if contexts is not None and len(contexts) != len(pieces):
-        raise ValueError(f"{len(contexts)} contexts for {len(pieces)} new tokens")
     config = replace(config, vocab_size=max(new_size, config.vocab_size))
     word = np.asarray(params["encoder"]["embeddings"]["word"])
     bias = np.asarray(params["mlm_head"]["bias"])
-    rows, biases = _start(word[:first], bias[:first], pieces, init, config.init_std, seed, contexts)
+    rows, biases = _start(word[:first], bias[:first], pieces, init, config.init_std, seed)
     encoder = {**params["encoder"], "embeddings": {**params["encoder"]["embeddings"], "word": _placed(word, rows, first, config)}}
     head = {**params["mlm_head"], "bias": _placed(bias, biases, first, config)}
     return {**params, "encoder": encoder, "mlm_head": head}, config
@@ -115,8 +108,8 @@ def _placed(old: np.ndarray, new: np.ndarray, first: int, config: EncoderConfig)
     return table
 
 
-def _start(word: np.ndarray, bias: np.ndarray, pieces: Sequence[Sequence[int]], init: str, init_std: float, seed: int,
-           contexts: Sequence[Mapping[int, float]] | None) -> tuple[np.ndarray, np.ndarray]:
+def _start(word: np.ndarray, bias: np.ndarray, pieces: Sequence[Sequence[int]], init: str, init_std: float,
+           seed: int) -> tuple[np.ndarray, np.ndarray]:
     """[n, D], [n]: new rows and biases out of the old ones, [first, D] and [first]."""
     n, width = len(pieces), word.shape[1]
     random = np.random.default_rng(seed)
@@ -130,11 +123,4 @@ def _start(word: np.ndarray, bias: np.ndarray, pieces: Sequence[Sequence[int]], 
         return rows.astype(word.dtype), np.full(n, bias.mean(dtype=np.float64), bias.dtype)
     rows = np.stack([word[list(parts)].mean(axis=0, dtype=np.float64) for parts in pieces]) if n else np.zeros((0, width))
     biases = np.array([bias[list(parts)].mean(dtype=np.float64) for parts in pieces], bias.dtype)
-    if init == "domain":
-        if contexts is None:
-            raise UserError("vocab.init='domain' needs texts that hold the new tokens: give data.train, or take 'subword_mean'")
-        for i, weights in enumerate(contexts):
-            if total := sum(weights.values()):
-                share = np.fromiter(weights.values(), np.float64, len(weights)) / total
-                rows[i] = (1 - CONTEXT_SHARE) * rows[i] + CONTEXT_SHARE * (share @ word[list(weights)].astype(np.float64))
     return rows.astype(word.dtype), biases
