@@ -139,7 +139,8 @@ def words(options: argparse.Namespace) -> None:
 def missing(tokenizer: Any, path: str) -> list[str]:
     """The lines of a vocab.txt that are not in the tokenizer's vocabulary."""
     lines = Path(path).read_text("utf-8").split("\n")
-    return [line for line in dict.fromkeys(lines) if line and line not in tokenizer.get_vocab()]
+    known = tokenizer.get_vocab()
+    return [line for line in dict.fromkeys(lines) if line and line not in known]
 
 
 def kind_of_reason(reason: str) -> str:

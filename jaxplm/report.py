@@ -149,7 +149,7 @@ def _usage(facts: Facts) -> str:
     path = '"path/to/this/directory"'
     if not facts.stock:
         code = f"import jaxplm\n\nmodel, tokenizer = jaxplm.load({path})"
-        return f"```python\n{code}\n```\n\nStock transformers does not load it whole: it has no class for {facts.unknown_part}."
+        return f"```python\n{code}\n```\n\nStock transformers does not load it whole: transformers has no class for {facts.unknown_part}."
     pipeline = "from transformers import pipeline\n\n"
     auto = f"model = AutoModel.from_pretrained({path})\ntokenizer = AutoTokenizer.from_pretrained({path})"
     if facts.architecture == "MaskedLM":

@@ -1,108 +1,40 @@
 """exBERT's extension: the paper's formula, what it starts as, and that its base stays what it is."""
 
-import dataclasses
-import functools
+# ruff: noqa: F811 - fixtures are named like the arguments that take them
 
-import checkpoints
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import as_jax, random_batch, same, tiny_config, trainer
+from extensions import (  # noqa: F401
+    LOW,
+    TOKENS,
+    base,
+    call,
+    every_layer,
+    extended,
+    hidden,
+    inside,
+    logits,
+    masked_logits,
+    mlm_logits,
+    new_rows,
+    old_text,
+    quick,
+    shaken,
+    tiny,
+)
+from helpers import random_batch, same, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import erf
 
-from jaxplm import config, hf, nn, optim, sharding
+from jaxplm import nn, optim
 from jaxplm.errors import UserError
-from jaxplm.nn.extension import BASE, GATE_SCALE
+from jaxplm.nn.extension import GATE_SCALE
 from jaxplm.nn.extension_start import narrowed
-from jaxplm.tasks.mlm import MaskedLanguageModelling
-
-TOKENS = 75
-LOW = {"xla_backend_optimization_level": 0}  # without LLVM's optimisations, which take longer than what is computed here
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    jit = jax.jit
-    monkeypatch.setattr(jax, "jit", lambda *args, **options: jit(*args, compiler_options=LOW, **options))
-
-
-@functools.partial(jax.jit, static_argnums=0, compiler_options=LOW)
-def call(of, params, *args):
-    """`method(module, *args)` for of = (graph, method), compiled once a shape: op by op, each loop would be compiled anew."""
-    graph, method = of
-    return method(nn.module_with(graph, params), *args)
-
-
-def hidden(module, ids, segments, positions):
-    return module.encoder(ids, segments, positions)
-
-
-def every_layer(module, ids, segments, positions):
-    return module.encoder.every_layer(ids, segments, positions)
-
-
-def mlm_logits(module, ids, mask):
-    return module.mlm_logits(ids, mask)
-
-
-def inside(module, ids):
-    states = module.hidden_states(ids)
-    return module.mlm_logits(ids), module.mlm_head.transform(states, nn.Compute())
-
-
-def masked_logits(module, batch):
-    return module.masked_logits(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions)
-
-
-def new_rows(width: int, tokens: int = TOKENS) -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(5)
-    return random.normal(0, 0.05, (tokens, width)).astype(np.float32), random.normal(0, 0.1, tokens).astype(np.float32)
-
-
-def extended(base: nn.EncoderConfig, params: nn.ParamTree, share: float = 0.33, gate_bias: float | None = None, **options):
-    sizes = nn.extension_config(base, TOKENS, share) if gate_bias is None else nn.extension_config(base, TOKENS, share, gate_bias)
-    return nn.extend_params(params, base, sizes, *new_rows(base.width), **options)
-
-
-def shaken(params: nn.ParamTree) -> nn.ParamTree:
-    """The same with gates that are half open and differ from token to token, and every leaf of the extension moved."""
-    random = np.random.default_rng(6)
-    own = params["encoder"]["extension"]["blocks"]
-    moved = jax.tree.map(lambda leaf: leaf + 0.05 * random.standard_normal(leaf.shape, np.float32), own)
-    for name, spread in (("kernel", 0.05), ("bias", 0.5)):  # of w and b
-        moved["gate"][name] = random.normal(0, spread / GATE_SCALE, moved["gate"][name].shape).astype(np.float32)
-    extension = {**params["encoder"]["extension"], "blocks": moved}
-    return {**params, "encoder": {**params["encoder"], "extension": extension}}
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    """(config, params) of an extended BERT of odd sizes, gates half open."""
-    base = tiny_config()
-    params, config = extended(base, nn.random_params(base, 0))
-    return config, shaken(params)
-
-
-@pytest.fixture(scope="module", params=["bert", "roberta"])
-def base(request, tmp_path_factory):
-    """A checkpoint whose weights are large enough that every part of it matters."""
-    return hf.load(str(checkpoints.save(tmp_path_factory.mktemp("base") / request.param, request.param)))
-
-
-def logits(config, params, ids, mask=None):
-    mask = np.ones_like(ids) if mask is None else mask
-    return np.asarray(call((nn.graph_of(config)[0], mlm_logits), params, ids, mask))
-
-
-def old_text(base, rows=4, length=20):
-    random = np.random.default_rng(2)
-    ids = random.integers(5, base.config.vocab_size, (rows, length)).astype(np.int32)
-    mask = (np.arange(length)[None] < random.integers(8, length + 1, rows)[:, None]).astype(np.int32)
-    return ids, mask
-
 
 # ---------------------------------------------------------------- the formula
 
@@ -298,103 +230,3 @@ def test_sizes_of_small_models():
     assert (tiny.width, tiny.heads, tiny.ffn_width) == (40, 5, 64)
     least = nn.extension_config(tiny_config(), 10, 0.05)
     assert (least.width, least.ffn_width) == (5, 8)
-
-
-# ---------------------------------------------------------------- training
-
-MESH_SHAPE = tiny_config(width=128, heads=4, ffn_width=256)
-MESH_SHAPE = dataclasses.replace(MESH_SHAPE, extension=nn.extension_config(MESH_SHAPE, TOKENS, 0.5, gate_bias=1.0))
-
-
-def batch(i: int):
-    return random_batch(seed=i, vocab=MESH_SHAPE.total_vocab)
-
-
-def test_extension_only_leaves_the_base_bitwise_and_without_moments():
-    state, step, put = trainer(MESH_SHAPE, freeze=(BASE,), weight_decay=0.1, warmup=0)
-    before = jax.tree.map(np.array, state.params)
-    moments = {optim.path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state) if leaf.size > 1}
-    assert moments and all("encoder/extension/" in name or "mlm_extension/" in name for name in moments)
-    for i in range(3):
-        state, metrics = step(state, put(batch(i)))
-        assert float(metrics["bad"]) == 0
-    for name, old in optim.named(before).items():
-        own = name.startswith(("encoder/extension/", "mlm_extension/"))
-        assert np.array_equal(old, np.asarray(optim.named(state.params)[name])) != own, name
-
-
-def test_a_frozen_base_costs_less():
-    flops = []
-    for freeze in ((), (BASE,)):
-        state, step, put = trainer(MESH_SHAPE, freeze=freeze, compute=nn.Compute(unroll=True))
-        flops.append(step.lower(state, put(batch(0))).compile().cost_analysis()["flops"])
-    assert flops[1] < 0.8 * flops[0]
-
-
-def test_all_weights_are_trained_without_freezing():
-    state, step, put = trainer(MESH_SHAPE, warmup=0)
-    before = jax.tree.map(np.array, state.params)
-    state, _ = step(state, put(batch(0)))
-    assert all(not np.array_equal(old, np.asarray(optim.named(state.params)[name])) for name, old in optim.named(before).items())
-
-
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
-def test_eight_devices_equal_one(sizes):
-    found = []
-    for mesh in (None, sharding.make_mesh(config.Mesh(*sizes))):
-        state, step, put = trainer(MESH_SHAPE, mesh, freeze=(BASE,))
-        losses = []
-        for i in range(4):
-            state, metrics = step(state, put(batch(i)))
-            losses.append(float(metrics["loss"]) / float(metrics["weight"]))
-        assert step._cache_size() == 1  # pyright: ignore
-        found.append(losses)
-    np.testing.assert_allclose(*found, atol=1e-5)
-
-
-def test_packed_equals_unpacked(tiny):
-    shape, params = tiny
-    random = np.random.default_rng(3)
-    texts = [random.integers(5, shape.total_vocab, n) for n in (5, 9, 7)]
-    of = (nn.graph_of(shape)[0], hidden)
-    row = [np.concatenate(part)[None].astype(np.int32) for part in (
-        texts, [np.full(len(t), i + 1) for i, t in enumerate(texts)], [np.arange(len(t)) for t in texts])]
-    packed, at = np.asarray(call(of, params, *row))[0], 0
-    for text in texts:
-        ids = text[None].astype(np.int32)
-        alone = call(of, params, ids, np.ones_like(ids), np.arange(len(text), dtype=np.int32)[None])[0]
-        np.testing.assert_allclose(packed[at : at + len(text)], alone, atol=2e-5)
-        at += len(text)
-
-
-def test_unrolled_equals_scanned_and_mixed_products_are_close(tiny):
-    shape, params = tiny
-    graph, _ = nn.graph_of(shape)
-    rows, task = as_jax(random_batch(vocab=shape.total_vocab)), MaskedLanguageModelling()
-    scanned, unrolled, mixed, half = (
-        jax.jit(lambda p, c=c: task.sums(nn.module_with(graph, p), rows, key=None, compute=c)["loss"])(params)
-        for c in (nn.Compute(), nn.Compute(unroll=True), nn.Compute(operands="bfloat16"), nn.Compute("bfloat16", "bfloat16")))
-    np.testing.assert_allclose(unrolled, scanned, rtol=1e-6)
-    np.testing.assert_allclose([mixed, half], scanned, rtol=2e-2)
-
-
-def test_its_layers_freeze_unfreeze_and_scale_as_those_of_the_base():
-    state, step, put = trainer(MESH_SHAPE, freeze=("encoder/embeddings", "encoder/(extension/)?blocks/[01]/"), warmup=0)
-    before = jax.tree.map(np.array, state.params)
-    state, _ = step(state, put(batch(0)))
-    for name, old in optim.named(before).items():
-        if optim.stack_of(name):
-            moved = [not np.array_equal(a, b) for a, b in zip(old, np.asarray(optim.named(state.params)[name]), strict=True)]
-            assert moved == [False, False, True], name
-    scales = optim.layer_scale(before, 0.5)["encoder"]["extension"]
-    np.testing.assert_allclose(np.ravel(scales["blocks"]["gate"]["bias"]), [0.125, 0.25, 0.5])
-    assert scales["blocks"]["mlp"]["up"]["kernel"].shape == (3, 1, 1)
-    assert scales["word"] == 0.0625
-    assert optim.decays("encoder/extension/word") and not optim.decays("encoder/extension/blocks/gate/bias")
-
-    state, step, put = trainer(MESH_SHAPE, unfreeze_every=1, warmup=0)
-    for i in range(4):
-        before = np.asarray(state.params["encoder"]["extension"]["blocks"]["mlp"]["up"]["kernel"]).copy()
-        state, _ = step(state, put(batch(i)))
-        after = np.asarray(state.params["encoder"]["extension"]["blocks"]["mlp"]["up"]["kernel"])
-        assert [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)] == [i >= 3, i >= 2, i >= 1]
