@@ -104,7 +104,8 @@ class Downstream:
         """The whole model, or its head alone on vectors that are computed once, where the encoder is frozen."""
         config = self.config
         graph, abstract = nn.graph_of_task(self._shape, self.head)
-        self.settings, self.params, self.graph, self.head_start = config.train, self._whole, graph, None
+        self.settings, self.params, self.graph = config.train, self._whole, graph
+        self.head_start: optim.HeadStart | None = None
         self.cached = self._is_cached(abstract)
         if self.cached:
             by_token = not self.head.pooled
