@@ -113,7 +113,7 @@ class Tokenized:
         length = seq_len or self._data.seq_len
         if self._pairs:
             entries = self._tokenizer.convert_ids_to_tokens(range(len(self._tokenizer)))
-            return plan_pairs(store, length, self._pairs, sentence_ends(entries), seed, texts, store.meta["source"])
+            return plan_pairs(store, length, self._pairs, sentence_ends(entries), texts, store.meta["source"])
         return plan_rows(store, length, self._data.packing, seed, texts)
 
     def training(self, store: TokenStore, plan: RowPlan | PairPlan, batch_size: int, seed: int, *,

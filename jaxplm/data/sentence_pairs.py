@@ -2,14 +2,14 @@
 
     [CLS] A a a a a [SEP] B b b [SEP] [PAD]     token types 0 0 0 0 0 0 0 1 1 1 1 0
 
-A row is a stretch of one text, cut into A and B at the end of a sentence where there is one, else between words. Where
-it is cut and what becomes of it is drawn anew for every step: "nsp" replaces B, in half of the rows, by the end of a
-stretch of another text; "sop" changes the order of the two, in half of the rows. A tenth of the stretches is shortened
-by a random number of tokens, because what the model meets later is shorter than a full row (Devlin et al.).
+A row is a stretch of one text, of whole sentences as far as it has any that fit, cut into A and B at the end of a
+sentence, else between words. Where it is cut and what becomes of it is drawn anew for every step: "nsp" replaces B, in
+half of the rows, by the end of a stretch of another text; "sop" changes the order of the two, in half of the rows. A
+tenth of the stretches is shortened, because what the model meets later is shorter than a full row (Devlin et al.).
 
-A B of another text must not be known by anything but its content. So it begins, like any B, where a sentence does, ends
-where a stretch does, and has about as many tokens as the B that it replaces; in a full row the front of A makes room for
-a few more, so that the row is as full as others.
+The answer must not be seen in anything but the content. Hence whole sentences: of two parts in the wrong order the first
+would end within a sentence. And of several stretches of other texts the one is taken whose end has the number of tokens
+nearest to that of the B that it replaces.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxplm.data import rng
-from jaxplm.data.pack import Rows, SpecialIds, TokenArrays, plan_rows
+from jaxplm.data.pack import Rows, SpecialIds, TokenArrays
 from jaxplm.errors import UserError
 
 KINDS = ("nsp", "sop")
@@ -26,8 +26,10 @@ _SPECIAL = 3  # [CLS], [SEP], [SEP]
 _SHORTENED = 0.1
 # The cut of a stretch aims at a share of its tokens between these.
 _LEAST, _MOST = 0.1, 0.9
-_TRIES = 8  # for a stretch of another text: enough unless nearly all the tokens are one text's
-_END_SLACK = 16  # how far a shortened segment may move back to end with a word
+_TRIES = 8  # stretches that a replacement is chosen from: one is another text's unless nearly all are one text's
+_CUT_SLACK = 16  # how far the end of a stretch may move back to fall between words
+_MIN_TAIL = 8  # a stretch leaves at least so many tokens of a text to the next one
+_BLOCK = 1 << 22  # tokens that are searched for sentences at once
 _SENTENCE_ENDS = frozenset(".!?…。！？")
 _CLOSING = "\"')]”’»」』）"
 # Which random number is drawn; part of its coordinates. Masking has those from 0 on (`jaxplm.data.mask`).
@@ -83,18 +85,16 @@ def plan_pairs(
     seq_len: int,
     kind: str,
     sentence_end: np.ndarray,
-    seed: int = 0,
     texts: np.ndarray | None = None,
     source: str = "the data",
 ) -> PairPlan:
-    """Divides texts into stretches of at most `seq_len` - 3 tokens, between words where possible.
+    """Divides texts into stretches of at most `seq_len` - 3 tokens: of whole sentences where possible, else of whole words.
 
     Args:
         store: the tokenized texts.
         seq_len: L, tokens a row, special ones included.
         kind: nsp or sop.
         sentence_end: [V] bool by token id, see `sentence_ends`.
-        seed: of the order of the stretches.
         texts: indices of the texts to use; all of them when None.
         source: how messages call the texts.
 
@@ -107,16 +107,46 @@ def plan_pairs(
     """
     if kind not in KINDS:
         raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
-    pieces = plan_rows(store, seq_len - _SPECIAL + 2, "documents", seed, texts)  # which leaves room for two special tokens
-    wide = pieces.lengths >= 2
-    starts, lengths = pieces.starts[wide], pieces.lengths[wide]
-    text = np.searchsorted(np.asarray(store.offsets), starts, side="right") - 1
+    which = np.arange(len(store.offsets) - 1) if texts is None else np.asarray(texts)
+    starts, lengths, text = _stretches(store, which, seq_len - _SPECIAL, _sentences(store, sentence_end))
+    wide = lengths >= 2
+    starts, lengths, text = starts[wide], lengths[wide].astype(np.int32), text[wide]
     if not starts.size:
         raise UserError(f"model.pairs={kind}: no text of {source} has two tokens to make a pair of")
     if kind == "nsp" and (text == text[0]).all():
         raise UserError(f"model.pairs=nsp: only one text of {source} is there to use, and segments that do not follow come from another"
                         " one; give more texts (data.lines says how a file is divided), or use model.pairs=sop")  # fmt: skip
     return PairPlan(kind, starts, lengths, text, sentence_end, seq_len)
+
+
+def _sentences(store: TokenArrays, sentence_end: np.ndarray) -> np.ndarray:
+    """[sentences] int64, ascending: where a sentence starts behind the end of another one."""
+    found = []
+    for begin in range(1, len(store.tokens), _BLOCK):
+        here = slice(begin, min(begin + _BLOCK, len(store.tokens)))
+        before = np.asarray(store.tokens[here.start - 1 : here.stop - 1])
+        found.append(here.start + np.flatnonzero(sentence_end[before] & np.asarray(store.word_starts[here])))
+    return np.concatenate([*found, np.zeros(0, np.int64)])
+
+
+def _stretches(
+    store: TokenArrays, texts: np.ndarray, room: int, sentences: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Start, length and text of each stretch: as many whole sentences as fit, unless that is less than half the room."""
+    parts = []
+    offsets = np.asarray(store.offsets, np.int64)
+    text, at, end = texts, offsets[texts], offsets[texts + 1]
+    while text.size:  # one off every text that is not used up
+        long = end - at > room
+        cut = np.where(long, np.minimum(at + room, end - min(_MIN_TAIL, room // 4)), end)
+        nearest = np.searchsorted(sentences, cut, side="right") - 1
+        by_sentence = sentences[nearest] if sentences.size else np.zeros_like(cut)
+        whole = long & (nearest >= 0) & (by_sentence >= at + room // 2)
+        cut = np.where(whole, by_sentence, np.where(long, at + _end_with_a_word(store, at, cut - at, end - at), cut))
+        parts.append((at, cut - at, text))
+        text, at, end = text[long], cut[long], end[long]
+    starts, lengths, of = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return starts, lengths, of
 
 
 def gather_pairs(
@@ -148,19 +178,17 @@ def gather_pairs(
     share = _LEAST + (_MOST - _LEAST) * rng.uniform(draw(_CUT))
     begin, length = plan.starts[row_ids], plan.lengths[row_ids].astype(np.int64)
     shorter = 2 + (rng.uniform(draw(_LENGTH)) * (length - 1)).astype(np.int64)  # 2 ... length, as likely each
-    shortened = rng.uniform(draw(_SHORTEN)) < _SHORTENED
-    length = np.where(shortened, _end_with_a_word(store, begin, shorter, length, 2), length)
-    wanted = np.clip(np.rint(share * length).astype(np.int64), 1, length - 1)
-    a_length = _cut(store, plan, begin, length, wanted, np.ones_like(wanted), length - 1)
+    shortened = (rng.uniform(draw(_SHORTEN)) < _SHORTENED) & (length > 2)
+    length = np.where(shortened, _cut(store, plan, begin, length, shorter, 2), length)
+    a_length = _cut(store, plan, begin, length, np.rint(share * length), 1)
     b_begin, b_length = begin + a_length, length - a_length
     coin = rng.uniform(draw(_COIN)) < 0.5
     if plan.kind == "nsp":
-        other, found = _other_texts(plan, row_ids, b_length, draw(_OTHER))
-        coin &= found
-        other_begin, other_length, excess = _replacement(store, plan, other, a_length, b_length)
-        b_begin, b_length = np.where(coin, other_begin, b_begin), np.where(coin, other_length, b_length)
-        dropped = np.where(coin & (excess > 0), _to_a_word(store, begin, excess, a_length - 1), 0)
-        a_begin, a_length = begin + dropped, a_length - dropped
+        drawn = np.flatnonzero(coin)
+        coin[drawn], b_begin[drawn], b_length[drawn] = _replacements(
+            store, plan, row_ids[drawn], a_length[drawn], b_begin[drawn], b_length[drawn], draw(_OTHER)[drawn]
+        )
+        a_begin = begin
     else:
         a_begin, b_begin = np.where(coin, b_begin, begin), np.where(coin, begin, b_begin)
         a_length, b_length = np.where(coin, b_length, a_length), np.where(coin, a_length, b_length)
@@ -168,73 +196,52 @@ def gather_pairs(
     return rows, Pairs(types, coin.astype(np.int32))
 
 
-def _other_texts(
-    plan: PairPlan, row_ids: np.ndarray, tokens: np.ndarray, keys: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """[b] a random row of another text, of more than `tokens` [b] where the tries find one; and whether they found any."""
-    other, found, enough = row_ids.copy(), np.zeros(len(row_ids), bool), np.zeros(len(row_ids), bool)
-    for attempt in range(_TRIES):
-        drawn = rng.below(rng.fold(keys, np.array([attempt])), plan.rows)
-        elsewhere = plan.text[drawn] != plan.text[row_ids]
-        wide = elsewhere & (plan.lengths[drawn] > tokens)
-        other = np.where((elsewhere & ~found) | (wide & ~enough), drawn, other)
-        found, enough = found | elsewhere, enough | wide
-    return other, found
-
-
-def _replacement(
-    store: TokenArrays, plan: PairPlan, other: np.ndarray, a_length: np.ndarray, b_length: np.ndarray
+def _replacements(
+    store: TokenArrays,
+    plan: PairPlan,
+    row_ids: np.ndarray,
+    a_length: np.ndarray,
+    b_begin: np.ndarray,
+    b_length: np.ndarray,
+    keys: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The end of the stretches `other` in the place of B: where it begins, its tokens, and how many too many, [b] each."""
+    """The end of a stretch of another text in the place of B: [b] whether one was found, where it begins, and its tokens."""
     room = plan.seq_len - _SPECIAL
-    begin, length = plan.starts[other], plan.lengths[other].astype(np.int64)
-    full = a_length + b_length >= room - _END_SLACK
-    wanted = length - b_length
-    # At most half of A would have to make room.
-    lowest, highest = wanted - a_length // 2, np.where(full, wanted, wanted + b_length // 2)
-    cut = _cut(store, plan, begin, length, np.clip(wanted, 1, length - 1), lowest, highest)
-    return begin + cut, length - cut, a_length + length - cut - np.where(full, a_length + b_length, room)
+    begin, length = b_begin.copy(), b_length.copy()
+    least = np.full(len(row_ids), plan.seq_len)  # tokens more or less than B has; nothing found has more
+    for attempt in range(_TRIES):
+        other = rng.below(rng.fold(keys, np.array([attempt])), plan.rows)
+        whole = plan.lengths[other].astype(np.int64)
+        # What is cut off is at least so long that the rest fits beside A.
+        cut = _cut(store, plan, plan.starts[other], whole, whole - b_length, np.maximum(whole - (room - a_length), 1))
+        differ = np.abs(whole - cut - b_length)
+        nearer = (plan.text[other] != plan.text[row_ids]) & (differ < least)
+        begin[nearer], length[nearer] = (plan.starts[other] + cut)[nearer], (whole - cut)[nearer]
+        least[nearer] = differ[nearer]
+    return least < plan.seq_len, begin, length
 
 
 def _cut(
-    store: TokenArrays,
-    plan: PairPlan,
-    begin: np.ndarray,
-    length: np.ndarray,
-    wanted: np.ndarray,
-    lowest: np.ndarray,
-    highest: np.ndarray,
+    store: TokenArrays, plan: PairPlan, begin: np.ndarray, length: np.ndarray, wanted: np.ndarray, lowest: np.ndarray | int
 ) -> np.ndarray:
-    """[b] tokens of a stretch's first part: a sentence ends there, as near to `wanted` as there is one between `lowest`
-    and `highest`; else a word does; each [b]."""
-    places = np.arange(1, int(length.max(initial=2)))[None]  # tokens of A that are looked at
+    """[b] tokens of a stretch's first part, from `lowest` to `length` - 1: a sentence ends there, as near to `wanted` as
+    possible; else a word does; else anything."""
+    wanted = np.clip(wanted, lowest, length - 1).astype(np.int64)
+    places = np.arange(1, int(length.max(initial=2)))[None]
     at = np.minimum(begin[:, None] + places, len(store.tokens) - 1)
-    inside = places < length[:, None]
     word = np.take(store.word_starts, at)
     sentence = word & plan.sentence_end[np.take(store.tokens, at - 1)]
     distance = np.abs(places - wanted[:, None]) + plan.seq_len * (2 - word.astype(np.int64) - sentence)
-    distance[(places < lowest[:, None]) | (places > highest[:, None])] += 3 * plan.seq_len
-    distance[~inside] = 9 * plan.seq_len
+    distance[(places < np.reshape(lowest, (-1, 1))) | (places >= length[:, None])] = 9 * plan.seq_len
     return distance.argmin(axis=1) + 1
 
 
-def _to_a_word(store: TokenArrays, begin: np.ndarray, skipped: np.ndarray, most: np.ndarray) -> np.ndarray:
-    """[b] `skipped` or a little more, but not more than `most`, so that a word begins there."""
-    out, open_ = skipped.copy(), np.ones(len(begin), bool)
-    for ahead in range(_END_SLACK + 1):
-        later = skipped + ahead
-        starts = open_ & (later <= most) & np.take(store.word_starts, np.minimum(begin + later, len(store.tokens) - 1))
-        out[starts] = later[starts]
-        open_ &= ~starts
-    return out
-
-
-def _end_with_a_word(store: TokenArrays, begin: np.ndarray, length: np.ndarray, whole: np.ndarray, least: int) -> np.ndarray:
-    """[b] `length` or a little less, but not less than `least`, so that a word ends there; `whole` [b] stays as it is."""
+def _end_with_a_word(store: TokenArrays, begin: np.ndarray, length: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """[b] `length` or a little less, so that a word ends there if one does nearby; `whole` [b] is where the text ends."""
     out, open_ = length.copy(), length < whole
-    for back in range(_END_SLACK + 1):
+    for back in range(_CUT_SLACK + 1):
         shorter = length - back
-        ends = open_ & (shorter >= least) & np.take(store.word_starts, np.minimum(begin + shorter, len(store.tokens) - 1))
+        ends = open_ & (2 * shorter > length) & np.take(store.word_starts, begin + shorter, mode="clip")
         out[ends] = shorter[ends]
         open_ &= ~ends
     return out
