@@ -8,8 +8,8 @@ half of the rows, by the end of a stretch of another text; "sop" changes the ord
 tenth of the stretches is shortened, because what the model meets later is shorter than a full row (Devlin et al.).
 
 The answer must not be seen in anything but the content. Hence whole sentences: of two parts in the wrong order the first
-would end within a sentence. And of several stretches of other texts the one is taken whose end has the number of tokens
-nearest to that of the B that it replaces.
+would end within a sentence. And of several stretches of other texts the one is taken whose end is most like the B that it
+replaces: it begins and ends with a sentence if that does, and has about as many tokens.
 """
 
 from dataclasses import dataclass
@@ -208,17 +208,25 @@ def _replacements(
     """The end of a stretch of another text in the place of B: [b] whether one was found, where it begins, and its tokens."""
     room = plan.seq_len - _SPECIAL
     begin, length = b_begin.copy(), b_length.copy()
-    least = np.full(len(row_ids), plan.seq_len)  # tokens more or less than B has; nothing found has more
+
+    def ends_sentence(place: np.ndarray) -> np.ndarray:
+        return plan.sentence_end[np.take(store.tokens, place)]
+
+    opens, closes = ends_sentence(b_begin - 1), ends_sentence(b_begin + b_length - 1)
+    none = 3 * plan.seq_len
+    least = np.full(len(row_ids), none)  # how much B and what is found differ
     for attempt in range(_TRIES):
         other = rng.below(rng.fold(keys, np.array([attempt])), plan.rows)
         whole = plan.lengths[other].astype(np.int64)
         # What is cut off is at least so long that the rest fits beside A.
         cut = _cut(store, plan, plan.starts[other], whole, whole - b_length, np.maximum(whole - (room - a_length), 1))
-        differ = np.abs(whole - cut - b_length)
+        found = plan.starts[other] + cut
+        unlike = (ends_sentence(found - 1) != opens).astype(np.int64) + (ends_sentence(found + whole - cut - 1) != closes)
+        differ = np.abs(whole - cut - b_length) + plan.seq_len * unlike
         nearer = (plan.text[other] != plan.text[row_ids]) & (differ < least)
-        begin[nearer], length[nearer] = (plan.starts[other] + cut)[nearer], (whole - cut)[nearer]
+        begin[nearer], length[nearer] = found[nearer], (whole - cut)[nearer]
         least[nearer] = differ[nearer]
-    return least < plan.seq_len, begin, length
+    return least < none, begin, length
 
 
 def _cut(
