@@ -145,7 +145,7 @@ def missing(tokenizer: Any, path: str) -> list[str]:
 
 def kind_of_reason(reason: str) -> str:
     """A reason without the token that it is about."""
-    return re.sub(r":.*| into .*| to .* by| as .*| the \d+ characters.*|token '.*'", "", reason)
+    return re.sub(r":.*| into .*| to .*(?= by)| as .*| the \d+ characters.*|token '.*'", "", reason)
 
 
 def a_list(options: argparse.Namespace) -> None:
