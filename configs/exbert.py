@@ -16,7 +16,7 @@ def get_config() -> Config:
         model=Model(path="builtin:tiny", extension=0.33),
         data=Data(train="builtin:pydocs", seq_len=128, whole_word=True, eval_rows=250),
         train=Train(steps=200, batch_size=16, learning_rate=1e-3, eval_every=100,
-                    freeze=("(encoder/(embeddings|blocks)|mlm_head|pooler)/",)),  # all but the extension
+                    freeze=("(encoder/(embeddings|blocks)|mlm_head|pooler|pair_head)/",)),  # all but the extension
         checkpoint=Checkpoint(every=100),
         vocab=Vocab(new_tokens=1000),
     )

@@ -324,8 +324,10 @@ def _check_objective(config: Config) -> None:
             if value:
                 raise UserError(f"{name}={value} is a schedule over the steps of pre-training (configs/{', '.join(PRETRAINING)}):"
                                 f" {config.recipe} has none; leave it out")
-    if config.vocab.mask_new and config.recipe not in EXTENDING:
-        raise UserError("vocab.mask_new=True is for recipes that add tokens (configs/extend_vocab.py, configs/exbert.py)")
+    if config.recipe not in EXTENDING:
+        for name, value in (("vocab.mask_new", config.vocab.mask_new), ("vocab.new_rows_first", config.vocab.new_rows_first)):
+            if value:
+                raise UserError(f"{name}={value} is for recipes that add tokens (configs/extend_vocab.py, configs/exbert.py)")
     if config.recipe in EXTENDING and not model.path:
         raise UserError(f"model.path is empty: {config.recipe} adds tokens to a checkpoint (configs/scratch.py makes a new vocabulary)")
     if data.short_len and not 8 <= data.short_len < data.seq_len:

@@ -171,7 +171,7 @@ class Downstream:
             "model": {
                 "start": config.model.path,
                 "architecture": f"{shape.model_type}, {shape.layers} layers × {shape.width}, {shape.heads} heads,"
-                                f" vocabulary {shape.vocab_size:,}",
+                                f" vocabulary {shape.total_vocab:,}",
                 "head": head,
                 "parameters": f"{sum(size.values()):,}, of which {trained:,} are trained",
             },
@@ -186,7 +186,6 @@ class Downstream:
             },
             "architecture": {"tag": "TokenClassification", "qa": "QuestionAnswering"}.get(self.head.kind, "SequenceClassification"),
             "task": config.task.kind, "metric": self.metric, "stock": self.head.stock and not shape.extension,
-            **({"unknown_part": "exBERT's extension"} if shape.extension else {}),
         }
         if self.detail is not None:
             described |= {"detail_split": self._detail_split, "classes": self.detail.classes, "entities": self.detail.entities,

@@ -1,21 +1,18 @@
 """A checkpoint with new words: its vocabulary is measured, chosen tokens are added, and the model gets rows or a module for them."""
 
 import dataclasses
-import hashlib
 import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxplm import hf
+from jaxplm import hf, nn
 from jaxplm.config import Config
-from jaxplm.data.sources import open_texts
+from jaxplm.data.sources import open_corpus
 from jaxplm.errors import UserError
 from jaxplm.hf.tokenizer import unreachable_share
 from jaxplm.logs import summary_table
-from jaxplm.nn.extension import extension_config
-from jaxplm.nn.extension_start import extend_params
 from jaxplm.runtime import is_first, wait_for_all
 from jaxplm.tables import markdown
 from jaxplm.vocab.advice import advise
@@ -26,6 +23,7 @@ from jaxplm.vocab.resize import resize_embeddings
 from jaxplm.vocab.terms import read_terms
 from jaxplm.vocab_plot import write_vocabulary
 from jaxplm.vocab_report import figures, vocabulary_markdown, vocabulary_text
+from jaxplm.workdir import is_claimed
 
 log = logging.getLogger("jaxplm")
 
@@ -59,39 +57,20 @@ def extended_model(config: Config, workdir: Path) -> tuple[hf.Loaded, NewTokens]
     loaded = hf.load(config.model.path, seed=config.seed)
     if loaded.config.extension:
         raise UserError(f"model.path={config.model.path} has an extension already: extend the base that it was made from")
-    texts = _texts(config, config.data.train, config.data.max_rows)
-    mark = _mark(config, texts.fingerprint, loaded.tokenizer)
     kept = workdir / KEPT / "tokens.json"
-    if is_first() and _read(kept).get("made of") != mark:
-        _choose(config, workdir, loaded.tokenizer, texts, mark)
+    if is_first() and not (kept.exists() and is_claimed(workdir)):
+        _choose(config, workdir, loaded.tokenizer)
     wait_for_all("vocabulary")
-    content = _read(kept)
+    content = json.loads(kept.read_text("utf-8"))
     appended = append(loaded.tokenizer, content["tokens"])
     return _extended(config, loaded, appended), NewTokens(appended.old_size, len(appended.tokens), content["section"])
 
 
-def _texts(config: Config, spec: str, max_rows: int | None = None, split: str = "train") -> Any:
-    data = config.data
-    return open_texts(spec, lines=data.lines, text=data.text, text_pair=data.text_pair, max_rows=max_rows, split=split)
-
-
-def _mark(config: Config, fingerprint: str, tokenizer: Any) -> str:
-    """Of all that the choice depends on."""
-    vocab = config.vocab
-    terms = Path(vocab.terms).read_bytes() if vocab.terms and Path(vocab.terms).is_file() else b""
-    parts = [fingerprint, tokenizer.backend_tokenizer.to_str(), str((vocab.new_tokens, vocab.min_texts, config.data.general)), terms.hex()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-
-def _choose(config: Config, workdir: Path, tokenizer: Any, texts: Any, mark: str) -> None:
+def _choose(config: Config, workdir: Path, tokenizer: Any) -> None:
     """Measures, chooses, shows, and writes tokens.json and the plot."""
     vocab, data = config.vocab, config.data
-    before = measure(texts, tokenizer)
-    general = measure(_texts(config, data.general, split="validation"), tokenizer) if data.general else None
+    before = measure(open_corpus(data, data.train, max_rows=data.max_rows), tokenizer)
+    general = measure(open_corpus(data, data.general, split="validation"), tokenizer) if data.general else None
     advice = advise(before, len(tokenizer), general, unreachable_share(tokenizer))
     _log(vocabulary_text(before, tokenizer, advice, general, most=8))
     chosen = choose(before, tokenizer, vocab.new_tokens, terms=read_terms(vocab.terms) if vocab.terms else (), min_texts=vocab.min_texts)
@@ -113,7 +92,7 @@ def _choose(config: Config, workdir: Path, tokenizer: Any, texts: Any, mark: str
                            "![Vocabulary](plots/vocabulary.png)", "### With the new tokens", markdown(table, "lrr"),
                            f"{len(appended.tokens):,} new tokens, those first that save most: {shown}"])
     write_vocabulary(workdir / "plots" / "vocabulary.png", before, damaging_splits(before, general), tokenizer, general)
-    content = {"made of": mark, "tokens": chosen.tokens, "section": section}
+    content = {"tokens": chosen.tokens, "section": section}
     path = workdir / KEPT / "tokens.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".json.partial")
@@ -133,6 +112,6 @@ def _extended(config: Config, loaded: hf.Loaded, appended: Appended) -> hf.Loade
     if config.recipe == "exbert":
         new = slice(first, first + n)
         rows, bias = params["encoder"]["embeddings"]["word"][new], params["mlm_head"]["bias"][new]
-        extension = extension_config(loaded.config, n, config.model.extension)
-        params, shape = extend_params(loaded.params, loaded.config, extension, rows, bias, first=first)
+        extension = nn.extension_config(loaded.config, n, config.model.extension)
+        params, shape = nn.extend_params(loaded.params, loaded.config, extension, rows, bias, first=first)
     return dataclasses.replace(loaded, params=params, config=shape, tokenizer=appended.tokenizer)

@@ -2,15 +2,17 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 from jaxplm import hf, nn
 from jaxplm.config import Config
-from jaxplm.data.sources import open_texts
+from jaxplm.data.sources import open_corpus
 from jaxplm.errors import UserError
 from jaxplm.runtime import is_first, wait_for_all
 from jaxplm.vocab.train_tokenizer import train_tokenizer
+from jaxplm.workdir import is_claimed
 
 log = logging.getLogger("jaxplm")
 
@@ -66,12 +68,13 @@ def new_tokenizer(config: Config, workdir: Path) -> Any:
     """The tokenizer of `model.tokenizer`, or one trained on `data.train` as `vocab` says."""
     model, data, vocab = config.model, config.data, config.vocab
     directory = Path(model.tokenizer) if model.tokenizer else workdir / "tokenizer"
-    if not model.tokenizer and is_first() and not directory.exists():
-        texts = open_texts(data.train, lines=data.lines, text=data.text, text_pair=data.text_pair, max_rows=data.max_rows)
+    if not model.tokenizer and is_first() and not (directory.exists() and is_claimed(workdir)):
+        texts = open_corpus(data, data.train, max_rows=data.max_rows)
         log.info("training a vocabulary of %s (%s) on %s", f"{vocab.size:,}", vocab.kind, texts.describe)
         partial = directory.with_name("tokenizer.partial")
         train_tokenizer(texts, vocab.kind, vocab.size, partial, language=vocab.language, cased=vocab.cased,
                         max_positions=model.max_positions)
+        shutil.rmtree(directory, ignore_errors=True)
         partial.replace(directory)
     wait_for_all("tokenizer")
     return hf.load_tokenizer(directory, str(directory))[0]

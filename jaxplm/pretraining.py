@@ -60,11 +60,11 @@ class Pretraining:
         return {
             "title": TITLES[config.recipe],
             "sections": [new.section] if new else [],
-            **({"stock": False, "unknown_part": "exBERT's extension"} if shape.extension else {}),
+            "stock": not shape.extension,
             "model": {
                 "start": config.model.path or f"random weights, size {config.model.size}",
                 "architecture": f"{shape.model_type}, {shape.layers} layers × {shape.width}, {shape.heads} heads,"
-                                f" vocabulary {shape.vocab_size:,}",
+                                f" vocabulary {shape.total_vocab:,}",
                 **({"new tokens": f"{new.count:,}, rows by {config.vocab.init}"} if new else {}),
                 **({"extension": _extension(shape)} if shape.extension else {}),
                 "parameters": f"{self.model.size:,}",

@@ -42,7 +42,6 @@ class Facts:
     cost: Mapping[str, str]  # hardware, time, tokens, ...
     exported_step: int  # the step whose weights were exported
     architecture: str = "MaskedLM"  # the head that was exported
-    unknown_part: str = "its head"  # what transformers has no class for, where `stock` is false
     licence: str = ""  # an identifier of the hub's list; "" is printed as unknown
     languages: Sequence[str] = ()  # ISO 639-1 codes; () is left out
     sections: Sequence[str] = ()  # further sections of report.md, in Markdown, each with its heading
@@ -148,8 +147,7 @@ def _is_hub_id(path: str) -> bool:
 def _usage(facts: Facts) -> str:
     path = '"path/to/this/directory"'
     if not facts.stock:
-        code = f"import jaxplm\n\nmodel, tokenizer = jaxplm.load({path})"
-        return f"```python\n{code}\n```\n\nStock transformers does not load it whole: transformers has no class for {facts.unknown_part}."
+        return f"```python\nimport jaxplm\n\nmodel, tokenizer = jaxplm.load({path})\n```\n\ntransformers has no class for all of it."
     pipeline = "from transformers import pipeline\n\n"
     auto = f"model = AutoModel.from_pretrained({path})\ntokenizer = AutoTokenizer.from_pretrained({path})"
     if facts.architecture == "MaskedLM":

@@ -1,6 +1,7 @@
 """What a run begins with: the model, its tokenizer, and the corpus as batches."""
 
 import dataclasses
+import functools
 import hashlib
 import logging
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from jaxplm.data.pack import RowPlan, SpecialIds, plan_rows
 from jaxplm.data.pipeline import FrozenBatches, MlmBatches
 from jaxplm.data.schedule import Lengths, MaskRate, ShortThenLong, steps_in
 from jaxplm.data.sentence_pairs import PairPlan, plan_pairs, sentence_ends
-from jaxplm.data.sources import open_texts, same_files
+from jaxplm.data.sources import open_corpus, same_files
 from jaxplm.data.store import TokenStore
 from jaxplm.data.tokenize import tokenize
 from jaxplm.errors import UserError
@@ -44,9 +45,7 @@ class Model:
     @property
     def size(self) -> int:
         """Number of parameters, vocabulary padding left out."""
-        padding = (self.config.padded_vocab - self.config.vocab_size) * (self.config.width + 1)
-        if self.config.extension:
-            padding += (self.config.extension.padded_tokens - self.config.extension.tokens) * (self.config.width + 1)
+        padding = self.config.pad_rows * (self.config.width + 1)  # each has a bias
         return sum(leaf.size for leaf in jax.tree.leaves(self.params)) - padding
 
 
@@ -103,8 +102,7 @@ class Tokenized:
         self._random_ids = np.array([i for i in range(len(tokenizer)) if i not in outside], np.int32)
 
     def store(self, spec: str, split: str = "train", max_rows: int | None = None) -> TokenStore:
-        data = self._data
-        texts = open_texts(spec, lines=data.lines, text=data.text, text_pair=data.text_pair, max_rows=max_rows, split=split)
+        texts = open_corpus(self._data, spec, split=split, max_rows=max_rows)
         self.fingerprints.append(texts.fingerprint)
         return tokenize(texts, self._tokenizer)
 
@@ -112,9 +110,12 @@ class Tokenized:
         """The rows of a store, of `data.seq_len` tokens where `seq_len` is None; pairs where the config asks for them."""
         length = seq_len or self._data.seq_len
         if self._pairs:
-            entries = self._tokenizer.convert_ids_to_tokens(range(len(self._tokenizer)))
-            return plan_pairs(store, length, self._pairs, sentence_ends(entries), texts, store.meta["source"])
+            return plan_pairs(store, length, self._pairs, self._sentence_ends, texts, store.meta["source"])
         return plan_rows(store, length, self._data.packing, seed, texts)
+
+    @functools.cached_property
+    def _sentence_ends(self) -> np.ndarray:
+        return sentence_ends(self._tokenizer.convert_ids_to_tokens(range(len(self._tokenizer))))
 
     def training(self, store: TokenStore, plan: RowPlan | PairPlan, batch_size: int, seed: int, *,
                  mask_rate: float | MaskRate | None = None, prefer_from: int | None = None, first_step: int = 0) -> MlmBatches:

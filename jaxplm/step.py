@@ -69,9 +69,7 @@ def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransform
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         TRACES["training"] += 1
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        weights = task.weight(batch)
-        weights = weights if isinstance(weights, dict) else {"loss": weights}
-        weights = {name: jnp.maximum(weight, 1.0) for name, weight in weights.items()}
+        weights = {name: jnp.maximum(weight, 1.0) for name, weight in task.weights_of(batch).items()}
         if accumulate == 1:
             grads, sums = gradient(state.params, batch, key, weights)
         else:

@@ -41,7 +41,7 @@ def split_table(splits: Sequence[Split], tokenizer: Any) -> Table:
 
 
 def pieces(split: Split, tokenizer: Any) -> str:
-    """The tokens of a word as a reader can read them: what they write, with "##" or "·" where a word goes on; "␣" is a space."""
+    """The tokens of a word as a reader can read them: what they write, with WordPiece's "##" where a word goes on; "␣" is a space."""
     names = tokenizer.convert_ids_to_tokens(list(split.ids))
     if len(shown := [tokenizer.convert_tokens_to_string([name]) for name in names]) and all("\ufffd" not in text for text in shown):
         if any(name.startswith("##") for name in names):

@@ -50,6 +50,12 @@ def claim(workdir: Path, config: Config, *, write: bool, corpus: str = "") -> No
         raise UserError(f"cannot write the workdir {workdir}: {error.strerror or error}") from None
 
 
+def is_claimed(workdir: Path) -> bool:
+    """Whether a run was begun here: what it chose for itself (tokenizer, new tokens) is this config's, by `claim`. Without
+    that, the same files may be those of another command that was stopped before its first step."""
+    return (workdir / "config.json").exists()
+
+
 def is_finished(workdir: Path) -> bool:
     """The export is the last thing that a run writes, and it appears whole."""
     return (workdir / "export" / "model.safetensors").exists()

@@ -70,16 +70,16 @@ def shaken(params: nn.ParamTree) -> nn.ParamTree:
     return {**params, "encoder": {**params["encoder"], "extension": extension}}
 
 
-@pytest.fixture(scope="module")
-def tiny():
+@pytest.fixture(scope="module", name="tiny")
+def small_extended():
     """(config, params) of an extended BERT of odd sizes, gates half open."""
     base = tiny_config()
     params, config = extended(base, nn.random_params(base, 0))
     return config, shaken(params)
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta"])
-def base(request, tmp_path_factory):
+@pytest.fixture(scope="module", name="base", params=["bert", "roberta"])
+def base_checkpoint(request, tmp_path_factory):
     """A checkpoint whose weights are large enough that every part of it matters."""
     return hf.load(str(checkpoints.save(tmp_path_factory.mktemp("base") / request.param, request.param)))
 

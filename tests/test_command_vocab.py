@@ -45,6 +45,11 @@ def done(lab: Lab) -> dict[str, Outcome]:
         "exbert": command("exbert", "exbert", {}),
         "exbert all": command("all", "exbert", {"model__path": root / "roberta", "train__freeze": "()"}),
     }
+    for name in ("surgery", "scratch"):  # what another command left, that was stopped before it began
+        (root / name / "vocabulary").mkdir(parents=True)
+        (root / name / "vocabulary" / "tokens.json").write_text(json.dumps({"tokens": ["##zzz"], "section": "another"}))
+        checkpoints.tokenizer("bert").save_pretrained(root / name / "tokenizer")
+    commands["scratch"] = command("scratch", "scratch", {"model__path": "", "vocab__kind": "bpe", "vocab__size": 300, "train__steps": 1})
     commands |= {message: command(f"wrong{i}", "extend_vocab", settings) for i, (message, settings) in enumerate(MISTAKES.items())}
     outcomes = dict(zip(commands, run_all(lab, list(commands.values())), strict=True))
     late = {"again": commands["exbert"], "twice": command("twice", "exbert", {"model__path": root / "exbert" / "export"})}
@@ -121,9 +126,16 @@ def test_exbert_trains_the_extension_or_all(name, family, done, lab):
     assert model.mlm_logits(ids).shape == (*ids.shape, len(tokenizer))
     card = (root / name / "export" / "README.md").read_text("utf-8")
     assert "jaxplm.load" in card
-    assert "Stock transformers does not load it" in card
+    assert "Stock transformers has no class for it and refuses it" in card
     with pytest.raises(ValueError, match="exbert|does not recognize|model type"):
         transformers.AutoModelForMaskedLM.from_pretrained(root / name / "export")
+
+
+def test_what_a_run_that_never_began_left_is_made_anew(done, lab):
+    done["scratch"].succeeded()
+    root = lab.root / "vocab"
+    assert "##zzz" not in json.loads((root / "surgery" / "vocabulary" / "tokens.json").read_text("utf-8"))["tokens"]
+    assert type(transformers.AutoTokenizer.from_pretrained(root / "scratch" / "export")).__name__.startswith("Roberta")
 
 
 def test_a_finished_run_says_so_and_an_extension_is_not_extended(done, lab):

@@ -140,6 +140,7 @@ def test_objectives_that_validate():
     (good(recipe="embed", model__pairs="sop"), r"model\.pairs='sop' is for masked language modelling .*not for embed"),
     (good(recipe="exbert", model__pairs="nsp"), r"model\.pairs='nsp' is for masked language modelling .*not for exbert"),
     (good(vocab__mask_new=True), r"vocab\.mask_new=True is for recipes that add tokens"),
+    (good(vocab__new_rows_first=9), r"vocab\.new_rows_first=9 is for recipes that add tokens"),
 ])
 def test_objectives_that_do_not_go_together(config, said):
     assert re.match(said, refused(config))

@@ -1,30 +1,26 @@
 """exBERT's extension: the paper's formula, what it starts as, and that its base stays what it is."""
 
-# ruff: noqa: F811 - fixtures are named like the arguments that take them
-
 import dataclasses
+import runpy
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from extensions import (  # noqa: F401
-    LOW,
+from extensions import (  # noqa: F401 - fixtures
     TOKENS,
-    base,
+    base_checkpoint,
     call,
     every_layer,
     extended,
-    hidden,
     inside,
     logits,
     masked_logits,
-    mlm_logits,
     new_rows,
     old_text,
     quick,
-    shaken,
-    tiny,
+    small_extended,
 )
 from helpers import random_batch, same, tiny_config
 from hypothesis import given, settings
@@ -33,7 +29,7 @@ from scipy.special import erf
 
 from jaxplm import nn, optim
 from jaxplm.errors import UserError
-from jaxplm.nn.extension import GATE_SCALE
+from jaxplm.nn.extension import BASE, GATE_SCALE
 from jaxplm.nn.extension_start import narrowed
 
 # ---------------------------------------------------------------- the formula
@@ -230,3 +226,9 @@ def test_sizes_of_small_models():
     assert (tiny.width, tiny.heads, tiny.ffn_width) == (40, 5, 64)
     least = nn.extension_config(tiny_config(), 10, 0.05)
     assert (least.width, least.ffn_width) == (5, 8)
+
+
+def test_the_recipe_freezes_the_base():
+    """A config file does not import the model, so it has the pattern in words of its own."""
+    freeze = runpy.run_path(str(Path(__file__).parents[1] / "configs" / "exbert.py"))["get_config"]().train.freeze
+    assert freeze == (BASE,)

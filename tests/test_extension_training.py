@@ -1,30 +1,11 @@
 """An extension in training: what is frozen, meshes, packing, layers."""
 
-# ruff: noqa: F811 - fixtures are named like the arguments that take them
-
 import dataclasses
 
 import jax
 import numpy as np
 import pytest
-from extensions import (  # noqa: F401
-    LOW,
-    TOKENS,
-    base,
-    call,
-    every_layer,
-    extended,
-    hidden,
-    inside,
-    logits,
-    masked_logits,
-    mlm_logits,
-    new_rows,
-    old_text,
-    quick,
-    shaken,
-    tiny,
-)
+from extensions import TOKENS, call, hidden, quick, small_extended  # noqa: F401 - fixtures
 from helpers import as_jax, random_batch, tiny_config, trainer
 
 from jaxplm import config, nn, optim, sharding

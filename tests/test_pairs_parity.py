@@ -62,7 +62,7 @@ def test_logits_losses_and_gradients(stock):
     @jax.value_and_grad
     def loss(params, batch):
         sums = task.sums(nn.module_with(graph, params), batch, key=None, compute=nn.Compute())
-        weights = task.weight(batch)
+        weights = task.weights_of(batch)
         return sum(sums[name] / weights[name] for name in weights)
 
     masked, pairs = both_logits(ours.params, batch)

@@ -159,7 +159,7 @@ def no_labels(batch: TaskBatch) -> TaskBatch:
 def test_a_batch_without_a_label_weighs_nothing(kind, task):
     batch = jax.tree.map(jnp.asarray, no_labels(make_batch(kind)))
     sums = task.sums_of(jnp.asarray(random_logits(kind)), batch)
-    assert float(sums["weight"]) == float(sums["loss"]) == float(task.weight(batch)) == 0
+    assert float(sums["weight"]) == float(sums["loss"]) == float(task.weights_of(batch)["loss"]) == 0
     assert np.isnan(task.metrics({"loss": 0.0, "weight": 0.0})["loss"])
 
 
@@ -174,7 +174,7 @@ def test_sums_of_parts_are_the_sums_of_the_whole(case, order, cut):
     for rows in (np.array(order[:cut]), np.array(order[cut:])):
         part = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), batch)
         found = task.sums_of(jnp.asarray(logits[rows]), part)
-        assert float(found["weight"]) == pytest.approx(float(task.weight(part)), abs=1e-6)
+        assert float(found["weight"]) == pytest.approx(float(task.weights_of(part)["loss"]), abs=1e-6)
         total = {name: value + float(found[name]) for name, value in total.items()}
     for name, value in whole.items():
         np.testing.assert_allclose(total[name], float(value), rtol=1e-5, err_msg=name)

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from jaxplm.config import Data
 from jaxplm.data import builtin, formats
 from jaxplm.data.hub import HubSource
 from jaxplm.data.specs import Source, digest, resolve, same_files
 from jaxplm.errors import UserError
 
-__all__ = ["Texts", "open_texts", "same_files"]
+__all__ = ["Texts", "open_corpus", "open_texts", "same_files"]
 
 log = logging.getLogger("jaxplm")
 
@@ -197,6 +198,11 @@ def _has_blank_line(path: Path) -> bool:
 def _names(paths: list[Path]) -> str:
     shown = ", ".join(path.name for path in paths[:3])
     return shown + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+
+def open_corpus(data: Data, spec: str, *, split: str = "train", max_rows: int | None = None, every_row: bool = False) -> Texts:
+    """`open_texts` with the columns and the way to read lines that a config gives."""
+    return open_texts(spec, lines=data.lines, text=data.text, text_pair=data.text_pair, max_rows=max_rows, split=split, every_row=every_row)
 
 
 def open_texts(

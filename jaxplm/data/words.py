@@ -75,7 +75,10 @@ def token_bytes(backend: Any) -> list[bytes | None]:
 
     None for special and added tokens and for ids that are not there. A byte-level token may be a part of a character.
     """
-    state = json.loads(backend.to_str())
+    return _token_bytes(backend, json.loads(backend.to_str()))
+
+
+def _token_bytes(backend: Any, state: dict[str, Any]) -> list[bytes | None]:
     byte_level = _is_byte_level(state)
     prefix = state["model"].get("continuing_subword_prefix") or ""
     suffix = state["model"].get("end_of_word_suffix") or ""
@@ -121,7 +124,7 @@ def word_tables(backend: Any) -> WordTables:
     """Tables for a `tokenizers.Tokenizer`."""
     state = json.loads(backend.to_str())
     added = {token["id"] for token in state.get("added_tokens", [])}
-    surfaces = token_bytes(backend)
+    surfaces = _token_bytes(backend, state)
     table = np.zeros((5, len(surfaces)), bool)
     table[4, sorted(added)] = True
     for index, raw in enumerate(surfaces):

@@ -14,7 +14,7 @@ from jaxplm import sharding
 from jaxplm.config import Config
 from jaxplm.data.pipeline import prefetch
 from jaxplm.data.row_length import row_length
-from jaxplm.data.sources import Texts, open_texts
+from jaxplm.data.sources import Texts, open_corpus
 from jaxplm.data.text_blocks import BLOCK_CHARS, TextBlock, framing, text_blocks, text_tokens
 from jaxplm.embeddings.card import card
 from jaxplm.embeddings.encoder import TextEncoder, UnitRows
@@ -53,7 +53,7 @@ def run(config: Config, workdir: Path, command: str) -> None:
         mesh = sharding.make_mesh(config.mesh)
         sharding.check_batch(config.train.batch_size, 1, mesh)
         data = config.data
-        texts = open_texts(data.train, lines=data.lines, text=data.text, text_pair=data.text_pair, max_rows=data.max_rows, every_row=True)
+        texts = open_corpus(data, data.train, max_rows=data.max_rows, every_row=True)
         source = open_source(config.model.path, config.embed)
         if data.seq_len > source.config.max_positions:
             raise UserError(f"data.seq_len={data.seq_len}: {config.model.path} has only {source.config.max_positions} positions")

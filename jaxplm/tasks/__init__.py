@@ -11,15 +11,15 @@ from jaxplm.nn import Compute
 class Task(Protocol):
     """A loss as sums, so that accumulation, packing, padding and unequal hosts stay unbiased by construction."""
 
-    def weight(self, batch: Any) -> jax.Array | dict[str, jax.Array]:
-        """The float32 number of things that the loss is a mean over in this batch; known without the model.
+    def weights_of(self, batch: Any) -> dict[str, jax.Array]:
+        """{name of a loss's sum: the float32 number of things that it is a mean over in this batch}; known without the model.
 
-        Where several losses are minimised together: {name of its sum: that number}; the sum of their means is differentiated.
+        One is 'loss'. The sum of the means is differentiated.
         """
         ...
 
     def sums(self, model: Any, batch: Any, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
-        """float32 scalars: 'loss' and what else `weight` names, which are differentiated; 'weight', 'tokens' (real ones), and
+        """float32 scalars: 'loss' and what else `weights_of` names, which are differentiated; 'weight', 'tokens' (real ones), and
         the task's own."""
         ...
 

@@ -43,8 +43,8 @@ class LabelledTask(ABC):
         """How much each label counts in the loss, in the shape of `batch.weights`."""
         return batch.weights
 
-    def weight(self, batch: Any) -> jax.Array:
-        return self.weights(batch).sum()
+    def weights_of(self, batch: Any) -> dict[str, jax.Array]:
+        return {"loss": self.weights(batch).sum()}
 
     def sums(self, model: TaskModel | HeadModel, batch: Any, *, key: jax.Array | None, compute: Compute) -> Sums:
         return self.sums_of(logits(model, batch, key=key, compute=compute), batch)

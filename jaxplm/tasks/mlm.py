@@ -68,8 +68,8 @@ class MaskedLanguageModelling:
     def __init__(self, characters: np.ndarray | None = None) -> None:
         self._characters = characters
 
-    def weight(self, batch: Batch) -> jax.Array:
-        return batch.mlm_weights.sum()
+    def weights_of(self, batch: Batch) -> dict[str, jax.Array]:
+        return {"loss": batch.mlm_weights.sum()}
 
     def sums(self, model: MaskedLM, batch: Batch, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
         logits = model.masked_logits(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions,

@@ -27,7 +27,7 @@ class MaskedPairs:
     def __init__(self, characters: np.ndarray | None = None) -> None:
         self._characters = characters
 
-    def weight(self, batch: PairBatch) -> dict[str, jax.Array]:
+    def weights_of(self, batch: PairBatch) -> dict[str, jax.Array]:
         return {"loss": batch.mlm_weights.sum(), "pair_loss": batch.pair_weights.sum()}
 
     def sums(self, model: MaskedLM, batch: PairBatch, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
