@@ -135,7 +135,8 @@ def test_what_a_run_that_never_began_left_is_made_anew(done, lab):
     done["scratch"].succeeded()
     root = lab.root / "vocab"
     assert "##zzz" not in json.loads((root / "surgery" / "vocabulary" / "tokens.json").read_text("utf-8"))["tokens"]
-    assert type(transformers.AutoTokenizer.from_pretrained(root / "scratch" / "export")).__name__.startswith("Roberta")
+    made = transformers.AutoTokenizer.from_pretrained(root / "scratch" / "export").backend_tokenizer
+    assert type(made.model).__name__ == "BPE"  # and not the WordPiece that lay there
 
 
 def test_a_finished_run_says_so_and_an_extension_is_not_extended(done, lab):
