@@ -69,11 +69,12 @@ def extended_model(config: Config, workdir: Path) -> tuple[hf.Loaded, NewTokens]
 def _choose(config: Config, workdir: Path, tokenizer: Any) -> None:
     """Measures, chooses, shows, and writes tokens.json and the plot."""
     vocab, data = config.vocab, config.data
+    terms = read_terms(vocab.terms) if vocab.terms else []  # a wrong name is told before the corpus is read
     before = measure(open_corpus(data, data.train, max_rows=data.max_rows), tokenizer)
     general = measure(open_corpus(data, data.general, split="validation"), tokenizer) if data.general else None
     advice = advise(before, len(tokenizer), general, unreachable_share(tokenizer))
     _log(vocabulary_text(before, tokenizer, advice, general, most=8))
-    chosen = choose(before, tokenizer, vocab.new_tokens, terms=read_terms(vocab.terms) if vocab.terms else (), min_texts=vocab.min_texts)
+    chosen = choose(before, tokenizer, vocab.new_tokens, terms=terms, min_texts=vocab.min_texts)
     appended = append(tokenizer, chosen.tokens)
     refused = chosen.refused | appended.refused
     if refused:
