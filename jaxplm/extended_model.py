@@ -9,25 +9,21 @@ from typing import Any
 
 from jaxplm import hf, nn
 from jaxplm.config import Config
-from jaxplm.data.sources import open_corpus
 from jaxplm.errors import UserError
-from jaxplm.hf.tokenizer import unreachable_share
 from jaxplm.logs import summary_table
+from jaxplm.measured_vocabulary import KEPT, keep, log_lines, measure_vocabulary
 from jaxplm.runtime import is_first, wait_for_all
 from jaxplm.tables import markdown
-from jaxplm.vocab.advice import advise
 from jaxplm.vocab.append import Appended, append
 from jaxplm.vocab.choose import choose
-from jaxplm.vocab.measure import damaging_splits, measure, measured_again
+from jaxplm.vocab.measure import measured_again
 from jaxplm.vocab.resize import resize_embeddings
 from jaxplm.vocab.terms import read_terms
-from jaxplm.vocab_plot import write_vocabulary
-from jaxplm.vocab_report import figures, vocabulary_markdown, vocabulary_text
+from jaxplm.vocab_report import figures
 from jaxplm.workdir import is_claimed
 
 log = logging.getLogger("jaxplm")
 
-KEPT = "vocabulary"  # directory in the workdir: what was chosen, so that a resumed run has the same tokens
 _SHOWN = 60  # new tokens in the report
 
 
@@ -38,18 +34,17 @@ class NewTokens:
     Attributes:
       first: id of the first new token; the others follow.
       count: how many.
-      section: "Vocabulary" of report.md, in Markdown; its plot is plots/vocabulary.png.
     """
 
     first: int
     count: int
-    section: str
 
 
-def extended_model(config: Config, workdir: Path) -> tuple[hf.Loaded, NewTokens]:
+def extended_model(config: Config, workdir: Path) -> tuple[hf.Loaded, NewTokens, str]:
     """The checkpoint of `model.path` with `vocab.new_tokens` new tokens; `recipe` says whether rows or a module is added.
 
-    The first process chooses the tokens and keeps them in `workdir`/vocabulary; a resumed run, and all other processes, read them.
+    The third is "Vocabulary" of report.md. The first process chooses the tokens and keeps them in `workdir`/vocabulary;
+    a resumed run, and all other processes, read them.
 
     Raises:
       UserError: see `hf.load`, `choose`, `append`; or nothing is to be added.
@@ -63,17 +58,15 @@ def extended_model(config: Config, workdir: Path) -> tuple[hf.Loaded, NewTokens]
     wait_for_all("vocabulary")
     content = json.loads(kept.read_text("utf-8"))
     appended = append(loaded.tokenizer, content["tokens"])
-    return _extended(config, loaded, appended), NewTokens(appended.old_size, len(appended.tokens), content["section"])
+    return _extended(config, loaded, appended), NewTokens(appended.old_size, len(appended.tokens)), content["section"]
 
 
 def _choose(config: Config, workdir: Path, tokenizer: Any) -> None:
     """Measures, chooses, shows, and writes tokens.json and the plot."""
-    vocab, data = config.vocab, config.data
+    vocab = config.vocab
     terms = read_terms(vocab.terms) if vocab.terms else []  # a wrong name is told before the corpus is read
-    before = measure(open_corpus(data, data.train, max_rows=data.max_rows), tokenizer)
-    general = measure(open_corpus(data, data.general, split="validation"), tokenizer) if data.general else None
-    advice = advise(before, len(tokenizer), general, unreachable_share(tokenizer))
-    _log(vocabulary_text(before, tokenizer, advice, general, most=8))
+    measured = measure_vocabulary(config, workdir, tokenizer)
+    before = measured.domain
     chosen = choose(before, tokenizer, vocab.new_tokens, terms=terms, min_texts=vocab.min_texts)
     appended = append(tokenizer, chosen.tokens)
     refused = chosen.refused | appended.refused
@@ -81,29 +74,19 @@ def _choose(config: Config, workdir: Path, tokenizer: Any) -> None:
         some = "; ".join(f"{token!r} {reason}" for token, reason in list(refused.items())[:5])
         log.warning("%s terms cannot be one token and are left out: %s%s", f"{len(refused):,}", some, "; …" if len(refused) > 5 else "")
     if not appended.tokens:
-        raise UserError(f"no token to add: vocab.new_tokens={vocab.new_tokens}, vocab.terms={vocab.terms!r}, and no word of {data.train}"
+        raise UserError(f"no token to add: vocab.new_tokens={vocab.new_tokens}, vocab.terms={vocab.terms!r}, and no word of {config.data.train}"
                         f" that is cut occurs in vocab.min_texts={vocab.min_texts} texts")
     if len(appended.tokens) < vocab.new_tokens:
         log.info("%s tokens are added and not %s: nothing more would save a token", f"{len(appended.tokens):,}", f"{vocab.new_tokens:,}")
     after = measured_again(before, appended.tokenizer)
     table = figures([("before", before), (f"with {len(appended.tokens):,} new tokens", after)])
-    _log(summary_table(table, header=True))
+    log_lines(summary_table(table, header=True))
     shown = ", ".join(f"`{token}`" for token in appended.tokens[:_SHOWN]) + (", …" if len(appended.tokens) > _SHOWN else "")
-    section = "\n\n".join([vocabulary_markdown(before, tokenizer, advice, general),
-                           "![Vocabulary](plots/vocabulary.png)", "### With the new tokens", markdown(table, "lrr"),
+    section = "\n\n".join([measured.section, "### With the new tokens", markdown(table, "lrr"),
                            f"{len(appended.tokens):,} new tokens, those first that save most: {shown}"])
-    write_vocabulary(workdir / "plots" / "vocabulary.png", before, damaging_splits(before, general), tokenizer, general)
     content = {"tokens": chosen.tokens, "section": section}
-    path = workdir / KEPT / "tokens.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    partial.replace(path)
-
-
-def _log(text: str) -> None:
-    for line in text.split("\n"):
-        log.info("%s", line)
+    content = {"tokens": chosen.tokens, "section": section}
+    keep(workdir / KEPT / "tokens.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def _extended(config: Config, loaded: hf.Loaded, appended: Appended) -> hf.Loaded:

@@ -10,6 +10,7 @@ from jaxplm import hf, nn
 from jaxplm.config import Config
 from jaxplm.data.sources import open_corpus
 from jaxplm.errors import UserError
+from jaxplm.measured_vocabulary import KEPT, keep, measure_vocabulary
 from jaxplm.runtime import is_first, wait_for_all
 from jaxplm.vocab.train_tokenizer import train_tokenizer
 from jaxplm.workdir import is_claimed
@@ -21,15 +22,17 @@ log = logging.getLogger("jaxplm")
 SIZES = {"tiny": (256, 4, 4), "mini": (384, 6, 6), "small": (512, 8, 8), "base": (768, 12, 12), "large": (1024, 24, 16)}
 
 
-def new_model(config: Config, workdir: Path) -> tuple[nn.EncoderConfig, nn.ParamTree, Any]:
-    """Shape, random parameters and tokenizer. A new tokenizer is kept in `workdir`/tokenizer, for a resumed run.
+def new_model(config: Config, workdir: Path) -> tuple[nn.EncoderConfig, nn.ParamTree, Any, str]:
+    """Shape, random parameters, tokenizer, and "Vocabulary" of report.md in Markdown: how the tokenizer cuts the corpus.
+
+    A new tokenizer is kept in `workdir`/tokenizer and what was measured in `workdir`/vocabulary, for a resumed run.
 
     Raises UserError: an unknown `model.size`; see `train_tokenizer` and `hf.load_tokenizer`.
     """
     check_size(config.model.size)
     tokenizer = new_tokenizer(config, workdir)
     shape = new_config(config.model.size, tokenizer, config.model.max_positions, pairs=bool(config.model.pairs))
-    return shape, nn.random_params(shape, config.seed), tokenizer
+    return shape, nn.random_params(shape, config.seed), tokenizer, _measured(config, workdir, tokenizer)
 
 
 def check_size(size: str) -> None:
@@ -78,3 +81,11 @@ def new_tokenizer(config: Config, workdir: Path) -> Any:
         partial.replace(directory)
     wait_for_all("tokenizer")
     return hf.load_tokenizer(directory, str(directory))[0]
+
+
+def _measured(config: Config, workdir: Path, tokenizer: Any) -> str:
+    kept = workdir / KEPT / "section.md"
+    if is_first() and not (kept.exists() and is_claimed(workdir)):
+        keep(kept, measure_vocabulary(config, workdir, tokenizer, new=not config.model.tokenizer).section)
+    wait_for_all("vocabulary")
+    return kept.read_text("utf-8")

@@ -59,7 +59,7 @@ class Pretraining:
         config, shape, new = self.config, self.model.training, self.model.new
         return {
             "title": TITLES[config.recipe],
-            "sections": [new.section] if new else [],
+            "sections": [self.model.vocabulary] if self.model.vocabulary else [],
             "stock": not shape.extension,
             "model": {
                 "start": config.model.path or f"random weights, size {config.model.size}",

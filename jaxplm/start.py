@@ -41,6 +41,7 @@ class Model:
     tokenizer: Any
     hf_config: dict[str, Any]  # config.json of the checkpoint, {} for a new model
     new: NewTokens | None = None  # of the recipes that extend a vocabulary
+    vocabulary: str = ""  # of the vocabulary recipes: a section of report.md, in Markdown
 
     @property
     def size(self) -> int:
@@ -54,9 +55,9 @@ def start_model(config: Config, workdir: Path) -> Model:
 
     Raises UserError: see `hf.load`; or `data.seq_len` is more than the model has positions for.
     """
-    new = None
+    new, section = None, ""
     if config.model.path and config.recipe in EXTENDING:
-        loaded, new = extended_model(config, workdir)
+        loaded, new, section = extended_model(config, workdir)
     elif config.model.path:
         loaded = hf.load(config.model.path, seed=config.seed, pairs=bool(config.model.pairs))
     else:
@@ -66,7 +67,7 @@ def start_model(config: Config, workdir: Path) -> Model:
             log.info("%s", note)
         shape, params, tokenizer, hf_config = loaded.config, loaded.params, loaded.tokenizer, loaded.hf_config
     else:
-        (shape, params, tokenizer), hf_config = new_model(config, workdir), {}
+        (shape, params, tokenizer, section), hf_config = new_model(config, workdir), {}
     changes = {name: value for name, value in (("dropout", config.model.dropout),
                                                ("attention_dropout", config.model.attention_dropout)) if value is not None}
     training = dataclasses.replace(shape, **changes)
@@ -75,7 +76,7 @@ def start_model(config: Config, workdir: Path) -> Model:
     if config.data.seq_len > shape.max_positions:
         raise UserError(f"data.seq_len={config.data.seq_len}: {config.model.path or 'the model'} has only"
                         f" {shape.max_positions} positions")
-    return Model(shape, training, params, tokenizer, hf_config, new)
+    return Model(shape, training, params, tokenizer, hf_config, new, section)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,19 @@ def test_the_export_is_stock(name, done, lab):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("name", [*RUNS, "existing"])
+def test_the_vocabulary_is_measured_first(name, done, lab):
+    """Before any training: in the log, in the report, as a plot."""
+    output, workdir = done[name].succeeded(), lab.root / "scratch" / name
+    assert output.count("tokens a word (fertility)") == 1
+    assert output.index("tokens a word (fertility)") < output.index("step 1/2")
+    report = (workdir / "report.md").read_text("utf-8")
+    assert report.count("## Vocabulary") == 1 and "![Vocabulary](plots/vocabulary.png)" in report
+    assert (workdir / "plots" / "vocabulary.png").stat().st_size > 5000
+    of_this_corpus = "The new vocabulary of" in report or "Consider vocab.size=" in report
+    assert of_this_corpus == (name != "existing")
+
+
 def test_korean_says_what_the_corpus_fills(done, lab):
     size = len(transformers.AutoTokenizer.from_pretrained(lab.root / "scratch" / "wordpiece" / "export"))
     assert f"vocab.size=400: the corpus fills only {size} entries, which are used" in done["wordpiece"].out

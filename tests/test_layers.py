@@ -14,7 +14,7 @@ PACKAGE = ROOT / "jaxplm"
 LAYERS = (
     ("__init__", "main"),
     ("train", "evaluate", "evaluate_task", "pretraining", "downstream", "seeds", "embeddings"),
-    ("start", "new_model", "extended_model", "job", "vectors", "predict", "sweep", "labelled_sets"),
+    ("start", "new_model", "extended_model", "measured_vocabulary", "job", "vectors", "predict", "sweep", "labelled_sets"),
     ("step",),
     ("tasks",),
     ("checkpoint", "digest", "manifest", "stored", "interrupt", "workdir", "runtime", "logs", "report", "plots", "tables",

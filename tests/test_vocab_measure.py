@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jaxplm import fonts, hf
 from jaxplm.errors import UserError
-from jaxplm.vocab.advice import advise
+from jaxplm.vocab.advice import advise, advise_new
 from jaxplm.vocab.measure import Measured, covered, damaging_splits, frequent_splits, measure, measured_again, overlap
 from jaxplm.vocab.piece_counts import PieceCounter, Seen, Totals, Word
 from jaxplm.vocab_plot import write_vocabulary
@@ -164,6 +164,23 @@ def test_advice(kind, words, fields):
     expected = {"keep": 0, "append": 300, "exbert": 1000, "scratch": 0}[kind]
     assert advice.tokens == expected
     assert f"{measured_of(words).fertility:.2f} tokens" in advice.sentence or fields.get("unspaced")
+
+
+@pytest.mark.parametrize(("kind", "words", "fields", "said"), [
+    ("keep", {"plain": (1, 950, 9), "rarer": (2, 50, 9)}, {}, "of 2,000 fits its corpus: 1.05 tokens a word"),
+    ("keep", {"영화가재미": (2, 100, 9)}, {"korean": 100}, "fits its corpus: 2.00 tokens an eojeol"),
+    ("keep", {"医生": (2, 100, 9)}, {"unspaced": 100}, "fits its corpus"),
+    # what is cut occurs once each: rows for it would learn nothing
+    ("keep", {"plain": (1, 100, 9), **{f"jargon{i}": (3, 1, 9) for i in range(1000)}}, {}, "1,000 more would shorten the texts by 0.0%"),
+    # 1,200 words cut in two, of which 1,000 can be made whole: 20,000 of 48,000 tokens
+    ("larger", {f"jargon{i}": (2, 20, 9) for i in range(1200)}, {}, "vocab.size=3000: 2.00 tokens a word"),
+])
+def test_advice_on_a_new_vocabulary(kind, words, fields, said):
+    advice = advise_new(measured_of(words, **fields), 2000)
+    assert (advice.kind, advice.tokens) == (kind, 1000 if kind == "larger" else 0)
+    assert said in advice.sentence and "\n" not in advice.sentence and advice.sentence.endswith(".")
+    if kind == "larger":
+        assert "1,000 costliest split words made whole would shorten the texts by 41.7%" in advice.sentence
 
 
 def test_advice_names_a_normalizer_that_loses_the_vocabulary(tmp_path):

@@ -21,10 +21,14 @@ MANY = 0.5
 EXBERT_COVERS = 0.8  # share of the extra tokens that its number of tokens is chosen for
 # Words, of one's own corpus, below which another base is the better bet: BERT had 3.3 billion, SciBERT 3.1 billion tokens.
 SCRATCH_WORDS = 300_000_000
+# A vocabulary of the corpus's own grows by half where that takes away so much of the tokens; a row learns little from a word
+# that occurs fewer times than this.
+WORTH_HALF, NEW_ROW = 0.05, 10
 
 
 class Advice(NamedTuple):
-    """`kind`: keep, append, exbert, scratch, or settings (the tokenizer is read in a wrong way); `tokens`: how many to add, about."""
+    """`kind`: keep, append, exbert, scratch, settings (the tokenizer is read in a wrong way), or larger (of a new vocabulary);
+    `tokens`: how many to add, about."""
 
     kind: str
     tokens: int
@@ -77,6 +81,27 @@ def advise(measured: Measured, vocab_size: int, general: Measured | None = None,
         parts = [f"Add about {tokens:,} tokens with exBERT (configs/exbert.py): {found}, and the split words have a long tail:",
                  f"the {few:,} costliest hold {share:.0%} of all extra tokens, the {tokens:,} costliest {covered(measured, tokens):.0%}"]
     return Advice(kind, tokens, " ".join(parts) + ".")
+
+
+def advise_new(measured: Measured, vocab_size: int) -> Advice:
+    """One sentence about a vocabulary that was made of these very texts, where nothing is to be appended: keep it, or make it larger.
+
+    Args:
+      measured: of the texts that it was made of.
+      vocab_size: V.
+    """
+    totals = measured.totals
+    korean, unspaced = 2 * totals.korean > totals.words, 2 * totals.unspaced > totals.words
+    found = f"{measured.fertility:.2f} tokens a{'n eojeol' if korean else ' word'}, {measured.unknown_share:.1%} of the tokens unknown"
+    if measured.fertility <= (KEEP_KOREAN if korean else KEEP) or unspaced:
+        return Advice("keep", 0, f"The new vocabulary of {vocab_size:,} fits its corpus: {found}.")
+    more = vocab_size // 2
+    shorter = covered(measured, more, NEW_ROW) * measured.extra / max(1, totals.tokens)
+    if shorter < WORTH_HALF:
+        return Advice("keep", 0, f"The new vocabulary of {vocab_size:,} has {found}; {more:,} more would shorten the texts by"
+                                 f" {shorter:.1%} only, as what is still cut is rare.")
+    return Advice("larger", more, f"Consider vocab.size={vocab_size + more}: {found}, and the {more:,} costliest split words made whole"
+                                  f" would shorten the texts by {shorter:.1%}.")
 
 
 def _least(words: int) -> str:

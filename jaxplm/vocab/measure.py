@@ -218,10 +218,11 @@ def _forms(measured: Measured) -> Counter[str]:
     return forms
 
 
-def covered(measured: Measured, words: int) -> float:
+def covered(measured: Measured, words: int, min_count: int = 1) -> float:
     """Share of all extra tokens (beyond one a word) that the `words` most costly split words account for.
 
     So much would go if these words were whole: a lower bound for as many well chosen tokens, as parts of words serve several.
+    Words that occur fewer than `min_count` times are left split.
     """
-    costs = sorted((split.cost for split in _splits(measured)), reverse=True)
+    costs = sorted((split.cost for split in _splits(measured) if split.count >= min_count), reverse=True)
     return sum(costs[:words]) / max(1, measured.extra)
