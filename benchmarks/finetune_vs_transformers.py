@@ -178,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "kind", "train", "validation", "test"):
         parser.add_argument(f"--{name}", required=True)
-    for name, default in (("metric", "accuracy"), ("text", "text"), ("text-pair", ""), ("label", "label"), ("seeds", "1,2,3"),
+    for name, default in (("metric", "accuracy"), ("text", "text"), ("text_pair", ""), ("label", "label"), ("seeds", "1,2,3"),
                           ("contestants", "jaxplm,torch-bfloat16,torch-bfloat16-grouped"), ("worker", "")):
         parser.add_argument(f"--{name}", default=default)
     for name, kind, default in (("epochs", float, 3.0), ("lr", float, 1e-4), ("batch", int, 16), ("length", int, 128), ("seed", int, 0)):
