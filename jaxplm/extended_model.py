@@ -74,8 +74,8 @@ def _choose(config: Config, workdir: Path, tokenizer: Any) -> None:
         some = "; ".join(f"{token!r} {reason}" for token, reason in list(refused.items())[:5])
         log.warning("%s terms cannot be one token and are left out: %s%s", f"{len(refused):,}", some, "; …" if len(refused) > 5 else "")
     if not appended.tokens:
-        raise UserError(f"no token to add: vocab.new_tokens={vocab.new_tokens}, vocab.terms={vocab.terms!r}, and no word of {config.data.train}"
-                        f" that is cut occurs in vocab.min_texts={vocab.min_texts} texts")
+        raise UserError(f"no token to add: vocab.new_tokens={vocab.new_tokens}, vocab.terms={vocab.terms!r}, and no word of"
+                        f" {config.data.train} that is cut occurs in vocab.min_texts={vocab.min_texts} texts")
     if len(appended.tokens) < vocab.new_tokens:
         log.info("%s tokens are added and not %s: nothing more would save a token", f"{len(appended.tokens):,}", f"{vocab.new_tokens:,}")
     after = measured_again(before, appended.tokenizer)

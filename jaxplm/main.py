@@ -13,6 +13,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxplm.huge_pages import restart_with_huge_pages
+
+if __name__ == "__main__":
+    restart_with_huge_pages()  # before the imports that take time
+
 # Quiet libraries: set before they are imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

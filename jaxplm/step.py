@@ -41,7 +41,7 @@ def split_rows(batch: Any, parts: int) -> Any:
     return jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
 
-def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransformation, rate: optax.Schedule,
+def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransformationExtraArgs, rate: optax.Schedule,
                     state: TrainState, mesh: jax.sharding.Mesh, *, compute: Compute, accumulate: int = 1,
                     frozen: Tree | None = None) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """The jitted update `(state, batch) → (state, metrics)`; the state's memory is donated.
@@ -84,10 +84,10 @@ def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransform
         norm = optax.tree.norm(grads)
         good = jnp.isfinite(norm) & jnp.isfinite(sum(sums[name] for name in weights))
         with jax.numpy_dtype_promotion("standard"):  # optax raises its decay rates to an int32 power
-            updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        params, opt_state = jax.tree.map(lambda new, old: jnp.where(good, new, old),
-                                         (params, opt_state), (state.params, state.opt_state))
+            updates, opt_state = tx.update(grads, state.opt_state, state.params, good=good)
+        params = jax.tree.map(lambda update, old: jnp.where(good, old + update, old), updates, state.params)
+        # The moments are chosen by `good` where they are made; here, what counts steps.
+        opt_state = jax.tree.map(lambda new, old: jnp.where(good, new, old) if new.ndim == 0 else new, opt_state, state.opt_state)
         metrics = sums | {"grad_norm": norm, "learning_rate": rate(state.step), "bad": 1.0 - good.astype(jnp.float32)}
         return TrainState(params, opt_state, state.step + 1, state.key), metrics
 

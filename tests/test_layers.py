@@ -22,7 +22,7 @@ LAYERS = (
     ("hf", "vocab", "optim", "sharding"),
     ("nn",),
     ("data", "scores"),
-    ("batch", "metrics", "config", "errors", "version"),
+    ("batch", "metrics", "config", "errors", "version", "huge_pages"),
 )
 LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}

@@ -81,6 +81,32 @@ def test_the_first_update_is_adamw_with_bias_correction():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(optax.apply_updates(PARAMS, updates)))
 
 
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_it_is_optax_adamw(clip):
+    """Five updates beside optax's own chain; one that is not good in their midst leaves no trace."""
+    settings = config.Train(steps=10, learning_rate=1e-2, warmup=0, weight_decay=0.1, clip=clip)
+    tx = optim.optimizer(settings, 10, PARAMS)
+    mask = optim.by_path(lambda name, _: optim.decays(name), PARAMS)
+    adamw = optax.adamw(optim.schedule(settings, 10), b1=settings.beta1, b2=settings.beta2, eps=settings.epsilon, weight_decay=0.1,
+                        mask=mask)
+    expected = optax.chain(*[optax.clip_by_global_norm(clip)] * bool(clip), adamw)
+    rng = np.random.default_rng(0)
+    with jax.numpy_dtype_promotion("standard"):
+        state, other = tx.init(PARAMS), expected.init(PARAMS)
+        for i in range(5):
+            grads = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), PARAMS)
+            if i == 2:
+                spoiled = jax.tree.map(lambda leaf: leaf * np.float32("nan"), grads)
+                _, after = tx.update(spoiled, state, PARAMS, good=False)
+                for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
+                    if np.ndim(new):
+                        np.testing.assert_array_equal(new, old)
+            updates, state = tx.update(grads, state, PARAMS)
+            wanted, other = expected.update(grads, other, PARAMS)
+            for name, update in optim.named(updates).items():
+                np.testing.assert_allclose(update, optim.named(wanted)[name], rtol=2e-5, atol=1e-8, err_msg=f"{name}, update {i}")
+
+
 def test_new_rows_are_trained_alone_at_first():
     params = PARAMS
     first = 1000  # of 1,013 tokens

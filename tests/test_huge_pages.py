@@ -1,0 +1,51 @@
+"""The restart for huge pages: once, the same process, the same command; and left alone where it is not wanted."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaxplm import huge_pages
+
+# Stands for the command: tells its process, its arguments and what glibc was told, before and after.
+COMMAND = """
+import os, sys
+from jaxplm import huge_pages
+sys.platform = "linux"
+huge_pages._on_demand = lambda: {on_demand}
+print(os.getpid(), sys.flags.dev_mode, sys.argv[1:], os.environ.get("GLIBC_TUNABLES"), flush=True)
+huge_pages.restart_with_huge_pages()
+"""
+
+
+@pytest.mark.parametrize(("tunables", "on_demand", "name", "seen"), [
+    (None, True, "jaxplm.main", [None, "glibc.malloc.hugetlb=1"]),
+    ("glibc.malloc.check=0", True, "jaxplm.main", ["glibc.malloc.check=0", "glibc.malloc.check=0:glibc.malloc.hugetlb=1"]),
+    ("glibc.malloc.hugetlb=0", True, "jaxplm.main", ["glibc.malloc.hugetlb=0"]),
+    (None, False, "jaxplm.main", [None]),
+    (None, True, "another", [None]),
+])
+def test_restart(tunables, on_demand, name, seen):
+    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    environment |= {} if tunables is None else {"GLIBC_TUNABLES": tunables}
+    process = subprocess.Popen([sys.executable, "-X", "dev", "-c", COMMAND.format(on_demand=on_demand), name, "a b", "--c=영화"],
+                               env=environment, stdout=subprocess.PIPE, text=True)
+    out, _ = process.communicate()
+    assert process.returncode == 0
+    assert out.splitlines() == [f"{process.pid} True {[name, 'a b', '--c=영화']} {value}" for value in seen]
+
+
+def test_a_command_that_cannot_be_started_again_goes_on(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(huge_pages, "_on_demand", lambda: True)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "jaxplm.main"])
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    huge_pages.restart_with_huge_pages()
+    os.environ.pop("GLIBC_TUNABLES", None)
+
+
+def test_without_the_kernels_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(huge_pages, "_THP", tmp_path / "none")
+    assert not huge_pages._on_demand()
