@@ -6,9 +6,10 @@
 jaxplm is the real command, configs/finetune.py. The others train transformers' AutoModelFor... on the same units of
 tokens with the same AdamW, schedule, clipping, dropout and number of texts a step: padded to the longest text of a batch
 (`torch-float32`, `torch-bfloat16`), or in batches of similar length besides (`-grouped`, as Trainer's group_by_length).
-All are validated after every epoch; the best epoch is tested, by the same code for the scores. Kinds: classify,
-multilabel, regress, tag. Printed: mean ± std of the test metric, training seconds (without evaluation) and wall seconds a
-seed, the ratio of the latter. A line of JSON with everything is appended to benchmarks/results.jsonl.
+PyTorch runs with malloc tuned by hand (benchmarks/allocation.py), jaxplm as a user starts it. All are validated after
+every epoch; the best epoch is tested, by the same code for the scores. Kinds: classify, multilabel, regress, tag.
+Printed: mean ± std of the test metric, training seconds (without evaluation) and wall seconds a seed, the ratio of the
+latter. A line of JSON with everything is appended to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -24,10 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from allocation import TUNED_MALLOC
 
 CONTESTANTS = ("jaxplm", "torch-float32", "torch-bfloat16", "torch-float32-grouped", "torch-bfloat16-grouped")
-# What a PyTorch user may set by hand; all contestants run with it here, which does nothing for JAX.
-TUNED_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30), "MALLOC_TOP_PAD_": str(512 * 2**20)}
 
 
 def config_of(options: argparse.Namespace) -> Any:
@@ -58,7 +58,7 @@ def run_jaxplm(options: argparse.Namespace, seed: int, workdir: Path) -> dict[st
     command = [sys.executable, "-m", "jaxplm.main", "--config=configs/finetune.py", f"--workdir={workdir}",
                *(f"--config.{name}={value}" for name, value in fields.items())]
     began = time.perf_counter()
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=os.environ | TUNED_MALLOC, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
     wall = time.perf_counter() - began
     if done.returncode:
         sys.exit(f"jaxplm failed:\n{done.stdout}\n{done.stderr}")

@@ -22,11 +22,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from allocation import HUGE_PAGES, TUNED_MALLOC
 
-# What a PyTorch user may set by hand: glibc then keeps freed memory instead of giving it back every step.
-TUNED_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30), "MALLOC_TOP_PAD_": str(512 * 2**20)}
 CONTESTANTS = {
-    "jaxplm": ("jaxplm", {}),
+    "jaxplm": ("jaxplm", HUGE_PAGES),
     "torch float32": ("torch-float32", {}),
     "torch bfloat16": ("torch-bfloat16", {}),
     "torch float32, tuned malloc": ("torch-float32", TUNED_MALLOC),
