@@ -23,7 +23,7 @@ def restart_with_huge_pages() -> None:
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{_TUNABLE}=1"]))
     sys.stdout.flush()
     try:
-        os.execv(sys.executable, sys.orig_argv)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     except OSError:
         pass  # slower, and all else is the same
 
