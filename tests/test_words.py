@@ -4,7 +4,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -151,6 +151,7 @@ def test_a_byte_level_character_is_never_cut(tokenizers_by_kind):
 ALPHABET = st.sampled_from("ab,.(-)  \n'3é\u0301\u0308가나ㅋ東京のラーกำ็हिं😀€[▁Ġ#")
 
 
+@example(text="\na", kind="unigram")  # to Metaspace a line break is no space but a character, here an unknown one: a word of its own
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(ALPHABET, min_size=1, max_size=30), kind=st.sampled_from(KINDS))
 def test_any_text(tokenizers_by_kind, text, kind):
@@ -168,7 +169,7 @@ def test_any_text(tokenizers_by_kind, text, kind):
         np.testing.assert_array_equal(starts, fast_starts)
     for word_id in set(encoding.word_ids) - {None}:  # a space-separated word of letters stays whole
         tokens = [i for i, w in enumerate(encoding.word_ids) if w == word_id]
-        span = text[offsets[tokens[0], 0] : offsets[tokens[-1], 1]].strip()
+        span = text[offsets[tokens[0], 0] : offsets[tokens[-1], 1]].strip(" ")
         if span.isascii() and span.isalpha():
             assert not starts[tokens[1:]].any()
 
