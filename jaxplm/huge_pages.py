@@ -13,7 +13,7 @@ def restart_with_huge_pages() -> None:
 
     XLA takes a CPU step's temporary arrays, hundreds of MB, from malloc and gives them back after it. In pages of 4 KB the
     kernel clears and maps all of them anew at every step; in pages of 2 MB that costs next to nothing (a fine-tuning step of
-    33 M parameters: 183 → 135 ms). The process number stays. Nothing happens where the kernel does not give huge pages on
+    33 M parameters: 187 → 147 ms). The process number stays. Nothing happens where the kernel does not give huge pages on
     demand ("madvise"), where GLIBC_TUNABLES says something about them already (`glibc.malloc.hugetlb=0` turns this off),
     or where the process is not `python -m jaxplm.main`.
     """
