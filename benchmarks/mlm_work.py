@@ -1,0 +1,149 @@
+"""The real further-pre-training step of a model of given sizes on rows of given sizes: what the benchmarks of the step share."""
+
+import dataclasses
+import math
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplm import config, nn, optim, runtime, sharding
+from jaxplm.batch import Batch
+from jaxplm.nn import EncoderConfig
+from jaxplm.step import make_train_step, new_state
+from jaxplm.tasks.mlm import MaskedLanguageModelling
+
+PRESETS = {  # layers, width, heads, feed-forward width, vocabulary
+    "mini": (6, 384, 12, 1536, 30522),
+    "base": (12, 768, 12, 3072, 50265),
+    "large": (24, 1024, 16, 4096, 50265),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One step: a model's sizes, a batch's sizes, and how it is computed. 0 leaves a preset's own size."""
+
+    preset: str = "base"
+    rows: int = 8
+    length: int = 512
+    texts: int = 1  # in a row, of random lengths
+    masked: float = 0.15  # share of the positions that the head sees
+    layers: int = 0
+    vocab: int = 0
+    dropout: float = 0.1  # of attention weights as well
+    dtype: str = "bfloat16"
+    unroll: bool = True
+    attention: str = "auto"
+    remat: str = "none"
+
+    def varied(self, assignments: str) -> "Case":
+        """'rows=8,unroll=false' → the case with these fields. Raises ValueError for an unknown field."""
+        kinds = {entry.name: type(entry.default) for entry in dataclasses.fields(Case)}
+        values: dict[str, Any] = {}
+        for assignment in filter(None, (part.strip() for part in assignments.split(","))):
+            name, _, text = assignment.partition("=")
+            if name not in kinds:
+                raise ValueError(f"{name}: a case has {', '.join(kinds)}")
+            values[name] = text.lower() in ("1", "true") if kinds[name] is bool else kinds[name](text)
+        return dataclasses.replace(self, **values)
+
+    def encoder(self) -> EncoderConfig:
+        layers, width, heads, ffn_width, vocab = PRESETS[self.preset]
+        return EncoderConfig("roberta", self.vocab or vocab, width, self.layers or layers, heads, ffn_width, max(512, self.length),
+                             position_offset=2, token_types=1, norm_eps=1e-5, pad_id=1,
+                             dropout=self.dropout, attention_dropout=self.dropout)
+
+    @property
+    def slots(self) -> int:
+        """K: masked positions of a row."""
+        return max(1, round(self.masked * self.length))
+
+
+def flops_of_step(case: Case) -> float:
+    """Multiplications and additions of the products of a step, forward and backward (3 × forward, nothing computed again):
+    projections, attention over whole rows, the head at the masked positions. Rows, padding or not, count in full."""
+    c = case.encoder()
+    projections = c.layers * (2 * c.width * 4 * c.width + 4 * c.width * c.ffn_width)
+    attention = c.layers * 4 * case.length * c.width
+    head = 2 * c.width * c.width + 2 * c.width * c.padded_vocab
+    return 3.0 * case.rows * (case.length * (projections + attention) + case.slots * head)
+
+
+def random_batch(case: Case, seed: int = 0) -> Batch:
+    """Full rows [B, L] of `texts` texts, random tokens, K masked positions a row in order."""
+    rng = np.random.default_rng(seed)
+    shape = (case.rows, case.length)
+    starts = np.zeros(shape, np.int32)
+    for row in starts:
+        row[rng.choice(np.arange(1, case.length), case.texts - 1, replace=False)] = 1
+    segments = 1 + np.cumsum(starts, axis=1, dtype=np.int32)
+    columns = np.arange(case.length, dtype=np.int32)
+    positions = columns - np.maximum.accumulate(np.where(starts, columns, 0), axis=1)
+    masked = np.sort(np.argsort(rng.random(shape), axis=1)[:, : case.slots], axis=1).astype(np.int32)
+    ids = rng.integers(5, case.encoder().vocab_size, shape, dtype=np.int32)
+    return Batch(ids, segments, positions, masked, np.take_along_axis(ids, masked, 1), np.ones(masked.shape, np.float32))
+
+
+class Work:
+    """The compiled step of a case with its state; `run` makes updates."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        mesh = sharding.make_mesh(config.Mesh())
+        compute = runtime.resolve_compute(case.dtype, case.unroll)
+        graph, abstract = nn.graph_of(case.encoder())
+        train = config.Train(steps=1000, learning_rate=1e-4, warmup=0, schedule="constant")
+        tx = optim.optimizer(train, 1000, abstract)
+        outline = jax.eval_shape(lambda params: new_state(params, tx, 0), abstract)
+        placed = sharding.state_shardings(outline, abstract, mesh)
+        began = time.perf_counter()
+        self.state = jax.jit(lambda p: new_state(p, tx, 0), out_shardings=placed)(
+            jax.tree.map(sharding.place, nn.random_params(case.encoder(), 0), placed.params))
+        self.batch = sharding.put_batch(random_batch(case), case.rows, mesh)
+        step = make_train_step(graph, MaskedLanguageModelling(), tx, optim.schedule(train, 1000), outline, mesh, compute=compute)
+        self.compiled = step.lower(self.state, self.batch).compile()
+        self.seconds_to_build = time.perf_counter() - began
+
+    def run(self, steps: int) -> list[float]:
+        """Seconds of each of `steps` updates."""
+        seconds = []
+        for _ in range(steps):
+            began = time.perf_counter()
+            self.state, metrics = self.compiled(self.state, self.batch)
+            jax.block_until_ready((self.state, metrics))
+            seconds.append(time.perf_counter() - began)
+        return seconds
+
+    def compiler_flops(self) -> float:
+        cost: Any = self.compiled.cost_analysis()
+        return float((cost if isinstance(cost, dict) else cost[0])["flops"])
+
+    def peak_bytes(self) -> int:
+        """What the device held at most, by its own count where it keeps one (GPU, TPU), else by the compiler's plan."""
+        device = jax.local_devices()[0].memory_stats()
+        if device and "peak_bytes_in_use" in device:
+            return int(device["peak_bytes_in_use"])
+        plan: Any = self.compiled.memory_analysis()
+        return int(plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes)
+
+
+def product_rate(dtype: str) -> float:
+    """FLOP/s that one large matrix product of the factors' `dtype` reaches here, median of 10: the limit that a step is held to."""
+    on_cpu = jax.default_backend() == "cpu"
+    m, k, n = (2048, 768, 3072) if on_cpu else (8192, 8192, 8192)
+    factors = runtime.resolve_compute(dtype, True).operands
+    a, b = (jnp.ones(shape, factors) for shape in ((m, k), (k, n)))
+    multiply = jax.jit(lambda a, b: jax.lax.dot(a, b, preferred_element_type=jnp.float32 if on_cpu else factors))
+    loop = 1 if on_cpu else 20  # an accelerator's calls are enqueued: only many of them show its own time
+    seconds = []
+    for _ in range(12):
+        began = time.perf_counter()
+        outputs = [multiply(a, b) for _ in range(loop)]
+        jax.block_until_ready(outputs[-1])
+        seconds.append((time.perf_counter() - began) / loop)
+    return 2 * math.prod((m, k, n)) / statistics.median(seconds[2:])
