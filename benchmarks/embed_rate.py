@@ -13,7 +13,6 @@ everything is appended to benchmarks/results.jsonl.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import record
 from allocation import HUGE_PAGES, TUNED_MALLOC
 
 CONTESTANTS = {
@@ -107,12 +107,6 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-def _without_directories(argument: str) -> str:
-    """'--model=/somewhere/minilm' → '--model=minilm': a result is read on other machines."""
-    name, equals, value = argument.rpartition("=")
-    return name + equals + Path(value).name
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="directory in transformers' format")
@@ -153,17 +147,9 @@ def main() -> None:
         near = closeness.get(name)
         shown = "" if near is None else f"{near.min():>14.7f}{near.mean():>12.7f}"
         print(f"{name:<30}{rate:>10,.1f}{medians.get('jaxplm', float('nan')) / rate:>11.2f}×{shown}")
-    import jax
-    import torch
-    import transformers
-
-    record = {"benchmark": "embed_rate", "command": " ".join(map(_without_directories, sys.argv)), "texts": count,
-              "seq_len": options.seq_len, "texts_per_second": medians, "all": rates,
-              "cosine": {name: {"min": float(near.min()), "mean": float(near.mean())} for name, near in closeness.items()},
-              "cpus": os.cpu_count(), "machine": platform.machine(), "jax": jax.__version__, "torch": torch.__version__,
-              "transformers": transformers.__version__}
-    with (Path(__file__).parent / "results.jsonl").open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    record.append("embed_rate", {
+        "texts": count, "seq_len": options.seq_len, "texts_per_second": medians, "all": rates,
+        "cosine": {name: {"min": float(near.min()), "mean": float(near.mean())} for name, near in closeness.items()}})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ latter. A line of JSON with everything is appended to benchmarks/results.jsonl.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 from allocation import TUNED_MALLOC
 
 CONTESTANTS = ("jaxplm", "torch-float32", "torch-bfloat16", "torch-float32-grouped", "torch-bfloat16-grouped")
@@ -202,15 +202,7 @@ def main() -> None:
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
         print(f"{name:<26}{statistics.mean(values):>13.4f} ± {spread:.4f}{statistics.median(run['training'] for run in runs):>12.0f}"
               f"{wall:>9.0f}{ratio:>10.2f}×")
-    import jax
-    import torch
-    import transformers
-
-    command = [part if "/" not in part else f"{part.split('=')[0]}={Path(part).name}" for part in sys.argv[1:]]
-    record = {"benchmark": "finetune_vs_transformers", "command": " ".join(command), "runs": found, "cpus": os.cpu_count(),
-              "machine": platform.machine(), "jax": jax.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
-    with (Path(__file__).parent / "results.jsonl").open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    record.append("finetune_vs_transformers", {"runs": found})
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ JSON with everything is appended to benchmarks/results.jsonl.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +22,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import record
 
 from jaxplm import hf, optim, runtime, sharding
 from jaxplm.config import Config, Data, Mesh, Model, Task, Train
@@ -122,11 +121,7 @@ def main() -> None:
     print(f"FLOPs frozen / tuned {found['frozen']['flops'] / found['tuned']['flops']:.3f}; an epoch on cached vectors is"
           f" {found['frozen']['epoch'] / found['cached']['epoch']:.0f}× faster than through the frozen encoder;"
           f" the vectors took {found['cached']['prepared']:.0f} s")
-    command = [part if "/" not in part else f"{part.split('=')[0]}={Path(part).name}" for part in sys.argv[1:]]
-    record = {"benchmark": "frozen_vs_tuned", "command": " ".join(command), "ways": found, "cpus": os.cpu_count(),
-              "device": jax.devices()[0].device_kind, "machine": platform.machine(), "jax": jax.__version__}
-    with (Path(__file__).parent / "results.jsonl").open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    record.append("frozen_vs_tuned", {"ways": found})
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ to benchmarks/results.jsonl.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import record
 
 from jaxplm import hf
 from jaxplm.data.sources import open_texts
@@ -97,13 +97,7 @@ def main() -> None:
         spread = statistics.stdev(after) if len(after) > 1 else float("nan")
         print(f"{name:<28}{ratio[chosen[name][0]]:>20.4f}{runs[0]['steps']:>7.0f}{statistics.mean(one['before'] for one in runs):>25.4f}"
               f"{statistics.mean(after):>9.4f} ± {spread:.4f}{statistics.median(one['seconds'] for one in runs):>12.0f}")
-    import jax
-
-    command = [part if "/" not in part else f"{part.split('=')[0]}={Path(part).name}" for part in sys.argv[1:]]
-    record = {"benchmark": "vocab_variants", "command": " ".join(command), "runs": found, "tokens_per_character": ratio,
-              "cpus": os.cpu_count(), "machine": platform.machine(), "jax": jax.__version__}
-    with (Path(__file__).parent / "results.jsonl").open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    record.append("vocab_variants", {"runs": found, "tokens_per_character": ratio})
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 """The same MLM training work in jaxplm and in transformers' PyTorch, in turn on this machine.
 
-    python benchmarks/vs_transformers.py --model=DIR --corpus=FILE [--rows=32] [--length=128] [--steps=6] [--rounds=3]
+    python benchmarks/vs_transformers.py --model=DIR --corpus=FILE [--rows=32] [--length=128] [--steps=6] [--rounds=3] [--line_by_line]
 
 Both get the same checkpoint, the same packed rows, the same masks, the checkpoint's dropout, AdamW with decay and
 clipping by global norm. jaxplm projects the masked positions alone and keeps the texts of a row apart; transformers'
-BertForMaskedLM projects every position and sees the whole row, as run_mlm.py does. Each contestant runs in a process of
-its own, one after the other, `rounds` times; the first steps (compilation, warm-up) are not counted. Printed: real
-tokens a second (no padding), the median over all counted steps, and the ratio to each. A line of JSON with everything
-is appended to benchmarks/results.jsonl.
+BertForMaskedLM projects every position and sees the whole row, as run_mlm.py does. With --line_by_line PyTorch gets the
+same texts of a step one a row, padded to the longest of the step, as run_mlm.py --line_by_line has them: for TAPT. Each
+contestant runs in a process of its own, one after the other, `rounds` times; the first steps (compilation, warm-up) are
+not counted. Printed: real tokens a second (no padding), the median over all counted steps, and the ratio to each. A
+line of JSON with everything is appended to benchmarks/results.jsonl.
 """
 
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import record
 from allocation import HUGE_PAGES, TUNED_MALLOC
 
 CONTESTANTS = {
@@ -84,6 +85,22 @@ def jaxplm_worker(options: argparse.Namespace, batches: list) -> tuple[list[floa
     return seconds, losses
 
 
+def torch_arrays(batch, line_by_line: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Token ids, mask and labels (-100: no loss), int64: the packed rows [B, L], or their texts one a row, [texts, longest]."""
+    labels = np.full(batch.input_ids.shape, -100, np.int64)
+    for row, (positions, answers, weights) in enumerate(zip(batch.mlm_positions, batch.mlm_labels, batch.mlm_weights, strict=True)):
+        labels[row, positions[weights > 0]] = answers[weights > 0]
+    if not line_by_line:
+        return batch.input_ids.astype(np.int64), (batch.segment_ids > 0).astype(np.int64), labels
+    texts = [(row, np.flatnonzero(segments == text)) for row, segments in enumerate(batch.segment_ids)
+             for text in np.unique(segments[segments > 0])]
+    shape = len(texts), max(len(places) for _, places in texts)
+    ids, mask, own = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -100, np.int64)
+    for i, (row, places) in enumerate(texts):
+        ids[i, : len(places)], mask[i, : len(places)], own[i, : len(places)] = batch.input_ids[row, places], 1, labels[row, places]
+    return ids, mask, own
+
+
 def torch_worker(options: argparse.Namespace, batches: list, dtype: str) -> tuple[list[float], list[float]]:
     import torch
     from transformers import AutoModelForMaskedLM
@@ -96,11 +113,8 @@ def torch_worker(options: argparse.Namespace, batches: list, dtype: str) -> tupl
     seconds, losses = [], []
     for batch in batches:
         began = time.perf_counter()
-        labels = np.full(batch.input_ids.shape, -100, np.int64)
-        for row, (positions, answers, weights) in enumerate(zip(batch.mlm_positions, batch.mlm_labels, batch.mlm_weights, strict=True)):
-            labels[row, positions[weights > 0]] = answers[weights > 0]
-        inputs = {"input_ids": torch.from_numpy(batch.input_ids.astype(np.int64)),
-                  "attention_mask": torch.from_numpy((batch.segment_ids > 0).astype(np.int64)), "labels": torch.from_numpy(labels)}
+        ids, mask, labels = torch_arrays(batch, options.line_by_line)
+        inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask), "labels": torch.from_numpy(labels)}
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
             loss = model(**inputs).loss
         loss.backward()
@@ -122,12 +136,6 @@ def work(options: argparse.Namespace) -> None:
     print(json.dumps({"seconds": seconds[WARM_UP:], "tokens": tokens[WARM_UP:], "first": seconds[0], "losses": losses}))
 
 
-def _without_directories(argument: str) -> str:
-    """'--model=/somewhere/minilm' → '--model=minilm': a result is read on other machines."""
-    name, equals, value = argument.rpartition("=")
-    return name + equals + Path(value).name
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="directory in transformers' format")
@@ -136,6 +144,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--line_by_line", action="store_true", help="PyTorch: one text a row, padded")
     parser.add_argument("--only", default="", help="comma-separated beginnings of contestants' names")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--batches", help=argparse.SUPPRESS)
@@ -165,16 +174,8 @@ def main() -> None:
     print(f"\n{'':<30}{'tokens/s':>10}{'jaxplm is':>12}{'last loss':>12}")
     for name, rate in medians.items():
         print(f"{name:<30}{rate:>10,.0f}{medians.get('jaxplm', float('nan')) / rate:>11.2f}×{losses[name][-1]:>12.4f}")
-    import jax
-    import torch
-    import transformers
-
-    record = {"benchmark": "vs_transformers", "command": " ".join(map(_without_directories, sys.argv)),
-              "rows": options.rows, "length": options.length, "tokens_per_second": medians,
-              "all": rates, "losses": losses, "cpus": os.cpu_count(), "machine": platform.machine(),
-              "jax": jax.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
-    with (Path(__file__).parent / "results.jsonl").open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    record.append("vs_transformers", {"rows": options.rows, "length": options.length, "tokens_per_second": medians, "all": rates,
+                                      "losses": losses})
 
 
 if __name__ == "__main__":

@@ -81,13 +81,14 @@ def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransform
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(
                 gradient, state.params, jax.tree.map(lambda x: x[0], parts), key, weights))
             (grads, sums), _ = jax.lax.scan(add_part, zeros, (jnp.arange(accumulate), parts))
-        norm = optax.tree.norm(grads)
-        good = jnp.isfinite(norm) & jnp.isfinite(sum(sums[name] for name in weights))
-        with jax.numpy_dtype_promotion("standard"):  # optax raises its decay rates to an int32 power
-            updates, opt_state = tx.update(grads, state.opt_state, state.params, good=good)
-        params = jax.tree.map(lambda update, old: jnp.where(good, old + update, old), updates, state.params)
-        # The moments are chosen by `good` where they are made; here, what counts steps.
-        opt_state = jax.tree.map(lambda new, old: jnp.where(good, new, old) if new.ndim == 0 else new, opt_state, state.opt_state)
+        with jax.named_scope("optimizer"):  # benchmarks/profile_step.py tells the parts of a step by such names
+            norm = optax.tree.norm(grads)
+            good = jnp.isfinite(norm) & jnp.isfinite(sum(sums[name] for name in weights))
+            with jax.numpy_dtype_promotion("standard"):  # optax raises its decay rates to an int32 power
+                updates, opt_state = tx.update(grads, state.opt_state, state.params, good=good)
+            params = jax.tree.map(lambda update, old: jnp.where(good, old + update, old), updates, state.params)
+            # The moments are chosen by `good` where they are made; here, what counts steps.
+            opt_state = jax.tree.map(lambda new, old: jnp.where(good, new, old) if new.ndim == 0 else new, opt_state, state.opt_state)
         metrics = sums | {"grad_norm": norm, "learning_rate": rate(state.step), "bad": 1.0 - good.astype(jnp.float32)}
         return TrainState(params, opt_state, state.step + 1, state.key), metrics
 

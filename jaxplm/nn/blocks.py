@@ -27,7 +27,8 @@ class Attention(nnx.Module):
         keys = (None, None) if key is None else jax.random.split(key)
         qkv = dense(x, self.qkv, compute)  # [B, L, 3, H, Dh]
         q, k, v = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
-        mixed = attend(q, k, v, bias, self.config.attention_dropout, keys[0])
+        with jax.named_scope("attention"):
+            mixed = attend(q, k, v, bias, self.config.attention_dropout, keys[0])
         y = dropout(dense(mixed, self.out, compute, axes=2), self.config.dropout, keys[1])
         return layer_norm(x + y, self.norm, self.config.norm_eps)
 
