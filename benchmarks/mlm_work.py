@@ -120,11 +120,12 @@ class Work:
         return seconds
 
     def compiler_flops(self) -> float:
+        """Of a step over all devices: each runs a program of its own, whose operations the compiler counts."""
         cost: Any = self.compiled.cost_analysis()
-        return float((cost if isinstance(cost, dict) else cost[0])["flops"])
+        return float((cost if isinstance(cost, dict) else cost[0])["flops"]) * jax.device_count()
 
     def peak_bytes(self) -> int:
-        """What the device held at most, by its own count where it keeps one (GPU, TPU), else by the compiler's plan."""
+        """What one device held at most, by its own count where it keeps one (GPU, TPU), else by the compiler's plan."""
         device = jax.local_devices()[0].memory_stats()
         if device and "peak_bytes_in_use" in device:
             return int(device["peak_bytes_in_use"])

@@ -9,8 +9,9 @@ layers, vocab, dropout, dtype, unroll, attention, remat. Rows are full, so every
 
 FLOPs are counted twice: analytically (products of one forward and two backward passes: projections, attention over whole
 rows, the head at the masked positions; nothing that is computed again counts) and as the compiler counts them. MFU is
-the first count over the time and over the rate of a large matrix product, measured in the same process; so 100 % is what this machine
-can multiply, and not a data sheet's number. A line of JSON with everything is appended to benchmarks/results.jsonl.
+the first count over the time and over the rate of a large matrix product, measured in the same process, times the
+devices: 100 % is what this machine can multiply, and not a data sheet's number. Peak memory is of one device. A line of
+JSON with everything is appended to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import subprocess
 import sys
 from typing import Any
 
+import jax
 import record
 from allocation import HUGE_PAGES
 from mlm_work import PRESETS, Case, Work, flops_of_step, product_rate
@@ -32,7 +34,7 @@ OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 def work(case: Case, steps: int) -> None:
     """A case's process: prints a line of JSON."""
-    limit = product_rate(case.dtype)
+    limit = product_rate(case.dtype) * jax.device_count()
     made = Work(case)
     seconds = made.run(WARM_UP + steps)[WARM_UP:]
     print(json.dumps({"seconds": seconds, "limit": limit, "flops": flops_of_step(case), "compiler_flops": made.compiler_flops(),

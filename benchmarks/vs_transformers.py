@@ -31,6 +31,7 @@ CONTESTANTS = {
     "torch bfloat16": ("torch-bfloat16", {}),
     "torch float32, tuned malloc": ("torch-float32", TUNED_MALLOC),
     "torch bfloat16, tuned malloc": ("torch-bfloat16", TUNED_MALLOC),
+    "torch bfloat16, tuned malloc, torch.compile": ("torch-bfloat16-compiled", TUNED_MALLOC),
 }
 WARM_UP = 2
 
@@ -101,22 +102,24 @@ def torch_arrays(batch, line_by_line: bool) -> tuple[np.ndarray, np.ndarray, np.
     return ids, mask, own
 
 
-def torch_worker(options: argparse.Namespace, batches: list, dtype: str) -> tuple[list[float], list[float]]:
+def torch_worker(options: argparse.Namespace, batches: list, dtype: str, compiled: bool) -> tuple[list[float], list[float]]:
     import torch
     from transformers import AutoModelForMaskedLM
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    model = AutoModelForMaskedLM.from_pretrained(options.model, dtype=torch.float32, attn_implementation="sdpa").train()
+    model = AutoModelForMaskedLM.from_pretrained(options.model, dtype=torch.float32, attn_implementation="sdpa").train().to(device)
     groups = [{"params": [p for n, p in model.named_parameters() if p.ndim > 1], "weight_decay": 0.01},
               {"params": [p for n, p in model.named_parameters() if p.ndim <= 1], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=2e-4, betas=(0.9, 0.98), eps=1e-6, fused=True)
+    forward = torch.compile(model, dynamic=options.line_by_line) if compiled else model
     seconds, losses = [], []
     for batch in batches:
         began = time.perf_counter()
-        ids, mask, labels = torch_arrays(batch, options.line_by_line)
-        inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask), "labels": torch.from_numpy(labels)}
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            loss = model(**inputs).loss
+        arrays = zip(("input_ids", "attention_mask", "labels"), torch_arrays(batch, options.line_by_line), strict=True)
+        inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays}
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = forward(**inputs).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -131,7 +134,7 @@ def work(options: argparse.Namespace) -> None:
     batches = read_batches(Path(options.batches), WARM_UP + options.steps)
     kind = options.worker
     seconds, losses = (jaxplm_worker(options, batches) if kind == "jaxplm" else
-                       torch_worker(options, batches, kind.split("-")[1]))
+                       torch_worker(options, batches, kind.split("-")[1], kind.endswith("-compiled")))
     tokens = [int((batch.segment_ids > 0).sum()) for batch in batches]
     print(json.dumps({"seconds": seconds[WARM_UP:], "tokens": tokens[WARM_UP:], "first": seconds[0], "losses": losses}))
 
@@ -171,9 +174,9 @@ def main() -> None:
                 print(f"round {turn + 1}: {name}: {statistics.median(rates[name]):,.0f} tokens/s", flush=True)
 
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    print(f"\n{'':<30}{'tokens/s':>10}{'jaxplm is':>12}{'last loss':>12}")
+    print(f"\n{'':<44}{'tokens/s':>10}{'jaxplm is':>12}{'last loss':>12}")
     for name, rate in medians.items():
-        print(f"{name:<30}{rate:>10,.0f}{medians.get('jaxplm', float('nan')) / rate:>11.2f}×{losses[name][-1]:>12.4f}")
+        print(f"{name:<44}{rate:>10,.0f}{medians.get('jaxplm', float('nan')) / rate:>11.2f}×{losses[name][-1]:>12.4f}")
     record.append("vs_transformers", {"rows": options.rows, "length": options.length, "tokens_per_second": medians, "all": rates,
                                       "losses": losses})
 
