@@ -27,7 +27,8 @@ from allocation import HUGE_PAGES
 from mlm_work import Case, Work
 
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (\S.*?)\s([\w\-]+)\(")
-PRODUCT = re.compile(r"dot|gemm|matmul|conv|ynn|cublas|triton_gemm")
+PRODUCT = re.compile(r"dot|gemm|matmul|convolution|ynn|cublas")  # in an operation's name, or in the library call that it is
+TARGET = re.compile(r'custom_call_target="([^"]*)"')
 SCOPE = re.compile(r'op_name="([^"]*)"')
 
 
@@ -37,7 +38,7 @@ class Operation(NamedTuple):
     shape: str
     opcode: str
     scope: str  # the path of scopes and primitives that it was traced in
-    line: str
+    called: str  # its own name and the name of the library function that it calls, if it does
 
     @property
     def part(self) -> str:
@@ -46,7 +47,7 @@ class Operation(NamedTuple):
             return "optimizer"
         if "attention/" in self.scope:
             return "attention"
-        if PRODUCT.search(self.opcode) or PRODUCT.search(self.line.split("metadata=")[0]) or self.scope.endswith("dot_general"):
+        if self.opcode == "dot" or PRODUCT.search(self.called):
             return "products"
         if "gather" in self.scope or "scatter" in self.scope or self.opcode in ("gather", "scatter"):
             return "embedding tables"
@@ -59,8 +60,8 @@ def operations_of(hlo: str) -> dict[str, Operation]:
     for line in hlo.splitlines():
         if match := INSTRUCTION.match(line):
             name, shape, opcode = match.groups()
-            scope = SCOPE.search(line)
-            found[name] = Operation(shape, opcode, scope.group(1) if scope else "", line)
+            scope, target = SCOPE.search(line), TARGET.search(line)
+            found[name] = Operation(shape, opcode, scope.group(1) if scope else "", f"{name} {target.group(1) if target else ''}")
     return found
 
 
