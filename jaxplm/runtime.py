@@ -107,7 +107,7 @@ def _attention(wanted: str, dtype: str) -> str:
     if wanted == "plain":
         return "plain"
     device = jax.local_devices()[0]
-    kernel, lack = _flash_kernel(device, dtype)
+    kernel, lack = flash_kernel(device, dtype)
     if kernel:
         fault = _fault_of(kernel, dtype, device)
         if not _all_agree(not fault):
@@ -125,7 +125,7 @@ def _attention(wanted: str, dtype: str) -> str:
 _fault_of = functools.cache(fault_of)  # compiled and run once a process
 
 
-def _flash_kernel(device: jax.Device, dtype: str) -> tuple[str, str]:
+def flash_kernel(device: jax.Device, dtype: str) -> tuple[str, str]:
     """The kernel that is there for a device, or "" and why there is none."""
     platform = jax.default_backend()
     if platform == "tpu":

@@ -20,7 +20,7 @@ def packed_ids(rows: int, length: int, seed: int = 0) -> np.ndarray:
     ids = np.zeros((rows, length), np.int32)
     ids[1:2] = 1
     for row in ids[2:]:
-        cuts = np.sort(random.choice(np.arange(1, length), random.integers(1, max(2, length // 16)), replace=False))
+        cuts = np.sort(random.choice(np.arange(1, length), random.integers(1, min(16, max(2, length // 16))), replace=False))
         for text, (begin, end) in enumerate(zip([0, *cuts[:-1]], cuts, strict=True), 1):
             row[begin:end] = text
     return ids
