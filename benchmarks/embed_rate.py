@@ -44,7 +44,7 @@ def read_texts(options: argparse.Namespace) -> list[str]:
 
 def jaxplm_worker(options: argparse.Namespace, texts: list[str], dtype: str) -> tuple[float, np.ndarray]:
     from jaxplm import runtime, sharding
-    from jaxplm.config import Embed, Mesh
+    from jaxplm.config import Compute, Embed, Mesh
     from jaxplm.data.row_length import row_length
     from jaxplm.data.text_blocks import text_blocks
     from jaxplm.embeddings.encoder import TextEncoder
@@ -52,7 +52,8 @@ def jaxplm_worker(options: argparse.Namespace, texts: list[str], dtype: str) -> 
 
     source = open_source(options.model, Embed())
     beginning = next(text_blocks(texts, source.tokenizer, options.seq_len, max_rows=4096, max_chars=1 << 20))
-    encoder = TextEncoder(source, Embed(), sharding.make_mesh(Mesh()), runtime.resolve_compute(dtype, True), rows=options.rows,
+    mesh = sharding.make_mesh(Mesh())
+    encoder = TextEncoder(source, Embed(), mesh, runtime.resolve_compute(Compute(dtype), mesh), rows=options.rows,
                           length=row_length(beginning.units.lengths, options.seq_len, source.config.width))
 
     def vectors(texts: list[str]) -> np.ndarray:

@@ -48,7 +48,8 @@ def config_of(options: argparse.Namespace, way: str) -> Config:
 def measure_step(options: argparse.Namespace, way: str, steps: int) -> dict[str, float]:
     """Trained parameters, FLOPs and seconds of a step, seconds an epoch, bytes of the optimizer's state."""
     config = config_of(options, way)
-    mesh, compute = sharding.make_mesh(Mesh()), runtime.resolve_compute("bfloat16", True)
+    mesh = sharding.make_mesh(Mesh())
+    compute = runtime.resolve_compute(config.compute, mesh)
     with tempfile.TemporaryDirectory() as scratch:
         began = time.perf_counter()
         job = Downstream(config, Path(scratch), mesh, compute, vectors=Path(scratch) / "vectors")

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # What is to be looked at on a machine with an NVIDIA GPU, in a clone with `pip install -e '.[cuda]'` done:
 #   benchmarks/gpu_checks.sh OUT [MODEL] [CORPUS]
-# Every recipe runs once as it comes, and DAPT once more in float32: the two loss curves must agree within noise (the
+# First flash attention against plain attention. Then every recipe runs once as it comes, and DAPT once more in float32: the two loss curves must agree within noise (the
 # last line prints both). With MODEL (a checkpoint's directory, base-sized) and CORPUS, 100 steps of 64 rows x 512 tokens
 # follow, and their median real tokens a second.
 set -euo pipefail
 out=${1:?where to write}
 cd "$(dirname "$0")/.."
 python -c "import jax; print(jax.__version__, jax.devices()); assert jax.default_backend() == 'gpu', 'no GPU'"
+python benchmarks/check_attention.py || [ $? = 2 ]  # 2: no flash kernel for this GPU
 run() { name=$1; shift; echo "== $name"; python -m jaxplm.main --workdir="$out/$name" "$@" | tail -n 12; }
 run dapt --config=configs/dapt.py
 run dapt-float32 --config=configs/dapt.py --config.compute.dtype=float32

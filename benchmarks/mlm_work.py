@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxplm import config, nn, optim, runtime, sharding
 from jaxplm.batch import Batch
+from jaxplm.data.mask import capacity
 from jaxplm.nn import EncoderConfig
 from jaxplm.step import make_train_step, new_state
 from jaxplm.tasks.mlm import MaskedLanguageModelling
@@ -60,8 +61,8 @@ class Case:
 
     @property
     def slots(self) -> int:
-        """K: masked positions of a row."""
-        return max(1, round(self.masked * self.length))
+        """K: places for masked positions in a row."""
+        return self.length if self.masked >= 1 else capacity(self.masked, self.length)
 
 
 def flops_of_step(case: Case) -> float:
@@ -95,15 +96,17 @@ class Work:
     def __init__(self, case: Case) -> None:
         self.case = case
         mesh = sharding.make_mesh(config.Mesh())
-        compute = runtime.resolve_compute(case.dtype, case.unroll)
-        graph, abstract = nn.graph_of(case.encoder())
+        settings = config.Compute(dtype=case.dtype, unroll=case.unroll, attention=case.attention, remat=case.remat)
+        compute = dataclasses.replace(runtime.resolve_compute(settings, mesh), texts_a_row=case.texts)
+        encoder = runtime.without_attention_dropout(case.encoder(), compute)
+        graph, abstract = nn.graph_of(encoder)
         train = config.Train(steps=1000, learning_rate=1e-4, warmup=0, schedule="constant")
         tx = optim.optimizer(train, 1000, abstract)
         outline = jax.eval_shape(lambda params: new_state(params, tx, 0), abstract)
         placed = sharding.state_shardings(outline, abstract, mesh)
         began = time.perf_counter()
         self.state = jax.jit(lambda p: new_state(p, tx, 0), out_shardings=placed)(
-            jax.tree.map(sharding.place, nn.random_params(case.encoder(), 0), placed.params))
+            jax.tree.map(sharding.place, nn.random_params(encoder, 0), placed.params))
         self.batch = sharding.put_batch(random_batch(case), case.rows, mesh)
         step = make_train_step(graph, MaskedLanguageModelling(), tx, optim.schedule(train, 1000), outline, mesh, compute=compute)
         self.compiled = step.lower(self.state, self.batch).compile()
@@ -137,7 +140,7 @@ def product_rate(dtype: str) -> float:
     """FLOP/s that one large matrix product of the factors' `dtype` reaches here, median of 10: the limit that a step is held to."""
     on_cpu = jax.default_backend() == "cpu"
     m, k, n = (2048, 768, 3072) if on_cpu else (8192, 8192, 8192)
-    factors = runtime.resolve_compute(dtype, True).operands
+    factors = runtime.resolve_compute(config.Compute(dtype=dtype, attention="plain"), sharding.make_mesh(config.Mesh())).operands
     a, b = (jnp.ones(shape, factors) for shape in ((m, k), (k, n)))
     multiply = jax.jit(lambda a, b: jax.lax.dot(a, b, preferred_element_type=jnp.float32 if on_cpu else factors))
     loop = 1 if on_cpu else 20  # an accelerator's calls are enqueued: only many of them show its own time

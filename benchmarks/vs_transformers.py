@@ -62,7 +62,7 @@ def jaxplm_worker(options: argparse.Namespace, batches: list) -> tuple[list[floa
     import jax
 
     from jaxplm import hf, nn, optim, runtime, sharding
-    from jaxplm.config import Mesh, Train
+    from jaxplm.config import Compute, Mesh, Train
     from jaxplm.step import make_train_step, new_state
     from jaxplm.tasks.mlm import MaskedLanguageModelling
 
@@ -75,7 +75,7 @@ def jaxplm_worker(options: argparse.Namespace, batches: list) -> tuple[list[floa
     placed = sharding.state_shardings(outline, abstract, mesh)
     state = jax.jit(lambda p: new_state(p, tx, 0), out_shardings=placed)(jax.tree.map(sharding.place, loaded.params, placed.params))
     step = make_train_step(graph, MaskedLanguageModelling(), tx, optim.schedule(train, 1000), outline, mesh,
-                           compute=runtime.resolve_compute("bfloat16", True))
+                           compute=runtime.resolve_compute(Compute(), mesh))
     seconds, losses = [], []
     for batch in batches:
         began = time.perf_counter()

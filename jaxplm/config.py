@@ -134,6 +134,8 @@ class Mesh:
 class Compute:
     dtype: str = "bfloat16"  # bfloat16 or float32
     unroll: bool = True  # blocks one after the other instead of a loop: faster steps, longer compilation
+    attention: str = "auto"  # auto: a flash kernel where there is one; flash: that or an error; plain
+    remat: str = "none"  # what the backward pass makes again to save memory: none, dots (all but the products), blocks (all)
 
 
 @dataclass
@@ -190,6 +192,8 @@ CHOICES = {
     "embed.pooling": ("cls", "mean", "max", "none"),
     "embed.dtype": ("float32", "float16"),
     "compute.dtype": ("bfloat16", "float32"),
+    "compute.attention": ("auto", "plain", "flash"),
+    "compute.remat": ("none", "dots", "blocks"),
 }
 # name: (lowest, highest), both allowed
 RANGES: dict[str, tuple[float, float]] = {

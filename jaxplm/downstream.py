@@ -21,7 +21,7 @@ from jaxplm.job import Metrics
 from jaxplm.labelled_sets import read_sets, units_of
 from jaxplm.predict import Predictor, measured
 from jaxplm.predictions import write_predictions
-from jaxplm.runtime import is_first
+from jaxplm.runtime import is_first, without_attention_dropout
 from jaxplm.scores.names import LOWER_IS_BETTER
 from jaxplm.tasks.labelled import LabelledTask, task_of
 from jaxplm.tasks.results import Result
@@ -69,7 +69,7 @@ class Downstream:
         if config.data.seq_len > shape.max_positions:
             raise UserError(f"data.seq_len={config.data.seq_len}: {config.model.path} has only {shape.max_positions} positions")
         changes = {name: value for name in ("dropout", "attention_dropout") if (value := getattr(config.model, name)) is not None}
-        self._shape = dataclasses.replace(shape, **changes)
+        self._shape = without_attention_dropout(dataclasses.replace(shape, **changes), compute)
         self._whole = reinitialised(self.loaded.params, shape, config.train.reinit_layers, config.seed)
         self.task: LabelledTask = task_of(task, self.sets.labels)
         self._prepare_batches()

@@ -55,7 +55,7 @@ def run(config: Config, workdir: Path, command: str) -> None:
     graph, abstract = nn.graph_of(model.config)
     characters = token_characters(model.tokenizer.backend_tokenizer)
     task = (MaskedPairs if config.model.pairs else MaskedLanguageModelling)(characters)
-    step = make_eval_step(graph, task.sums, abstract, mesh, compute=resolve_compute(config.compute.dtype, config.compute.unroll))
+    step = make_eval_step(graph, task.sums, abstract, mesh, compute=resolve_compute(config.compute, mesh))
     params = jax.tree.map(sharding.place, model.params, sharding.param_shardings(abstract, mesh))
     claim(workdir, config, write=is_first())
     table = [("", "loss", "perplexity", "accuracy", "masked tokens", *(["pair accuracy"] if config.model.pairs else []))]

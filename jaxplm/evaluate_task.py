@@ -47,7 +47,7 @@ def run(config: Config, workdir: Path) -> None:
     labels = labels_of_checkpoint(kind, dict(enumerate(loaded.labels)))
     graph, abstract = nn.graph_of_task(loaded.config, loaded.head)
     task = task_of(config.task.__class__(kind=kind), labels)
-    predict = Predictor(graph, abstract, task, mesh, resolve_compute(config.compute.dtype, config.compute.unroll),
+    predict = Predictor(graph, abstract, task, mesh, resolve_compute(config.compute, mesh),
                         by_token=not loaded.head.pooled, rows=rows)
     params = jax.tree.map(sharding.place, loaded.params, sharding.param_shardings(abstract, mesh))
     readings = {split: _reading(config, split, source, labels, loaded)

@@ -12,6 +12,7 @@ from jaxplm.config import Config
 from jaxplm.data.words import token_characters
 from jaxplm.evaluate import evaluation_sums
 from jaxplm.job import Metrics
+from jaxplm.runtime import without_attention_dropout
 from jaxplm.start import load_corpus, start_model
 from jaxplm.step import make_eval_step
 from jaxplm.tasks.mlm import MaskedLanguageModelling
@@ -35,12 +36,13 @@ class Pretraining:
         new, first = self.model.new, config.vocab.new_rows_first
         self.corpus = load_corpus(config, self.model.tokenizer, sharding.my_rows(self.rows, mesh),
                                   prefer_from=new.first if new and config.vocab.mask_new else None)
-        self.graph, abstract = nn.graph_of(self.model.training)
+        self._shape = without_attention_dropout(self.model.training, compute)
+        self.graph, abstract = nn.graph_of(self._shape)
         self.params, self.train = self.model.params, self.corpus.train
         self.head_start = optim.new_rows_first(abstract, new.first, first) if new and first else None
         self.fingerprint = self.corpus.fingerprint
         characters = token_characters(self.model.tokenizer.backend_tokenizer)
-        self.task = (MaskedPairs if config.model.pairs else MaskedLanguageModelling)(characters)
+        self.task = MaskedPairs(characters) if config.model.pairs else MaskedLanguageModelling(characters, self.corpus.texts_a_row)
         self._mesh = mesh
         self._step = make_eval_step(self.graph, self.task.sums, abstract, mesh, compute=compute)
 
@@ -56,7 +58,7 @@ class Pretraining:
         """Nothing is left to measure: the validation set was measured with these parameters."""
 
     def facts(self, steps: int) -> dict[str, Any]:
-        config, shape, new = self.config, self.model.training, self.model.new
+        config, shape, new = self.config, self._shape, self.model.new
         return {
             "title": TITLES[config.recipe],
             "sections": [self.model.vocabulary] if self.model.vocabulary else [],

@@ -1,15 +1,22 @@
 """The machine: joining the processes of one run, and the arithmetic that this hardware does well."""
 
+import dataclasses
+import functools
 import hashlib
 import logging
 import os
 import platform
+import re
 from pathlib import Path
 
 import jax
+import numpy as np
 
+from jaxplm import config, sharding
 from jaxplm.errors import UserError
-from jaxplm.nn import Compute
+from jaxplm.nn import Compute, EncoderConfig
+from jaxplm.nn.attention_check import fault_of
+from jaxplm.nn.layers import Split
 
 log = logging.getLogger("jaxplm")
 
@@ -59,21 +66,85 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def resolve_compute(dtype: str, unroll: bool) -> Compute:
-    """How 'bfloat16' or 'float32' is computed here; says so in one line where it is not what was asked for.
+def resolve_compute(settings: config.Compute, mesh: jax.sharding.Mesh) -> Compute:
+    """How the settings are computed here; says so in one line where it is not what was asked for.
 
     GPU and TPU compute bfloat16 as asked. A CPU has no bfloat16 elementwise code: products alone use it, and only
-    where the processor has instructions for them, otherwise everything is float32.
+    where the processor has instructions for them, otherwise everything is float32. Flash attention: cuDNN's on NVIDIA
+    GPUs from Hopper on in bfloat16, splash on TPUs, each only if it passes `attention_check` at the start.
+
+    Raises UserError for `compute.attention=flash` where there is none.
     """
+    activations, operands = _precision(settings.dtype)
+    attention = _attention(settings.attention, activations)
+    split = Split(mesh, tuple(sharding.BATCH[0]), "tensor") if attention != "plain" and mesh.size > 1 else None
+    return Compute(activations, operands, settings.unroll, attention, split, remat=settings.remat)
+
+
+def without_attention_dropout(shape: EncoderConfig, compute: Compute) -> EncoderConfig:
+    """The shape that a run trains: flash attention has no dropout of its weights, and a rate that is given is told to be 0."""
+    if compute.attention == "plain" or not shape.attention_dropout:
+        return shape
+    log.info("attention dropout is 0 and not %g: flash attention has none (compute.attention=plain has it)", shape.attention_dropout)
+    return dataclasses.replace(shape, attention_dropout=0.0)
+
+
+def _precision(dtype: str) -> tuple[str, str]:
+    """Activations, operands; see `nn.Compute`."""
     if dtype == "float32":
-        return Compute("float32", "float32", unroll)
+        return "float32", "float32"
     if jax.default_backend() != "cpu":
-        return Compute("bfloat16", "bfloat16", unroll)
+        return "bfloat16", "bfloat16"
     if _cpu_multiplies_bfloat16():
         log.info("compute: bfloat16 products, float32 elsewhere (CPU)")
-        return Compute("float32", "bfloat16", unroll)
+        return "float32", "bfloat16"
     log.info("compute: float32 (this CPU has no bfloat16 instructions)")
-    return Compute("float32", "float32", unroll)
+    return "float32", "float32"
+
+
+def _attention(wanted: str, dtype: str) -> str:
+    """The kernel for `compute.attention`; every process of a run gets the same."""
+    if wanted == "plain":
+        return "plain"
+    device = jax.local_devices()[0]
+    kernel, lack = flash_kernel(device, dtype)
+    if kernel:
+        fault = _fault_of(kernel, dtype, device)
+        if not _all_agree(not fault):
+            lack = f"{kernel} attention does not pass its check here: {fault or 'in another process'}"
+    if lack and wanted == "flash":
+        raise UserError(f"compute.attention=flash: {lack}; use compute.attention=auto or plain")
+    if lack:
+        # What a platform lacks is no news; a kernel that should work and does not is.
+        log.log(logging.WARNING if kernel else logging.DEBUG, "attention: plain; %s", lack)
+        return "plain"
+    log.info("attention: %s, a flash kernel", kernel)
+    return kernel
+
+
+_fault_of = functools.cache(fault_of)  # compiled and run once a process
+
+
+def flash_kernel(device: jax.Device, dtype: str) -> tuple[str, str]:
+    """The kernel that is there for a device, or "" and why there is none."""
+    platform = jax.default_backend()
+    if platform == "tpu":
+        return "splash", ""
+    if platform != "gpu":
+        return "", f"there is no flash attention for a {platform.upper()}"
+    found = re.fullmatch(r"(\d+)\.(\d+)", str(getattr(device, "compute_capability", "")))
+    if not found or int(found[1]) < 9:
+        return "", f"cuDNN's for packed rows needs an NVIDIA GPU of Hopper's generation or newer, and this is {device.device_kind}"
+    return ("cudnn", "") if dtype == "bfloat16" else ("", f"cuDNN's computes bfloat16 and not {dtype}")
+
+
+def _all_agree(here: bool) -> bool:
+    """Whether all processes say True."""
+    if jax.process_count() == 1:
+        return here
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.array(here)).all())
 
 
 def _cpu_multiplies_bfloat16() -> bool:

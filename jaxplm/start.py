@@ -87,6 +87,7 @@ class Corpus:
     evaluations: dict[str, FrozenBatches]  # 'validation', and 'general' if it was asked for
     facts: dict[str, str]
     fingerprint: str  # of all texts that were read
+    texts_a_row: int  # at most, in training and evaluation
 
 
 class Tokenized:
@@ -156,6 +157,7 @@ def load_corpus(config: Config, tokenizer: Any, slots: np.ndarray, prefer_from: 
     plan = maker.plan(store, config.seed, chosen)
     train, rows = _training(config, maker, store, plan, chosen, prefer_from)
     evaluations = {"validation": maker.frozen(held, held_plan, batch)}
+    texts_a_row = max(train.texts_a_row, held_plan.max_segments)
     facts = {
         "training text": f"{data.train}: {len(store.offsets) - 1 if chosen is None else len(chosen):,} texts, {plan.tokens:,} tokens",
         "rows": rows,
@@ -165,8 +167,9 @@ def load_corpus(config: Config, tokenizer: Any, slots: np.ndarray, prefer_from: 
         general = maker.store(data.general, split="validation")
         general_plan = maker.plan(general, 0)
         evaluations["general"] = maker.frozen(general, general_plan, batch)
+        texts_a_row = max(texts_a_row, general_plan.max_segments)
         facts["general text"] = f"{data.general}: {general_plan.tokens:,} tokens"
-    return Corpus(train, evaluations, facts, hashlib.sha256("\n".join(maker.fingerprints).encode()).hexdigest()[:16])
+    return Corpus(train, evaluations, facts, hashlib.sha256("\n".join(maker.fingerprints).encode()).hexdigest()[:16], texts_a_row)
 
 
 def _training(config: Config, maker: Tokenized, store: TokenStore, plan: RowPlan | PairPlan, texts: np.ndarray | None,

@@ -40,7 +40,7 @@ def run(config: Config, workdir: Path, command: str, make_job: MakeJob) -> None:
                  workdir, workdir / "report.md", workdir / "export")
         return
     mesh = sharding.make_mesh(config.mesh)
-    compute = resolve_compute(config.compute.dtype, config.compute.unroll)
+    compute = resolve_compute(config.compute, mesh)
     job = make_job(config, workdir, mesh, compute)
     claim(workdir, config, write=is_first(), corpus=job.fingerprint)
     Run(config, workdir, command, mesh, compute, job).go()
@@ -209,7 +209,7 @@ class Run:
             "weight decay": f"{train.weight_decay:g}",
             **({"layer decay": f"{train.layer_decay:g}"} if train.layer_decay != 1 else {}),
             **({"frozen": ", ".join(config.train.freeze)} if config.train.freeze else {}),
-            "compute": f"activations {self.compute.activations}, products {self.compute.operands}",
+            "compute": f"activations {self.compute.activations}, products {self.compute.operands}, attention {self.compute.attention}",
             "seed": str(config.seed),
         }
         return report.Facts(

@@ -218,8 +218,9 @@ def test_a_task_is_trained_on_it(model, tmp_path, freeze):
     data = Data(train=str(tmp_path / "train.jsonl"), validation=str(tmp_path / "dev.jsonl"), seq_len=24)
     config = Config(recipe="finetune", model=Model(path=str(model[1])), data=data, task=Task(kind="classify"),
                     train=Train(steps=2, batch_size=8, learning_rate=1e-2, warmup=0, freeze=freeze))
-    config.compute.unroll = False
-    mesh, compute = sharding.make_mesh(config.mesh, jax.devices()[:1]), resolve_compute("float32", False)
+    config.compute.dtype, config.compute.unroll = "float32", False
+    mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
+    compute = resolve_compute(config.compute, mesh)
     run = train.Run(config, tmp_path, "", mesh, compute, Downstream(config, tmp_path, mesh, compute, vectors=tmp_path / "vectors"))
     assert isinstance(run.job.train.batch(0), FeatureBatch) == bool(freeze)
     state = run.new_state(jax.tree.map(sharding.place, run.job.params, run.placed.params))

@@ -76,7 +76,7 @@ def config_of(start: Path, kind: str, cache: str, *, freeze: tuple[str, ...] = (
 
 def begun(config: Config, workdir: Path) -> train.Run:
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
-    compute = resolve_compute(config.compute.dtype, config.compute.unroll)
+    compute = resolve_compute(config.compute, mesh)
     return train.Run(config, workdir, "", mesh, compute, Downstream(config, workdir, mesh, compute, vectors=workdir / "vectors"))
 
 

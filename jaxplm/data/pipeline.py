@@ -83,6 +83,7 @@ class MlmBatches:
         self._slots = np.arange(batch_size) if slots is None else np.asarray(slots, np.int64)
         self.rows = plan.rows
         self.real_tokens = plan.real_tokens  # of one epoch
+        self.texts_a_row = plan.max_segments
         self.steps_per_epoch = plan.rows / batch_size
 
     def rows_of_step(self, step: int) -> np.ndarray:

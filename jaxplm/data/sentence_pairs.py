@@ -59,6 +59,10 @@ class PairPlan:
         return len(self.starts)
 
     @property
+    def max_segments(self) -> int:
+        return 1
+
+    @property
     def tokens(self) -> int:
         """Tokens of the texts, without special ones."""
         return int(self.lengths.sum(dtype=np.int64))

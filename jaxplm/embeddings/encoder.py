@@ -1,5 +1,6 @@
 """Units → vectors by one compiled function."""
 
+import dataclasses
 from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any, NamedTuple, cast
@@ -130,6 +131,7 @@ class TextEncoder:
 
 def _mixed(module: nn.MaskedLM, batch: EncoderRows, shares: np.ndarray, compute: nn.Compute) -> jax.Array:
     """[B, L, D] float32: the layers' hidden states, weighted by `shares` [N + 1]."""
+    compute = dataclasses.replace(compute, texts_a_row=batch.first.shape[1])
     wanted = np.flatnonzero(shares).tolist()
     places = (batch.input_ids, batch.segment_ids, batch.position_ids)
     if wanted == [len(shares) - 1]:

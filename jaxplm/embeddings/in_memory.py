@@ -46,5 +46,5 @@ def embed(texts: Iterable[str], path: str, settings: Embed, *, seq_len: int | No
     shards = sharding.row_shards(mesh)
     most = max(plan_units(block.units.lengths, length, default_max_units(length)).rows for block in blocks)
     rows = -(-min(batch_size, most) // shards) * shards
-    encoder = TextEncoder(source, settings, mesh, resolve_compute(compute, True), rows=rows, length=length)
+    encoder = TextEncoder(source, settings, mesh, resolve_compute(config.compute, mesh), rows=rows, length=length)
     return np.concatenate([encoder(encoder.batches(block.units)) for block in blocks])

@@ -97,11 +97,11 @@ class _Run:
 
     def _encoder(self) -> TextEncoder:
         """Compiled for rows that suit the beginning of the corpus, whatever row the run goes on from."""
-        longest, compute = self.config.data.seq_len, self.config.compute
+        longest = self.config.data.seq_len
         beginning = next(text_blocks(self.texts, self.source.tokenizer, longest, max_rows=4096, max_chars=1 << 20))
         length = row_length(beginning.units.lengths, longest, self.source.config.width)
         log.info("rows of %d tokens, shared by texts of up to %d", length, longest)
-        return TextEncoder(self.source, self.config.embed, self.mesh, resolve_compute(compute.dtype, compute.unroll),
+        return TextEncoder(self.source, self.config.embed, self.mesh, resolve_compute(self.config.compute, self.mesh),
                            rows=self.config.train.batch_size, length=length)
 
     def _between(self, units: int) -> None:

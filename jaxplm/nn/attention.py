@@ -1,26 +1,103 @@
 """Attention within the texts of a row: the one place that decides how it is computed."""
 
+import dataclasses
+import functools
+import logging
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
-from jaxplm.nn.layers import dropout
+from jaxplm.nn.attention_cudnn import Runs, attend_cudnn, cudnn_lacks, runs_of
+from jaxplm.nn.attention_splash import attend_splash, splash_lacks
+from jaxplm.nn.layers import Compute, dropout
+
+log = logging.getLogger("jaxplm")
+
+
+class Segments(NamedTuple):
+    """`segment_ids` in the form that each kernel reads; made once a forward pass, for all blocks. None where no block asks."""
+
+    ids: jax.Array  # [B, L] int32
+    bias: jax.Array | None  # [B, 1, L, L] float32
+    runs: Runs | None
+
+    def checked(self, x: jax.Array) -> jax.Array:
+        """x [B, L, D], with NaN in every row that has more texts than `Compute.texts_a_row` promised: the step is then counted
+        as bad, instead of computed from a part of the row."""
+        if self.runs is None:
+            return x
+        return jnp.where(self.runs.too_many[:, None, None], jnp.asarray(jnp.nan, x.dtype), x)
+
+
+def segments_of(segment_ids: jax.Array, compute: Compute, head_widths: tuple[int, ...]) -> Segments:
+    """What blocks of such heads need.
+
+    Args:
+      segment_ids: [B, L] int32; 0 is padding, each text of a row has an id of its own and lies in one piece. Padding attends to
+        padding alone: its outputs are finite and of no use.
+      head_widths: Dh of every kind of block that will attend.
+    """
+    kernels = {kernel_for(compute.attention, segment_ids.shape[1], width) for width in head_widths}
+    return Segments(segment_ids, segment_bias(segment_ids) if "plain" in kernels else None,
+                    runs_of(segment_ids, compute.texts_a_row) if "cudnn" in kernels else None)
 
 
 def segment_bias(segment_ids: jax.Array) -> jax.Array:
-    """[B, L] → [B, 1, L, L] float32: 0 where two tokens belong to one text, a large negative number elsewhere.
-
-    Padding is segment 0 and attends to padding alone, so no row of the softmax is empty.
-    """
+    """[B, L] → [B, 1, L, L] float32: 0 where two tokens belong to one text, a large negative number elsewhere."""
     same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     return jnp.where(same, jnp.float32(0), jnp.float32(-1e9))
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, dropout_rate: float,
-           key: jax.Array | None) -> jax.Array:
-    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1), block-diagonal by `bias`.
+def kernel_for(attention: str, length: int, head_width: int) -> str:
+    """`attention`, or plain where that kernel does not take such shapes: said once."""
+    lacks = {"cudnn": cudnn_lacks, "splash": splash_lacks}.get(attention)
+    reason = lacks(length, head_width) if lacks else ""
+    if reason:
+        _say(f"attention: plain and not {attention} for heads of {head_width} in rows of {length}: {reason}")
+    return "plain" if reason else attention
 
-    q, k, v: [B, L, H, Dh]; bias: [B, 1, L, L]; returns [B, L, H, Dh]. Softmax in float32.
+
+@functools.cache
+def _say(line: str) -> None:
+    log.info("%s", line)
+
+
+def plain(compute: Compute) -> Compute:
+    """The same with plain attention: it asks nothing of the segments, not even that a text lies in one piece."""
+    return dataclasses.replace(compute, attention="plain")
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, segments: Segments, dropout_rate: float, key: jax.Array | None,
+           compute: Compute) -> jax.Array:
+    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) within each segment.
+
+    q, k, v: [B, L, H, Dh]; returns [B, L, H, Dh]. Softmax in float32. The flash kernels (Dao et al. 2022) never hold
+    [B, H, L, L], and have no dropout: they leave `dropout_rate` out.
     """
+    kernel = kernel_for(compute.attention, q.shape[1], q.shape[3])
+    if kernel == "cudnn":
+        return _over_mesh(attend_cudnn, compute)(q, k, v, segments.runs)
+    if kernel == "splash":
+        return _over_mesh(attend_splash, compute)(q, k, v, segments.ids)
+    assert segments.bias is not None, "segments_of was not told of this head width"
+    return attend_plain(q, k, v, segments.bias, dropout_rate, key)
+
+
+def _over_mesh(kernel: Any, compute: Compute) -> Any:
+    """The kernel on each device's own rows and heads."""
+    if compute.split is None:
+        return kernel
+    mesh, rows, heads = compute.split
+    whole = P(rows, None, heads, None)
+    # The kernels' outputs do not say over which axes they vary, so that cannot be checked.
+    return jax.shard_map(kernel, mesh=mesh, in_specs=(whole, whole, whole, P(rows)), out_specs=whole, check_vma=False)
+
+
+def attend_plain(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, dropout_rate: float,
+                 key: jax.Array | None) -> jax.Array:
+    """`attend` in XLA's own operations, with the mask as `bias` [B, 1, L, L]."""
     scale = jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     scores = jnp.einsum("blhd,bmhd->bhlm", q * scale, k, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(scores + bias, axis=-1)

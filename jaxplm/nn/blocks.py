@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxplm.nn.attention import attend
+from jaxplm.nn.attention import Segments, attend
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.layers import Affine, Compute, Norm, dense, dropout, gelu, layer_norm
 
@@ -23,12 +23,12 @@ class Attention(nnx.Module):
         self.out = Affine(rngs.params(), heads, (c.width,), c.init_std, stack)
         self.norm = Norm(c.width, stack)
 
-    def __call__(self, x: jax.Array, bias: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
+    def __call__(self, x: jax.Array, segments: Segments, key: jax.Array | None, compute: Compute) -> jax.Array:
         keys = (None, None) if key is None else jax.random.split(key)
         qkv = dense(x, self.qkv, compute)  # [B, L, 3, H, Dh]
         q, k, v = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
         with jax.named_scope("attention"):
-            mixed = attend(q, k, v, bias, self.config.attention_dropout, keys[0])
+            mixed = attend(q, k, v, segments, self.config.attention_dropout, keys[0], compute)
         y = dropout(dense(mixed, self.out, compute, axes=2), self.config.dropout, keys[1])
         return layer_norm(x + y, self.norm, self.config.norm_eps)
 
@@ -55,10 +55,10 @@ class Blocks(nnx.Module):
         self.attention = Attention(config, rngs)
         self.mlp = FeedForward(config, rngs)
 
-    def __call__(self, x: jax.Array, bias: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
+    def __call__(self, x: jax.Array, segments: Segments, key: jax.Array | None, compute: Compute) -> jax.Array:
         """One block: called on a slice of the stack. x [B, L, D] → [B, L, D]."""
         keys = (None, None) if key is None else jax.random.split(key)
-        return self.mlp(self.attention(x, bias, keys[0], compute), keys[1], compute)
+        return self.mlp(self.attention(x, segments, keys[0], compute), keys[1], compute)
 
 
 def map_blocks(function: Callable[..., Any], encoder: dict[str, Any], *others: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,10 @@ class ExtensionConfig:
     gate_bias: float = 5.0  # the gates begin at σ of it: the base's share of each block's output
 
     @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+    @property
     def padded_tokens(self) -> int:
         """Vxp: rows of its table."""
         return padded(self.tokens)
@@ -52,6 +56,11 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if not self.head_width:
             object.__setattr__(self, "head_width", self.width // self.heads)
+
+    @property
+    def head_widths(self) -> tuple[int, ...]:
+        """Dh, and with an extension that of its narrower heads."""
+        return (self.head_width, *((self.extension.head_width,) if self.extension else ()))
 
     @property
     def padded_vocab(self) -> int:

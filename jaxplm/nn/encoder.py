@@ -4,11 +4,18 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxplm.nn.attention import segment_bias
+from jaxplm.nn.attention import Segments, segments_of
 from jaxplm.nn.blocks import Blocks
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.extension import Extension, GatedBlocks
-from jaxplm.nn.layers import Compute, Norm, dropout, layer_norm
+from jaxplm.nn.layers import PRODUCT, Compute, Norm, dropout, layer_norm
+
+# What the backward pass finds kept of each block, by `Compute.remat`; the rest it makes again (Chen et al. 2016). "dots" keeps
+# the products with kernels, which are most of the work, and makes again what is cheap and wide: softmax, GELU, LayerNorm.
+REMAT = {
+    "blocks": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
+}
 
 
 class Embeddings(nnx.Module):
@@ -82,12 +89,19 @@ class Encoder(nnx.Module):
         n = self.config.layers
         keys = None if key is None else jax.random.split(key, n + 1)
         first = self.embed(input_ids, position_ids, token_types, None if keys is None else keys[n], compute)
-        bias = segment_bias(segment_ids)
+        segments = segments_of(segment_ids, compute, self.config.head_widths)
+        first = segments.checked(first)
         graph, stacked = nnx.split(GatedBlocks(self.blocks, self.extension.blocks) if self.config.extension else self.blocks)
+
+        def block(x: jax.Array, params: nnx.State, key: jax.Array | None, segments: Segments) -> jax.Array:
+            return nnx.merge(graph, params)(x, segments, key, compute)
+
+        if compute.remat != "none":
+            block = jax.checkpoint(block, policy=REMAT[compute.remat])
 
         def one_block(x: jax.Array, layer: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, jax.Array | None]:
             params, key = layer
-            y = nnx.merge(graph, params)(x, bias, key, compute)
+            y = block(x, params, key, segments)
             return y, y if every else None
 
         last, rest = jax.lax.scan(one_block, first, (stacked, None if keys is None else keys[:n]),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxplm.nn.attention import Segments
 from jaxplm.nn.blocks import Blocks
 from jaxplm.nn.config import EncoderConfig, ExtensionConfig
 from jaxplm.nn.layers import Affine, Compute
@@ -40,7 +41,7 @@ class ExtensionBlocks(Blocks):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
         assert config.extension is not None
         own = config.extension
-        super().__init__(dataclasses.replace(config, heads=own.heads, head_width=own.width // own.heads, ffn_width=own.ffn_width), rngs)
+        super().__init__(dataclasses.replace(config, heads=own.heads, head_width=own.head_width, ffn_width=own.ffn_width), rngs)
         self.gate = Affine(rngs.params(), (config.width,), (), 0.0, (config.layers,))
         self.gate.bias = nnx.Param(jnp.full((config.layers,), own.gate_bias / GATE_SCALE, jnp.float32))
 
@@ -56,11 +57,11 @@ class GatedBlocks(nnx.Module):
     def __init__(self, base: Blocks, extension: ExtensionBlocks) -> None:
         self.base, self.extension = base, extension
 
-    def __call__(self, h: jax.Array, bias: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
+    def __call__(self, h: jax.Array, segments: Segments, key: jax.Array | None, compute: Compute) -> jax.Array:
         """One pair of blocks: called on a slice of the stacks. h [B, L, D] → [B, L, D]."""
         keys = (None, None) if key is None else jax.random.split(key)
-        base = self.base(h, bias, keys[0], compute).astype(jnp.float32)
-        extension = self.extension(h, bias, keys[1], compute).astype(jnp.float32)
+        base = self.base(h, segments, keys[0], compute).astype(jnp.float32)
+        extension = self.extension(h, segments, keys[1], compute).astype(jnp.float32)
         return (base + self.extension.share(h) * (extension - base)).astype(h.dtype)
 
 

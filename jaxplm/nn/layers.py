@@ -3,12 +3,22 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
+
+
+class Split(NamedTuple):
+    """The axes of a mesh that activations [B, L, H, Dh] are split over: rows B and heads H."""
+
+    mesh: jax.sharding.Mesh
+    rows: tuple[str, ...]
+    heads: str
 
 
 @dataclass(frozen=True)
@@ -19,11 +29,19 @@ class Compute:
     product are cast to. GPU and TPU: both bfloat16. A CPU with bfloat16 instructions: float32
     activations (its elementwise code has no bfloat16) and bfloat16 operands. `unroll` lays the blocks
     out one after the other instead of looping over them: faster steps, longer compilation.
+
+    `attention` is the kernel (`nn.attention`): plain, cudnn or splash. The last two are opaque to XLA's
+    partitioner and so need `split`, None on one device. `texts_a_row` is a bound on the texts of a row that the
+    data promise; 0: none is known. `remat` is what the backward pass makes again (`nn.encoder`): none, blocks, dots.
     """
 
     activations: str = "float32"
     operands: str = "float32"
     unroll: bool = False
+    attention: str = "plain"
+    split: Split | None = None
+    texts_a_row: int = 0
+    remat: str = "none"
 
 
 class Affine(nnx.Module):
@@ -117,13 +135,18 @@ def _add_wide_bias_backward(_, dy):
 add_wide_bias.defvjp(lambda y, bias: (add_wide_bias(y, bias), None), _add_wide_bias_backward)
 
 
+PRODUCT = "product"  # the name by which `compute.remat` = dots knows what to keep
+
+
 def product(x: jax.Array, kernel: jax.Array, compute: Compute, axes: int = 1) -> jax.Array:
     """Contract the last `axes` dimensions of x [..., *I] with the first ones of kernel [*I, *O] → [..., *O]."""
     if compute.operands != compute.activations:
         inputs, outputs = math.prod(kernel.shape[:axes]), kernel.shape[axes:]
         y: jax.Array = _mixed_product(x.reshape(-1, inputs), kernel.reshape(inputs, -1), compute.operands)
-        return y.reshape(*x.shape[: x.ndim - axes], *outputs)
-    return _contract(x, kernel.astype(x.dtype), range(x.ndim - axes, x.ndim), range(axes), x.dtype)
+        y = y.reshape(*x.shape[: x.ndim - axes], *outputs)
+    else:
+        y = _contract(x, kernel.astype(x.dtype), range(x.ndim - axes, x.ndim), range(axes), x.dtype)
+    return checkpoint_name(y, PRODUCT)
 
 
 def dense(x: jax.Array, layer: Affine, compute: Compute, axes: int = 1) -> jax.Array:

@@ -1,5 +1,6 @@
 """An encoder with the head of a task, and the head alone for features that were computed before."""
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxplm.nn.attention import plain
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.encoder import Encoder
 from jaxplm.nn.head_config import HeadConfig
@@ -61,6 +63,7 @@ class TaskModel(HeadModel):
           embeddings first, and 1 otherwise. last4 is the mean over the last four blocks (all, if there are
           fewer) of their vectors, each pooled by itself.
         """
+        compute = dataclasses.replace(compute, texts_a_row=first.shape[1])
         types = token_types if self.config.token_types > 1 else None  # a table of one row needs no lookup
         if self.head_config.layers == "last":
             hidden = self.encoder(input_ids, segment_ids, position_ids, types, key=key, compute=compute)[None]
@@ -94,7 +97,7 @@ class TaskModel(HeadModel):
         ids = jnp.asarray(input_ids, jnp.int32)
         mask = jnp.ones_like(ids) if attention_mask is None else jnp.asarray(attention_mask, jnp.int32)
         types = jnp.zeros_like(ids) if token_type_ids is None else jnp.asarray(token_type_ids, jnp.int32)
-        return _logits_of(*nnx.split(self), ids, mask, types, compute)
+        return _logits_of(*nnx.split(self), ids, mask, types, plain(compute))  # a user's mask may have holes
 
 
 @partial(jax.jit, static_argnums=(0, 5))

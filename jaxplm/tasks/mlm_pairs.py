@@ -3,6 +3,7 @@
 Next sentence (Devlin et al. 2019) or sentence order (Lan et al. 2020): the data decide, see `jaxplm.data.sentence_pairs`.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -32,7 +33,8 @@ class MaskedPairs:
 
     def sums(self, model: MaskedLM, batch: PairBatch, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
         masked, pairs = model.masked_and_pair_logits(batch.input_ids, batch.segment_ids, batch.position_ids, batch.token_types,
-                                                     batch.mlm_positions, key=key, compute=compute)
+                                                     batch.mlm_positions, key=key,
+                                                     compute=dataclasses.replace(compute, texts_a_row=1))
         losses, correct = cross_entropy(pairs, batch.pair_labels)
         return mlm_sums(masked, batch, self._characters) | {
             "pair_loss": (losses * batch.pair_weights).sum(),

@@ -1,0 +1,65 @@
+"""Flash attention against plain attention on the accelerator that is here: values, gradients, seconds.
+
+  python benchmarks/check_attention.py
+
+A line a shape of packed rows with padding: the largest error of the output and of dq, dk, dv, as a share of the largest
+value of plain attention in float32; milliseconds of forward and backward pass of either. Exit status: 0 if all errors are
+within the tolerance of the check at the start of a run, 1 if not, 2 where there is no flash kernel.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxplm.nn.attention import attend, kernel_for, segments_of
+from jaxplm.nn.attention_check import TOLERANCE, differences, packed_ids
+from jaxplm.nn.layers import Compute
+from jaxplm.runtime import flash_kernel
+
+# B, L, H, Dh: base-size rows of several lengths (one that is no multiple of 128), narrow heads, wide ones, one long row.
+SHAPES = ((64, 128, 12, 64), (64, 512, 12, 64), (16, 400, 12, 64), (16, 512, 12, 32), (8, 1024, 8, 128), (2, 4096, 12, 64))
+
+
+def milliseconds(kernel: str, rows: int, length: int, heads: int, width: int, repeats: int = 20) -> float:
+    """Of a forward and a backward pass."""
+    ids = jnp.asarray(packed_ids(rows, length))
+    compute = Compute("bfloat16", "bfloat16", attention=kernel, texts_a_row=int(ids.max()))
+
+    def loss(q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array) -> jax.Array:
+        return attend(q, k, v, segments_of(ids, compute, (width,)), 0.0, None, compute).astype(jnp.float32).sum()
+
+    run: Callable[..., object] = jax.jit(jax.grad(loss, (0, 1, 2)))
+    given = [jax.random.normal(jax.random.key(i), (rows, length, heads, width), jnp.bfloat16) for i in range(3)]
+    jax.block_until_ready(run(*given, ids))
+    began = time.perf_counter()
+    found: object = None
+    for _ in range(repeats):
+        found = run(*given, ids)
+    jax.block_until_ready(found)
+    return (time.perf_counter() - began) / repeats * 1000
+
+
+def main() -> int:
+    device = jax.local_devices()[0]
+    kernel, lack = flash_kernel(device, "bfloat16")
+    if not kernel:
+        print(f"{device.device_kind}: {lack}")
+        return 2
+    print(f"{device.device_kind}, jax {jax.__version__}: {kernel} against plain attention, tolerance {TOLERANCE:g}")
+    wrong = False
+    for rows, length, heads, width in SHAPES:
+        assert kernel_for(kernel, length, width) == kernel
+        errors = differences(kernel, rows=rows, length=length, heads=heads, head_width=width)
+        bad = not all(error <= TOLERANCE for error in errors.values())
+        wrong |= bad
+        times = [milliseconds(name, rows, length, heads, width) for name in (kernel, "plain")]
+        print(f"{rows:>3} × {length:>4}, {heads} × {width:>3}: " + ", ".join(f"{name} {error:.4f}" for name, error in errors.items())
+              + f"; {times[0]:.2f} ms, plain {times[1]:.2f} ms" + ("  WRONG" if bad else ""), flush=True)
+    return int(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""What the train step takes on a TPU that is not here: compiled for one, its peak memory and its FLOPs.
+
+No TPU is needed, but its compiler is, in an environment of its own (it would take the place of a CPU's JAX in others):
+  python -m venv tpu && tpu/bin/pip install 'jax[tpu]' -e .
+  TPU_SKIP_MDS_QUERY=1 tpu/bin/python benchmarks/tpu_compile.py [--topology v5e:4x4] [--rows-per-device 16]
+
+A line a case: shape, row length L, attention, remat; GiB a device of arguments (parameters, AdamW's moments, batch) and of
+temporaries at their peak, TFLOP a device and step as the compiler counts them (it sees nothing inside of splash), seconds
+that compiling took. Rows are split over all devices, parameters are whole on each.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+
+from jaxplm import nn, optim, sharding, step
+from jaxplm.batch import Batch
+from jaxplm.config import Mesh, Train
+from jaxplm.data.mask import capacity
+from jaxplm.nn.layers import Split
+from jaxplm.tasks.mlm import MaskedLanguageModelling
+
+GIB = 2**30
+
+
+def base(positions: int, dropout: float) -> nn.EncoderConfig:
+    """RoBERTa-base."""
+    return nn.EncoderConfig("roberta", 50265, 768, 12, 12, 3072, positions, position_offset=2, token_types=1, dropout=dropout,
+                            attention_dropout=dropout)
+
+
+def batch_of(rows: int, length: int, placed: Any) -> Batch:
+    """The shapes of a batch, on no device."""
+    def of(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=placed)
+
+    slots = capacity(0.15, length)
+    tokens, masked = of(jnp.int32, rows, length), of(jnp.int32, rows, slots)
+    return Batch(tokens, tokens, tokens, masked, masked, of(jnp.float32, rows, slots))
+
+
+def compiled(mesh: jax.sharding.Mesh, rows: int, length: int, compute: nn.Compute) -> tuple[Any, float]:
+    """The compiled train step, and the seconds that it took."""
+    graph, abstract = nn.graph_of(base(length, 0.1 if compute.attention == "plain" else 0.0))
+    train = Train(steps=1000)
+    tx = optim.optimizer(train, 1000, abstract)
+    outline = jax.eval_shape(lambda params: step.new_state(params, tx, 0), abstract)
+    placed = sharding.state_shardings(outline, abstract, mesh)
+    state = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), outline, placed)
+    made = step.make_train_step(graph, MaskedLanguageModelling(), tx, optim.schedule(train, 1000), outline, mesh, compute=compute)
+    began = time.perf_counter()
+    found = made.lower(state, batch_of(rows, length, sharding.batch_sharding(mesh))).compile()
+    return found, time.perf_counter() - began
+
+
+def cases(options: argparse.Namespace) -> Iterator[tuple[int, int, str, str]]:
+    """Rows a device, L, attention, remat: as many tokens a device at every length."""
+    for length, attention, remat in product(options.lengths, options.attention, options.remat):
+        yield max(1, options.rows_per_device * 512 // length), length, attention, remat
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--topology", default="v5e:4x4")
+    parser.add_argument("--rows-per-device", type=int, default=16, help="of 512 tokens; fewer of longer rows")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[512, 2048])
+    parser.add_argument("--attention", nargs="+", default=["plain", "splash"])
+    parser.add_argument("--remat", nargs="+", default=["none", "blocks"])
+    parser.add_argument("--unroll", action="store_true", help="as compute.unroll; compiles longer")
+    options = parser.parse_args()
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=options.topology).devices
+    mesh = sharding.make_mesh(Mesh(), list(np.asarray(devices).ravel()))
+    print(f"RoBERTa-base, {options.topology} ({mesh.size} × {devices[0].device_kind}), jax {jax.__version__}")
+    print(f"{'rows × L a device':>18} {'attention':>9} {'remat':>6} {'arguments':>9} {'temporary':>9} {'TFLOP':>6} {'compiling':>9}")
+    for rows, length, attention, remat in cases(options):
+        compute = nn.Compute("bfloat16", "bfloat16", options.unroll, attention, Split(mesh, ("data", "fsdp"), "tensor"), remat=remat)
+        name = f"{f'{rows} × {length:,}':>18} {attention:>9} {remat:>6}"
+        try:
+            found, seconds = compiled(mesh, rows * mesh.size, length, compute)
+        except jax.errors.JaxRuntimeError as error:  # what does not fit is told by the compiler, and is a result
+            print(f"{name}   {str(error).splitlines()[0][:110]}", flush=True)
+            continue
+        memory, cost = found.memory_analysis(), found.cost_analysis()
+        print(f"{name} {memory.argument_size_in_bytes / GIB:>7.2f} G {memory.temp_size_in_bytes / GIB:>7.2f} G"
+              f" {cost.get('flops', float('nan')) / 1e12:>6.2f} {seconds:>7.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""The flash kernels against plain attention, what they are given, and when they are chosen."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import as_jax, random_batch, same, tiny_config, trainer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxplm import config, nn, runtime, sharding
+from jaxplm.errors import UserError
+from jaxplm.nn import attention, attention_check, attention_cudnn, attention_splash
+from jaxplm.nn.layers import Compute, Split
+
+# ---------------------------------------------------------------- cuDNN: what it is given
+
+
+def runs_by_loop(ids: list[int], most: int) -> tuple[list[int], list[int], bool]:
+    """Starts, lengths and whether there are more than `most`, by the definition in `fused_attention_stablehlo`."""
+    starts = [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
+    lengths = [b - a for a, b in zip(starts, [*starts[1:], len(ids)], strict=True)]
+    padding = [-1] * max(0, most - len(starts))
+    return [*starts[:most], *padding, -1], [*lengths[:most], *padding], len(starts) > most
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 3), min_size=12, max_size=12), min_size=1, max_size=4), st.integers(0, 13))
+def test_runs_are_those_of_a_plain_loop(rows, texts):
+    runs = attention_cudnn.runs_of(jnp.asarray(rows, jnp.int32), texts)
+    most = min(texts + 1, 12) if texts else 12
+    assert runs.starts.shape == (len(rows), most + 1) and runs.lengths.shape == (len(rows), most)
+    assert runs.starts.dtype == runs.lengths.dtype == jnp.int32
+    for row, ids in enumerate(rows):
+        assert (runs.starts[row].tolist(), runs.lengths[row].tolist(), bool(runs.too_many[row])) == runs_by_loop(ids, most)
+
+
+def test_the_runs_of_packed_rows_cover_them():
+    ids = attention_check.packed_ids(6, 64)
+    runs = attention_cudnn.runs_of(jnp.asarray(ids), int(ids.max()))
+    assert not runs.too_many.any()
+    assert (np.maximum(runs.lengths, 0).sum(1) == 64).all()
+
+
+def test_more_texts_than_promised_are_not_computed_silently():
+    ids = jnp.asarray([[1, 1, 2, 2, 3, 0], [1, 1, 1, 2, 2, 0]], jnp.int32)
+    made = attention.segments_of(ids, Compute("bfloat16", "bfloat16", attention="cudnn", texts_a_row=2), (24,))
+    found = made.checked(jnp.ones((2, 6, 4), jnp.bfloat16))
+    assert jnp.isnan(found[0]).all() and (found[1] == 1).all()
+
+
+@pytest.fixture
+def a_hopper(monkeypatch):
+    """JAX's own checks before it lowers for CUDA: there is no GPU here to ask."""
+    from jax._src.cudnn import fused_attention_stablehlo as fused
+
+    monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(fused, "check_compute_capability", lambda wanted: True)
+    monkeypatch.setattr(fused, "is_cuda_compute_capability_equal", lambda wanted: False)
+
+
+def lowered_for_cuda(split: Split | None = None) -> str:
+    compute = Compute("bfloat16", "bfloat16", attention="cudnn", texts_a_row=3, split=split)
+    ids = jnp.asarray(attention_check.packed_ids(4, 64))
+    q = jnp.ones((4, 64, 2, 24), jnp.bfloat16)
+
+    def loss(q, k, v, ids):
+        made = attention.segments_of(ids, compute, (24,))
+        return attention.attend(q, k, v, made, 0.5, jax.random.key(0), compute).astype(jnp.float32).sum()
+
+    return jax.jit(jax.grad(loss, (0, 1, 2))).trace(q, q, q, ids).lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_cudnn_is_called_with_offsets_and_no_bias(a_hopper, split):
+    mesh = sharding.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2))
+    text = lowered_for_cuda(Split(mesh, ("data", "fsdp"), "tensor") if split else None)
+    rows, heads = (1, 1) if split else (4, 2)  # of one device
+    block = f"tensor<{rows}x64x{heads}x24xbf16>"
+    runs = f"tensor<{rows}x4xi32>, tensor<{rows}x4xi32>, tensor<{rows}x5xi32>, tensor<{rows}x5xi32>"
+    assert set(re.findall(r"@__cudnn\$\w+", text)) == {"@__cudnn$fmhaSoftmax", "@__cudnn$fmhaSoftmaxBackward"}
+    forward, backward = (next(line for line in text.split("\n") if f"@__cudnn${name}(" in line) for name in
+                         ("fmhaSoftmax", "fmhaSoftmaxBackward"))
+    assert f": ({', '.join([block] * 3)}, {runs}) ->" in forward
+    statistics = f"tensor<{4 * rows}x{heads}x64xf32>"
+    assert f": ({', '.join([block] * 3)}, {statistics}, {block}, {block}, {runs}) ->" in backward
+    assert r"max_seg_per_batch\22: 4" in forward and r"mask_type\22: \22NO_MASK" in forward
+    assert "64x64x" not in text  # neither scores nor a bias
+
+
+# ---------------------------------------------------------------- splash, interpreted
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """Splash without a TPU; its own code mixes types and ranks."""
+    monkeypatch.setattr(attention, "attend_splash", lambda *given: attention_splash.attend_splash(*given, interpret=True))
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.mark.parametrize(("length", "width"), [(128, 64), (200, 24), (640, 32)])
+def test_splash_is_plain_attention(interpreted, length, width):
+    errors = attention_check.differences("splash", rows=3, length=length, heads=2, head_width=width, dtype="float32")
+    assert max(errors.values()) <= 1e-5, errors
+
+
+def test_splash_over_a_mesh(interpreted):
+    split = Split(sharding.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2)), ("data", "fsdp"), "tensor")
+    errors = attention_check.differences("splash", length=128, head_width=8, dtype="float32", split=split)
+    assert max(errors.values()) <= 1e-5, errors
+
+
+def test_an_encoder_with_an_extension_mixes_kernels(interpreted):
+    """Heads of 24 by splash, those of the extension, 21 wide, by plain attention; padding stays finite and without effect."""
+    shape = tiny_config(max_positions=128, extension=nn.ExtensionConfig(40, 5 * 21, 5, 64))
+    graph, _ = nn.graph_of(shape)
+    params = nn.random_params(shape, 0)
+    batch = as_jax(random_batch(2, 128))
+
+    def loss(params, compute):
+        hidden = nn.module_with(graph, params).encoder(*batch[:3], compute=compute)
+        return jnp.where((batch.segment_ids > 0)[..., None], jnp.sin(hidden), 0.0).sum(), jnp.isfinite(hidden).all()
+
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    (wanted, _), wanted_grad = run(params, Compute())
+    (found, finite), grad = run(params, Compute(attention="splash"))
+    assert finite
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(grad), jax.tree.leaves(wanted_grad), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5 * max(1.0, float(jnp.abs(b).max())))
+
+
+def test_a_kernel_that_is_wrong_or_fails_is_found(monkeypatch):
+    device = jax.devices()[0]
+    monkeypatch.setattr(attention, "attend_splash", lambda q, k, v, ids: attention.attend_plain(
+        q, k, v, jnp.zeros((1, 1, 1, 1)) + attention.segment_bias(jnp.ones_like(ids)), 0.0, None))
+    assert re.match(r"output differs from plain attention's by \d+%", attention_check.fault_of("splash", "bfloat16", device))
+    monkeypatch.setattr(attention, "attend_splash", lambda q, k, v, ids: attention.attend_plain(
+        q, k, v, attention.segment_bias(ids), 0.0, None))
+    assert attention_check.fault_of("splash", "bfloat16", device) == ""
+    monkeypatch.setattr(attention, "attend_splash", lambda *given: 1 / 0)
+    assert attention_check.fault_of("splash", "bfloat16", device) == "ZeroDivisionError: division by zero"
+
+
+# ---------------------------------------------------------------- which one is chosen
+
+
+@pytest.mark.parametrize(("kernel", "length", "width", "chosen"), [
+    ("plain", 512, 64, "plain"), ("cudnn", 512, 64, "cudnn"), ("cudnn", 100, 24, "cudnn"), ("cudnn", 512, 21, "plain"),
+    ("cudnn", 512, 264, "plain"), ("splash", 512, 64, "splash"), ("splash", 200, 64, "splash"), ("splash", 112, 64, "plain"),
+    ("splash", 512, 21, "plain"),
+])
+def test_shapes_that_a_kernel_does_not_take(kernel, length, width, chosen, caplog):
+    attention._say.cache_clear()
+    with caplog.at_level("INFO", "jaxplm"):
+        for _ in range(3):
+            assert attention.kernel_for(kernel, length, width) == chosen
+    assert len(caplog.messages) == (kernel != chosen)
+
+
+class Device:
+    """As much of a device as is looked at."""
+
+    def __init__(self, capability: str = "") -> None:
+        self.compute_capability, self.device_kind = capability, "a card"
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """machine(backend, capability, fault): a machine that is not here, and what its kernel's check says."""
+    def pretend(backend: str, capability: str = "", fault: str = "") -> None:
+        monkeypatch.setattr(jax, "default_backend", lambda: backend)
+        monkeypatch.setattr(jax, "local_devices", lambda: [Device(capability)])
+        monkeypatch.setattr(runtime, "_fault_of", lambda kernel, dtype, device: fault)
+
+    return pretend
+
+
+def resolved(attention: str, dtype: str = "bfloat16", devices: int = 1) -> Compute:
+    mesh = sharding.make_mesh(config.Mesh(), jax.devices()[:devices])
+    return runtime.resolve_compute(config.Compute(dtype=dtype, attention=attention), mesh)
+
+
+@pytest.mark.parametrize(("backend", "capability", "dtype", "kernel"), [
+    ("tpu", "", "bfloat16", "splash"), ("tpu", "", "float32", "splash"), ("gpu", "9.0", "bfloat16", "cudnn"),
+    ("gpu", "10.0", "bfloat16", "cudnn"), ("gpu", "8.9", "bfloat16", "plain"), ("gpu", "9.0", "float32", "plain"),
+    ("gpu", "gfx942", "bfloat16", "plain"), ("cpu", "", "bfloat16", "plain"),
+])
+def test_auto_takes_what_the_machine_has(machine, caplog, backend, capability, dtype, kernel):
+    machine(backend, capability)
+    with caplog.at_level("WARNING", "jaxplm"):
+        assert resolved("auto", dtype).attention == kernel
+        assert resolved("plain", dtype).attention == "plain"
+    assert not caplog.messages
+    if kernel == "plain":
+        with pytest.raises(UserError, match=r"^compute\.attention=flash: [^\n]*; use compute\.attention=auto or plain$"):
+            resolved("flash", dtype)
+    else:
+        assert resolved("flash", dtype).attention == kernel
+
+
+@pytest.mark.parametrize(("backend", "kernel"), [("gpu", "cudnn"), ("tpu", "splash")])
+def test_a_kernel_that_does_not_pass_its_check_is_not_used(machine, caplog, backend, kernel):
+    machine(backend, "9.0", fault="ImportError: no such thing")
+    with caplog.at_level("WARNING", "jaxplm"):
+        assert resolved("auto").attention == "plain"
+    assert caplog.messages == [f"attention: plain; {kernel} attention does not pass its check here: ImportError: no such thing"]
+    with pytest.raises(UserError, match=f"flash: {kernel} attention does not pass its check"):
+        resolved("flash")
+
+
+def test_several_devices_need_to_know_how_rows_and_heads_are_split(machine):
+    machine("tpu")
+    assert resolved("auto").split is None
+    split = resolved("auto", devices=8).split
+    assert split is not None and (split.mesh.size, split.rows, split.heads) == (8, ("data", "fsdp"), "tensor")
+    assert resolved("plain", devices=8).split is None
+
+
+def test_attention_dropout_is_told_to_be_zero(caplog):
+    shape = tiny_config(attention_dropout=0.1)
+    with caplog.at_level("INFO", "jaxplm"):
+        assert runtime.without_attention_dropout(shape, Compute()) is shape
+        assert not caplog.messages
+        assert runtime.without_attention_dropout(shape, Compute(attention="cudnn")).attention_dropout == 0
+    assert caplog.messages[0].startswith("attention dropout is 0 and not 0.1: ")
+
+
+# ---------------------------------------------------------------- what the backward pass makes again
+
+
+@pytest.mark.parametrize("operands", ["float32", "bfloat16"])
+@pytest.mark.parametrize("unroll", [False, True])
+def test_remat_changes_no_number(operands, unroll):
+    results = {}
+    for remat in ("none", "dots", "blocks"):
+        state, step, put = trainer(tiny_config(dropout=0.1, attention_dropout=0.1),
+                                   compute=Compute(operands=operands, unroll=unroll, remat=remat))
+        for _ in range(2):
+            state, metrics = step(state, put(random_batch()))
+        results[remat] = state.params, metrics
+    for remat in ("dots", "blocks"):
+        np.testing.assert_allclose(results[remat][1]["loss"], results["none"][1]["loss"], rtol=1e-6)
+        np.testing.assert_allclose(results[remat][1]["grad_norm"], results["none"][1]["grad_norm"], rtol=1e-5)
+        assert same(jax.tree.map(jnp.shape, results[remat][0]), jax.tree.map(jnp.shape, results["none"][0]))
+
+
+def test_remat_saves_memory_in_long_rows():
+    taken = {}
+    for remat in ("none", "dots", "blocks"):
+        state, step, put = trainer(tiny_config(layers=6, max_positions=256, dropout=0.1, attention_dropout=0.1),
+                                   compute=Compute(unroll=True, remat=remat))
+        taken[remat] = step.lower(state, put(random_batch(4, 256))).compile().memory_analysis().temp_size_in_bytes
+    assert taken["blocks"] < taken["dots"] < 0.7 * taken["none"]
