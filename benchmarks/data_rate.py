@@ -215,9 +215,10 @@ def show_stores(found: dict[str, list[dict[str, Any]]]) -> None:
         def of(key: str, runs: list[dict[str, Any]] = runs) -> float:
             return statistics.median(run[key] for run in runs)
 
+        mapped = of("resident_mapped_mb") if "resident_mapped_mb" in runs[0] else float("nan")  # Linux alone tells it
         print(f"{name:<16}{of('tokens'):>13,.0f}{of('tokens') / of('seconds'):>12,.0f}{of('tokens') / of('cpu_seconds'):>12,.0f}"
               f"{of('cpu_seconds') / of('seconds'):>7.2f}{of('peak_mb'):>9,.0f}{of('peak_mb_before'):>8,.0f}"
-              f"{of('peak_mb_with_batches'):>14,.0f}{of('resident_mapped_mb') if 'resident_mapped_mb' in runs[0] else float('nan'):>14,.0f}")
+              f"{of('peak_mb_with_batches'):>14,.0f}{mapped:>14,.0f}")
 
 
 def show_batches(found: dict[str, dict[str, dict[str, float]]], step_rate: float) -> None:
@@ -262,7 +263,8 @@ def main() -> None:
                 with tempfile.TemporaryDirectory(dir=scratch) as cache:
                     stores[name].append(run_worker("store", options, corpus, Path(cache)))
                 last = stores[name][-1]
-                print(f"round {turn + 1}: {name}: {last['tokens'] / last['seconds']:,.0f} tokens/s, peak {last['peak_mb']:,.0f} MB", flush=True)
+                print(f"round {turn + 1}: {name}: {last['tokens'] / last['seconds']:,.0f} tokens/s, peak {last['peak_mb']:,.0f} MB",
+                      flush=True)
         batches = run_worker("batches", options, options.corpus, Path(scratch) / "cache")
     show_stores(stores)
     show_batches(batches, options.step_rate)
