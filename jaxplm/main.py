@@ -126,6 +126,15 @@ def _recipe(name: str) -> Callable[[Config, Path, str], None]:
     return lambda config, workdir, command: train.run(config, workdir, command, Pretraining)
 
 
+def skip_torch() -> None:
+    """Make PyTorch look as if it were not installed, where it is not imported yet.
+
+    Tokenizers alone are taken from transformers, which imports PyTorch all the same where it finds it: more than a second of
+    every start. For the command only: in a user's own process that calls `jaxplm.load` the two may be needed side by side.
+    """
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # None is Python's own way to say so
+
+
 def main(argv: list[str]) -> int:
     """Run the recipe; returns the exit status (see the module's interface: 0, 2, 130, 143)."""
     if any(re.fullmatch(r"--?h(elp)?", argument) for argument in argv[1:]):
@@ -137,6 +146,8 @@ def main(argv: list[str]) -> int:
     try:
         parse(argv)
         config = resolve(flags.FLAGS.config, set(config_flags.get_override_values(flags.FLAGS["config"])))
+        if __name__ == "__main__":
+            skip_torch()
         from jaxplm import logs, runtime
         from jaxplm.data.tokenize import default_cache
 

@@ -99,9 +99,9 @@ class Tokenized:
             raise UserError("the tokenizer lacks one of the special tokens cls, sep, pad, mask: MLM needs all four")
         self._data, self._pairs, self._tokenizer, self._slots = config.data, config.model.pairs, tokenizer, slots
         self.fingerprints: list[str] = []  # of the sources opened so far
-        self._special = SpecialIds(*ids, unk=-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)
+        self.special = SpecialIds(*ids, unk=-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)
         outside = set(tokenizer.all_special_ids)
-        self._random_ids = np.array([i for i in range(len(tokenizer)) if i not in outside], np.int32)
+        self.random_ids = np.array([i for i in range(len(tokenizer)) if i not in outside], np.int32)
 
     def store(self, spec: str, split: str = "train", max_rows: int | None = None) -> TokenStore:
         texts = open_corpus(self._data, spec, split=split, max_rows=max_rows)
@@ -122,12 +122,12 @@ class Tokenized:
     def training(self, store: TokenStore, plan: RowPlan | PairPlan, batch_size: int, seed: int, *,
                  mask_rate: float | MaskRate | None = None, prefer_from: int | None = None, first_step: int = 0) -> MlmBatches:
         """Batches of the plan's rows; `mask_rate` None is the config's at the start. See `MlmBatches` for the rest."""
-        return MlmBatches(store, plan, self._special, self._random_ids, batch_size=batch_size, seq_len=plan.seq_len,
+        return MlmBatches(store, plan, self.special, self.random_ids, batch_size=batch_size, seq_len=plan.seq_len,
                           mask_rate=self._data.mask_rate if mask_rate is None else mask_rate, whole_word=self._data.whole_word,
                           seed=seed, slots=self._slots, prefer_from=prefer_from, first_step=first_step)
 
     def frozen(self, store: TokenStore, plan: RowPlan | PairPlan, batch_size: int) -> FrozenBatches:
-        return FrozenBatches(store, plan, self._special, self._random_ids, batch_size=batch_size,
+        return FrozenBatches(store, plan, self.special, self.random_ids, batch_size=batch_size,
                              seq_len=self._data.seq_len, mask_rate=self._data.mask_rate, whole_word=self._data.whole_word,
                              eval_seed=EVAL_SEED, max_rows=self._data.eval_rows, slots=self._slots)
 

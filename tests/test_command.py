@@ -115,3 +115,10 @@ def test_evaluation_of_the_export_gives_the_number_that_training_saw(lab, refere
     seen = [row for row in rows(reference.workdir) if row["split"] == "general" and row["step"] == reference.exported_step]
     np.testing.assert_allclose(found[1]["loss"], seen[0]["loss"], rtol=1e-5)
     assert found[1]["accuracy"] == seen[0]["accuracy"]
+
+
+def test_pytorch_is_not_imported(lab, tmp_path):
+    """transformers would, for the tokenizer alone, wherever it finds it."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise RuntimeError('torch is imported')\n")
+    succeeded(lab.train(tmp_path / "run", "--config.train.steps=1", PYTHONPATH=str(tmp_path)))

@@ -1,0 +1,276 @@
+"""The input pipeline alone: tokens a second into the store, and batches a second out of it.
+
+    python benchmarks/data_rate.py --model=DIR --corpus=FILE [--length=512] [--rows=64] [--rounds=3]
+
+Three tables:
+
+1. A corpus read, tokenized and written to the memory-mapped store; as it is given, and `--times` as large (its texts
+   again and again behind a changed first word, in a temporary file). The peak of resident memory should not grow.
+2. Batches of masked language modelling from that store, for both packings, single tokens and whole words: as training
+   takes them, from the thread that prepares them; then the steps alone that make up a batch.
+3. Batches of a classification task, `--task`.
+
+Each store is made in a process of its own, the batches in another. CPU seconds are those of all threads; medians over
+`--rounds`. `--step_rate` is what the fastest training step takes; twice that is the target. A line of JSON with all
+figures is appended to benchmarks/results.jsonl.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import record
+
+PACKINGS = ("documents", "stream")
+WARM_UP = 3
+MB = 1 << 20
+
+
+# ---------------------------------------------------------------- tokenization
+
+
+def store_worker(options: argparse.Namespace) -> dict[str, Any]:
+    """Tokenizes a corpus; then plans rows and makes batches, for what these add to the memory."""
+    from jaxplm import hf
+    from jaxplm.config import Config, Data
+
+    tokenizer = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
+    config = Config(data=Data(train=options.corpus, seq_len=options.length))
+    maker = _maker(config, tokenizer, options.rows)
+    before, wall, cpu = _peak(), time.perf_counter(), _cpu()
+    store = maker.store(options.corpus)
+    wall, cpu, peak = time.perf_counter() - wall, _cpu() - cpu, _peak()
+    batches = maker.training(store, maker.plan(store, 0), options.rows, 0)
+    for step in range(WARM_UP + 100):
+        batches.batch(step)
+    return {"texts": store.meta["texts"], "tokens": store.meta["tokens"], "seconds": wall, "cpu_seconds": cpu,
+            "peak_mb_before": before, "peak_mb": peak, "peak_mb_with_batches": _peak(), **_resident()}
+
+
+def write_times(corpus: str, times: int, path: Path) -> None:
+    """The texts of a corpus `times` over as JSON lines, a different word before them each time."""
+    from jaxplm.data.sources import open_texts
+
+    with path.open("w") as file:
+        for turn in range(times):
+            for text in open_texts(corpus):
+                file.write(json.dumps({"text": f"{turn} {text}"}, ensure_ascii=False) + "\n")
+
+
+def _cpu() -> float:
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+
+
+def _peak() -> float:
+    """MB, the highest resident memory of this process so far (or of a child, if that had more): anonymous pages and those
+    of mapped files."""
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return most / (MB if sys.platform == "darwin" else 1024)
+
+
+def _resident() -> dict[str, float]:
+    """MB now, of the process's own pages and of mapped files; the kernel may drop the latter whenever it needs the room."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return {}
+    found = {name: value for name, _, value in (line.partition(":") for line in lines)}
+    return {f"resident_{kind}_mb": int(found[key].split()[0]) / 1024 for kind, key in (("own", "RssAnon"), ("mapped", "RssFile"))}
+
+
+# ---------------------------------------------------------------- batches
+
+
+def batches_worker(options: argparse.Namespace) -> dict[str, Any]:
+    return {"mlm": _mlm(options), "classification": _classification(options)}
+
+
+def _mlm(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for packing in PACKINGS:
+        for whole_word in (False, True):
+            of_row, makers = _mlm_steps(options, packing, whole_word)
+            for name, make in makers.items():
+                found[name] = _rates(make, options, rows=options.rows, tokens=options.rows * of_row)
+    return found
+
+
+def _mlm_steps(options: argparse.Namespace, packing: str, whole_word: bool) -> tuple[float, dict[str, Callable[[int], Any]]]:
+    """Tokens of a row, on average; and by name what makes a batch or does a part of that, from the step's number."""
+    import numpy as np
+
+    from jaxplm import hf, sharding
+    from jaxplm.config import Config, Data, Mesh
+    from jaxplm.data.mask import capacity, mask_batch
+    from jaxplm.data.pack import gather
+
+    tokenizer = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
+    data = Data(train=options.corpus, seq_len=options.length, packing=packing, whole_word=whole_word)
+    maker = _maker(Config(data=data), tokenizer, options.rows)
+    store = maker.store(options.corpus)
+    plan = maker.plan(store, 0)
+    batches = maker.training(store, plan, options.rows, 0)
+    mesh = sharding.make_mesh(Mesh())
+    row_ids = [batches.rows_of_step(step) for step in range(64)]
+    rows = [batches.unmasked(step) for step in range(8)]
+
+    def mask(step: int) -> Any:
+        given = rows[step % len(rows)]
+        return mask_batch(given.input_ids, given.maskable, given.word_starts if whole_word else None, rate=data.mask_rate,
+                          capacity=capacity(data.mask_rate, options.length), mask_id=maker.special.mask,
+                          random_ids=maker.random_ids, key=(0, step), row_index=np.arange(options.rows))
+
+    name = f"{packing}, {'whole words' if whole_word else 'single tokens'}"
+    return plan.real_tokens / plan.rows, {
+        name: batches.batch,
+        f"{name}, put on the device": lambda step: sharding.put_batch(batches.batch(step), options.rows, mesh),
+        f"{name}: rows gathered": lambda step: gather(store, plan, row_ids[step % len(row_ids)], maker.special),
+        f"{name}: masks drawn": mask,
+    }
+
+
+def _classification(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from jaxplm import hf
+    from jaxplm.config import Config, Data, Task
+    from jaxplm.data.task_batches import TaskBatches
+    from jaxplm.labelled_sets import read_sets, units_of
+
+    config = Config(recipe="finetune", data=Data(train=options.task, text=options.text, label=options.label, seq_len=options.task_length),
+                    task=Task(kind="classify"))
+    tokenizer = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
+    sets = read_sets(config)
+    units = units_of(sets.train, tokenizer, sets.labels, config)
+    batches = TaskBatches(units, options.task_batch, options.task_length, pad_id=tokenizer.pad_token_id, seed=0)
+    tokens = batches.real_tokens / batches.rows * batches.rows_per_step
+    rates = _rates(batches.batch, options, rows=batches.rows_per_step, tokens=tokens)
+    rates["texts_per_second"] = rates["rows_per_second"] * batches.units_per_step / batches.rows_per_step
+    return {f"texts in rows of {options.task_length}, {options.task_batch} texts a step": rates}
+
+
+def _rates(make: Callable[[int], Any], options: argparse.Namespace, *, rows: int, tokens: float) -> dict[str, float]:
+    """Rows and tokens a second of what `make` gives for a step, and the CPU cores that it keeps busy.
+
+    Args:
+      make: the step's batch, made in the thread that training has for it.
+      rows: of a batch.
+      tokens: of a batch, no padding counted.
+    """
+    from jaxplm.data.pipeline import prefetch
+
+    steps = WARM_UP
+    while True:  # as many steps as take `--seconds`
+        began = time.perf_counter()
+        for _ in prefetch(make, 0, steps):
+            pass
+        taken = time.perf_counter() - began
+        if taken > options.seconds / 4:
+            break
+        steps *= 2
+    steps = max(WARM_UP, round(steps * options.seconds / taken))
+    walls, cpus = [], []
+    for turn in range(options.rounds):
+        began, used = time.perf_counter(), time.process_time()
+        for _ in prefetch(make, turn * steps, (turn + 1) * steps):
+            pass
+        walls.append(time.perf_counter() - began)
+        cpus.append(time.process_time() - used)
+    wall, cpu = statistics.median(walls), statistics.median(cpus)
+    return {"rows_per_second": steps * rows / wall, "tokens_per_second": steps * tokens / wall,
+            "tokens_per_core_second": steps * tokens / cpu, "cores": cpu / wall, "batch_ms": 1000 * wall / steps}
+
+
+def _maker(config: Any, tokenizer: Any, rows: int) -> Any:
+    import numpy as np
+
+    from jaxplm.start import Tokenized
+
+    return Tokenized(config, tokenizer, np.arange(rows))
+
+
+# ---------------------------------------------------------------- the command
+
+
+def run_worker(kind: str, options: argparse.Namespace, corpus: str, cache: Path) -> dict[str, Any]:
+    given = [f"--{name}={value}" for name, value in vars(options).items() if name not in ("worker", "corpus")]
+    done = subprocess.run([sys.executable, __file__, *given, f"--corpus={corpus}", f"--worker={kind}"], capture_output=True, text=True,
+                          env=os.environ | {"JAXPLM_CACHE": str(cache), "JAX_PLATFORMS": "cpu"})
+    if done.returncode:
+        sys.exit(f"{kind} failed:\n{done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def show_stores(found: dict[str, list[dict[str, Any]]]) -> None:
+    print(f"\n{'tokenization':<16}{'tokens':>13}{'tokens/s':>12}{'… a core':>12}{'cores':>7}{'peak MB':>9}{'before':>8}"
+          f"{'with batches':>14}{'of it mapped':>14}")
+    for name, runs in found.items():
+        def of(key: str, runs: list[dict[str, Any]] = runs) -> float:
+            return statistics.median(run[key] for run in runs)
+
+        mapped = of("resident_mapped_mb") if "resident_mapped_mb" in runs[0] else float("nan")  # Linux alone tells it
+        print(f"{name:<16}{of('tokens'):>13,.0f}{of('tokens') / of('seconds'):>12,.0f}{of('tokens') / of('cpu_seconds'):>12,.0f}"
+              f"{of('cpu_seconds') / of('seconds'):>7.2f}{of('peak_mb'):>9,.0f}{of('peak_mb_before'):>8,.0f}"
+              f"{of('peak_mb_with_batches'):>14,.0f}{mapped:>14,.0f}")
+
+
+def show_batches(found: dict[str, dict[str, dict[str, float]]], step_rate: float) -> None:
+    for title, rates in found.items():
+        print(f"\n{title:<46}{'rows/s':>10}{'tokens/s':>13}{'… a core':>13}{'cores':>7}{'ms a batch':>12}{'× a step':>10}")
+        for name, rate in rates.items():
+            print(f"{name:<46}{rate['rows_per_second']:>10,.0f}{rate['tokens_per_second']:>13,.0f}{rate['tokens_per_core_second']:>13,.0f}"
+                  f"{rate['cores']:>7.2f}{rate['batch_ms']:>12.2f}{rate['tokens_per_second'] / step_rate:>9.1f}×")
+    print(f"\n× a step: over {step_rate:,.0f} tokens/s; 2.0 is the target")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="directory in transformers' format; its tokenizer is used")
+    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--times", type=int, default=10, help="how many times as large the second corpus is; 0: none")
+    parser.add_argument("--task", default="builtin:pydocs-labels", help="labelled texts")
+    parser.add_argument("--text", default="text", help="column of the task's texts")
+    parser.add_argument("--label", default="label", help="column of the task's labels")
+    parser.add_argument("--task_length", type=int, default=128)
+    parser.add_argument("--task_batch", type=int, default=32, help="texts a step")
+    parser.add_argument("--step_rate", type=float, default=830_000, help="tokens/s that the fastest training step takes")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a round of batches")
+    parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps((store_worker if options.worker == "store" else batches_worker)(options)))
+        return
+
+    with tempfile.TemporaryDirectory() as scratch:
+        corpora = {"as given": options.corpus}
+        if options.times:
+            many = Path(scratch) / "many.jsonl"
+            write_times(options.corpus, options.times, many)
+            corpora[f"{options.times} times"] = str(many)
+        stores: dict[str, list[dict[str, Any]]] = {name: [] for name in corpora}
+        for turn in range(options.rounds):
+            for name, corpus in corpora.items():
+                with tempfile.TemporaryDirectory(dir=scratch) as cache:
+                    stores[name].append(run_worker("store", options, corpus, Path(cache)))
+                last = stores[name][-1]
+                print(f"round {turn + 1}: {name}: {last['tokens'] / last['seconds']:,.0f} tokens/s, peak {last['peak_mb']:,.0f} MB",
+                      flush=True)
+        batches = run_worker("batches", options, options.corpus, Path(scratch) / "cache")
+    show_stores(stores)
+    show_batches(batches, options.step_rate)
+    settings = {name: value for name, value in vars(options).items() if name not in ("worker", "model", "corpus")}
+    record.append("data_rate", {"settings": settings, "stores": stores, "batches": batches, "load_average": os.getloadavg()[0]})
+
+
+if __name__ == "__main__":
+    main()
