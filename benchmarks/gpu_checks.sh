@@ -1,14 +1,22 @@
 #!/usr/bin/env bash
 # What is to be looked at on a machine with an NVIDIA GPU, in a clone with `pip install -e '.[cuda]'` done:
 #   benchmarks/gpu_checks.sh OUT [MODEL] [CORPUS]
-# First flash attention against plain attention. Then every recipe runs once as it comes, and DAPT once more in float32: the two loss curves must agree within noise (the
-# last line prints both). With MODEL (a checkpoint's directory, base-sized) and CORPUS, 100 steps of 64 rows x 512 tokens
-# follow, and their median real tokens a second.
+# First flash attention against plain attention, and the step of the base and the large model: its speed against the measured
+# rate of a matrix product, what each trick gives, where its time goes, how cost grows. Then every recipe runs once as it
+# comes, and DAPT once more in float32: the two loss curves must agree within noise (the last line prints both). With MODEL
+# (a checkpoint's directory, base-sized) and CORPUS, 100 steps of 64 rows x 512 tokens follow, with their median real tokens
+# a second, and the same work in transformers' PyTorch, if `import torch` sees the GPU.
 set -euo pipefail
 out=${1:?where to write}
 cd "$(dirname "$0")/.."
 python -c "import jax; print(jax.__version__, jax.devices()); assert jax.default_backend() == 'gpu', 'no GPU'"
 python benchmarks/check_attention.py || [ $? = 2 ]  # 2: no flash kernel for this GPU
+python benchmarks/step_time.py --presets=base,large --lengths=128,512 --tokens=16384,65536 --steps=20
+# Packed short documents (16 texts a row) must come within 5 % of full rows; the rest is a table of what each trick gives.
+python benchmarks/step_time.py --presets=base --lengths=512 --tokens=32768 --steps=20 --variants="as it is; texts=16; \
+  attention=plain; unroll=false; masked=1.0; dropout=0; remat=dots; remat=blocks; dtype=float32"
+python benchmarks/profile_step.py --tokens=32768
+python benchmarks/scaling.py --out="$out/scaling" --tokens=32768 --steps=10
 run() { name=$1; shift; echo "== $name"; python -m jaxplm.main --workdir="$out/$name" "$@" | tail -n 12; }
 run dapt --config=configs/dapt.py
 run dapt-float32 --config=configs/dapt.py --config.compute.dtype=float32
@@ -19,6 +27,10 @@ run embed --config=configs/embed.py --config.model.path="$out/dapt/export"
 if [ $# -ge 3 ]; then
   run long-rows --config=configs/dapt.py --config.model.path="$2" --config.data.train="$3" --config.data.seq_len=512 \
     --config.train.batch_size=64 --config.train.steps=100 --config.train.eval_every=100 --config.train.learning_rate=1e-4
+  if python -c "import torch; assert torch.cuda.is_available()" 2> /dev/null; then
+    python benchmarks/vs_transformers.py --model="$2" --corpus="$3" --rows=64 --length=512 --steps=20 \
+      --only="jaxplm,torch float32,torch bfloat16"
+  fi
 fi
 python - "$out" <<'EOF'
 import json, statistics, sys

@@ -41,6 +41,7 @@ class Case:
     unroll: bool = True
     attention: str = "auto"
     remat: str = "none"
+    logit_parts: int = 1
 
     def varied(self, assignments: str) -> "Case":
         """'rows=8,unroll=false' → the case with these fields. Raises ValueError for an unknown field."""
@@ -96,7 +97,7 @@ class Work:
     def __init__(self, case: Case) -> None:
         self.case = case
         mesh = sharding.make_mesh(config.Mesh())
-        settings = config.Compute(dtype=case.dtype, unroll=case.unroll, attention=case.attention, remat=case.remat)
+        settings = config.Compute(case.dtype, case.unroll, case.attention, case.remat, case.logit_parts)
         compute = dataclasses.replace(runtime.resolve_compute(settings, mesh), texts_a_row=case.texts)
         encoder = runtime.without_attention_dropout(case.encoder(), compute)
         graph, abstract = nn.graph_of(encoder)

@@ -136,6 +136,7 @@ class Compute:
     unroll: bool = True  # blocks one after the other instead of a loop: faster steps, longer compilation
     attention: str = "auto"  # auto: a flash kernel where there is one; flash: that or an error; plain
     remat: str = "none"  # what the backward pass makes again to save memory: none, dots (all but the products), blocks (all)
+    logit_parts: int = 1  # the masked positions of a row are projected onto the vocabulary in so many parts, to save memory
 
 
 @dataclass
@@ -211,7 +212,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "checkpoint.keep": (1, math.inf), "vocab.size": (256, 2**22), "vocab.new_tokens": (0, 2**20),
     "vocab.min_texts": (1, math.inf), "vocab.new_rows_first": (0, math.inf), "model.extension": (0.05, 1),
     "data.mask_rate_end": (0.01, 0.9), "data.short_len": (0, 2**20), "data.short_share": (0.01, 0.99),
-    "mesh.data": (-1, math.inf), "mesh.fsdp": (-1, math.inf), "mesh.tensor": (-1, math.inf),
+    "compute.logit_parts": (1, 2**20), "mesh.data": (-1, math.inf), "mesh.fsdp": (-1, math.inf), "mesh.tensor": (-1, math.inf),
 }
 
 

@@ -78,7 +78,7 @@ def resolve_compute(settings: config.Compute, mesh: jax.sharding.Mesh) -> Comput
     activations, operands = _precision(settings.dtype)
     attention = _attention(settings.attention, activations)
     split = Split(mesh, tuple(sharding.BATCH[0]), "tensor") if attention != "plain" and mesh.size > 1 else None
-    return Compute(activations, operands, settings.unroll, attention, split, remat=settings.remat)
+    return Compute(activations, operands, settings.unroll, attention, split, remat=settings.remat, logit_parts=settings.logit_parts)
 
 
 def without_attention_dropout(shape: EncoderConfig, compute: Compute) -> EncoderConfig:

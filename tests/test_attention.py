@@ -14,7 +14,6 @@ from jaxplm import config, nn, runtime, sharding
 from jaxplm.errors import UserError
 from jaxplm.nn import attention, attention_check, attention_cudnn, attention_splash
 from jaxplm.nn.layers import Compute, Split
-from jaxplm.tasks.mlm import MaskedLanguageModelling
 
 # ---------------------------------------------------------------- cuDNN: what it is given
 
@@ -228,36 +227,3 @@ def test_attention_dropout_is_told_to_be_zero(caplog):
         assert not caplog.messages
         assert runtime.without_attention_dropout(shape, Compute(attention="cudnn")).attention_dropout == 0
     assert caplog.messages[0].startswith("attention dropout is 0 and not 0.1: ")
-
-
-# ---------------------------------------------------------------- what the backward pass makes again
-
-
-def gradient_with(compute: Compute, shape: nn.EncoderConfig):
-    """Jitted params, batch, key → loss and gradient of masked language modelling."""
-    graph, _ = nn.graph_of(shape)
-    task = MaskedLanguageModelling()
-    return jax.jit(jax.value_and_grad(lambda params, batch, key: task.sums(
-        nn.module_with(graph, params), batch, key=key, compute=compute)["loss"]))
-
-
-@pytest.mark.parametrize(("operands", "unroll"), [("float32", False), ("bfloat16", True)])
-def test_remat_changes_no_number(operands, unroll):
-    """The masks of dropout are made again as they were."""
-    shape = tiny_config(layers=2, dropout=0.1, attention_dropout=0.1)
-    params, batch = nn.random_params(shape, 0), as_jax(random_batch())
-    (loss, wanted), *others = (
-        gradient_with(Compute(operands=operands, unroll=unroll, remat=remat), shape)(params, batch, jax.random.key(3))
-        for remat in ("none", "dots", "blocks"))
-    for found, gradient in others:
-        np.testing.assert_allclose(found, loss, rtol=1e-6)
-        for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-6 * max(1.0, float(jnp.abs(b).max())))
-
-
-def test_remat_saves_memory_in_long_rows():
-    shape = tiny_config(layers=6, max_positions=256, dropout=0.1, attention_dropout=0.1)
-    _, params = nn.graph_of(shape)
-    taken = [gradient_with(Compute(remat=remat), shape).lower(params, random_batch(4, 256), jax.random.key(0)).compile()
-             .memory_analysis().temp_size_in_bytes for remat in ("blocks", "dots", "none")]
-    assert taken[0] < 0.6 * taken[1] < 0.6 * taken[2], taken

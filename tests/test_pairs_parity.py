@@ -56,7 +56,9 @@ def test_logits_losses_and_gradients(stock):
 
     @jax.jit
     def both_logits(params, batch):
-        return nn.module_with(graph, params).masked_and_pair_logits(*batch[:3], batch.token_types, batch.mlm_positions)
+        model = nn.module_with(graph, params)
+        states, pairs = model.masked_states_and_pair_logits(*batch[:3], batch.token_types, batch.mlm_positions)
+        return model.decoded(states, nn.Compute()), pairs
 
     @jax.jit
     @jax.value_and_grad

@@ -33,6 +33,7 @@ class Compute:
     `attention` is the kernel (`nn.attention`): plain, cudnn or splash. The last two are opaque to XLA's
     partitioner and so need `split`, None on one device. `texts_a_row` is a bound on the texts of a row that the
     data promise; 0: none is known. `remat` is what the backward pass makes again (`nn.encoder`): none, blocks, dots.
+    `logit_parts`: in how many parts the masked positions are projected onto the vocabulary (`tasks.mlm`).
     """
 
     activations: str = "float32"
@@ -42,6 +43,7 @@ class Compute:
     split: Split | None = None
     texts_a_row: int = 0
     remat: str = "none"
+    logit_parts: int = 1
 
 
 class Affine(nnx.Module):

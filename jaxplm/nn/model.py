@@ -30,22 +30,26 @@ class MaskedLM(nnx.Module):
         if config.pair_head:
             self.pair_head = SentencePairHead(config, rngs)
 
+    def masked_states(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
+                      positions: jax.Array, *, key: jax.Array | None = None,
+                      compute: Compute = Compute()) -> jax.Array:
+        """The encoder's output at `positions` [B, K] only: [B, K, D], which is all that the head is given."""
+        hidden = self.encoder(input_ids, segment_ids, position_ids, key=key, compute=compute)
+        return jnp.take_along_axis(hidden, positions[..., None], axis=1)
+
     def masked_logits(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
                       positions: jax.Array, *, key: jax.Array | None = None,
                       compute: Compute = Compute()) -> jax.Array:
         """Logits at `positions` [B, K] only: float32, of [B, K, V] and some more that are padding. [B, L, V] is never made."""
-        hidden = self.encoder(input_ids, segment_ids, position_ids, key=key, compute=compute)
-        chosen = jnp.take_along_axis(hidden, positions[..., None], axis=1)  # [B, K, D]
-        return self._decoded(chosen, compute)
+        return self.decoded(self.masked_states(input_ids, segment_ids, position_ids, positions, key=key, compute=compute), compute)
 
-    def masked_and_pair_logits(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array, token_types: jax.Array,
-                               positions: jax.Array, *, key: jax.Array | None = None,
-                               compute: Compute = Compute()) -> tuple[jax.Array, jax.Array]:
-        """Of rows that hold one pair each, [CLS] A [SEP] B [SEP]: the logits of `masked_logits`, and those of the pair,
+    def masked_states_and_pair_logits(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
+                                      token_types: jax.Array, positions: jax.Array, *, key: jax.Array | None = None,
+                                      compute: Compute = Compute()) -> tuple[jax.Array, jax.Array]:
+        """Of rows that hold one pair each, [CLS] A [SEP] B [SEP]: what `masked_states` gives, and the pair's logits,
         float32 [B, 2]. The config has `pooler` and `pair_head`."""
         hidden = self.encoder(input_ids, segment_ids, position_ids, token_types, key=key, compute=compute)
-        chosen = jnp.take_along_axis(hidden, positions[..., None], axis=1)  # [B, K, D]
-        return self._decoded(chosen, compute), self.pair_head(hidden[:, 0], self.pooler)
+        return jnp.take_along_axis(hidden, positions[..., None], axis=1), self.pair_head(hidden[:, 0], self.pooler)
 
     def hidden_states(self, input_ids: Any, attention_mask: Any = None, compute: Compute = Compute()) -> jax.Array:
         """Last hidden states [B, L, D] of one text a row, padded at the end. attention_mask [B, L]: 1 real, 0 padding."""
@@ -57,9 +61,9 @@ class MaskedLM(nnx.Module):
     def mlm_logits(self, input_ids: Any, attention_mask: Any = None, compute: Compute = Compute()) -> jax.Array:
         """Logits of every position, [B, L, V] float32: for looking at predictions, not for training."""
         hidden = self.hidden_states(input_ids, attention_mask, compute)
-        return self._decoded(hidden, compute)[..., : self.config.total_vocab]
+        return self.decoded(hidden, compute)[..., : self.config.total_vocab]
 
-    def _decoded(self, hidden: jax.Array, compute: Compute) -> jax.Array:
+    def decoded(self, hidden: jax.Array, compute: Compute) -> jax.Array:
         """[..., D] → float32 logits by token id; what stands past the vocabulary is padding."""
         table = self.encoder.embeddings.word[...]
         if not self.config.extension:

@@ -44,9 +44,33 @@ def _cross_entropy_backward(saved, cotangents):
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
-def mlm_sums(logits: jax.Array, batch: Batch | PairBatch, characters: np.ndarray | None) -> dict[str, jax.Array]:
-    """The sums of a `Task` from the logits [B, K, Vp] at the masked positions; `characters` as in `MaskedLanguageModelling`."""
-    losses, correct = cross_entropy(logits, batch.mlm_labels)
+def masked_losses(model: MaskedLM, states: jax.Array, labels: jax.Array, compute: Compute) -> tuple[jax.Array, jax.Array]:
+    """`cross_entropy` at the masked positions: states [B, K, D], labels [B, K] → two float32 arrays [B, K].
+
+    With `compute.logit_parts` = P > 1 the K positions of each row are projected in P parts, one after the other, and the
+    backward pass makes each part's logits again: [B, K / P, V] is held instead of [B, K, V], for a third more work in the head.
+    """
+    def losses(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return cross_entropy(model.decoded(part[0], compute), part[1])
+
+    slots = labels.shape[1]
+    parts = min(compute.logit_parts, slots)
+    if parts == 1:
+        return losses((states, labels))
+    filling = -slots % parts
+
+    def split(x: jax.Array) -> jax.Array:  # [B, K, ...] → [P, B, K / P, ...]
+        x = jnp.pad(x, ((0, 0), (0, filling), *((0, 0),) * (x.ndim - 2)))
+        return x.reshape(len(x), parts, -1, *x.shape[2:]).swapaxes(0, 1)
+
+    found = jax.lax.map(jax.checkpoint(losses), (split(states), split(labels)))
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(len(labels), -1)[:, :slots], found)
+
+
+def mlm_sums(model: MaskedLM, states: jax.Array, batch: Batch | PairBatch, characters: np.ndarray | None,
+             compute: Compute) -> dict[str, jax.Array]:
+    """The sums of a `Task` from the states [B, K, D] at the masked positions; `characters` as in `MaskedLanguageModelling`."""
+    losses, correct = masked_losses(model, states, batch.mlm_labels, compute)
     sums = {
         "loss": (losses * batch.mlm_weights).sum(),
         "correct": (correct * batch.mlm_weights).sum(),
@@ -74,9 +98,9 @@ class MaskedLanguageModelling:
         return {"loss": batch.mlm_weights.sum()}
 
     def sums(self, model: MaskedLM, batch: Batch, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
-        logits = model.masked_logits(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions,
+        states = model.masked_states(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions,
                                      key=key, compute=dataclasses.replace(compute, texts_a_row=self._texts_a_row))
-        return mlm_sums(logits, batch, self._characters)
+        return mlm_sums(model, states, batch, self._characters, compute)
 
     def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
         return mlm_metrics(sums)

@@ -32,11 +32,11 @@ class MaskedPairs:
         return {"loss": batch.mlm_weights.sum(), "pair_loss": batch.pair_weights.sum()}
 
     def sums(self, model: MaskedLM, batch: PairBatch, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
-        masked, pairs = model.masked_and_pair_logits(batch.input_ids, batch.segment_ids, batch.position_ids, batch.token_types,
-                                                     batch.mlm_positions, key=key,
-                                                     compute=dataclasses.replace(compute, texts_a_row=1))
+        states, pairs = model.masked_states_and_pair_logits(
+            batch.input_ids, batch.segment_ids, batch.position_ids, batch.token_types, batch.mlm_positions, key=key,
+            compute=dataclasses.replace(compute, texts_a_row=1))
         losses, correct = cross_entropy(pairs, batch.pair_labels)
-        return mlm_sums(masked, batch, self._characters) | {
+        return mlm_sums(model, states, batch, self._characters, compute) | {
             "pair_loss": (losses * batch.pair_weights).sum(),
             "pair_correct": (correct * batch.pair_weights).sum(),
             "pair_weight": batch.pair_weights.sum(),

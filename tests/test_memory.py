@@ -1,0 +1,64 @@
+"""What saves memory for time: blocks that the backward pass makes again, logits in parts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import as_jax, random_batch, tiny_config
+
+from jaxplm import nn
+from jaxplm.nn import Compute
+from jaxplm.tasks.mlm import MaskedLanguageModelling
+
+
+def gradient_with(compute: Compute, shape: nn.EncoderConfig):
+    """Jitted params, batch, key → loss and gradient of masked language modelling."""
+    graph, _ = nn.graph_of(shape)
+    task = MaskedLanguageModelling()
+    return jax.jit(jax.value_and_grad(lambda params, batch, key: task.sums(
+        nn.module_with(graph, params), batch, key=key, compute=compute)["loss"]))
+
+
+@pytest.mark.parametrize(("operands", "unroll"), [("float32", False), ("bfloat16", True)])
+def test_remat_changes_no_number(operands, unroll):
+    """The masks of dropout are made again as they were."""
+    shape = tiny_config(layers=2, dropout=0.1, attention_dropout=0.1)
+    params, batch = nn.random_params(shape, 0), as_jax(random_batch())
+    (loss, wanted), *others = (
+        gradient_with(Compute(operands=operands, unroll=unroll, remat=remat), shape)(params, batch, jax.random.key(3))
+        for remat in ("none", "dots", "blocks"))
+    for found, gradient in others:
+        np.testing.assert_allclose(found, loss, rtol=1e-6)
+        for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6 * max(1.0, float(jnp.abs(b).max())))
+
+
+def test_remat_saves_memory_in_long_rows():
+    shape = tiny_config(layers=6, max_positions=256, dropout=0.1, attention_dropout=0.1)
+    _, params = nn.graph_of(shape)
+    taken = [gradient_with(Compute(remat=remat), shape).lower(params, random_batch(4, 256), jax.random.key(0)).compile()
+             .memory_analysis().temp_size_in_bytes for remat in ("blocks", "dots", "none")]
+    assert taken[0] < 0.6 * taken[1] < 0.6 * taken[2], taken
+
+
+@pytest.mark.parametrize("operands", ["float32", "bfloat16"])
+def test_logits_in_parts_are_the_same_logits(operands):
+    """Also where the parts do not divide the masked positions."""
+    shape = tiny_config(layers=2, dropout=0.1)
+    params, batch = nn.random_params(shape, 0), as_jax(random_batch())
+    slots = batch.mlm_labels.shape[1]
+    assert slots % 3
+    loss, wanted = gradient_with(Compute(operands=operands), shape)(params, batch, jax.random.key(3))
+    for parts in (3, slots, 1000):
+        found, gradient = gradient_with(Compute(operands=operands, logit_parts=parts), shape)(params, batch, jax.random.key(3))
+        np.testing.assert_allclose(found, loss, rtol=1e-6)
+        for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(jnp.abs(b).max())))
+
+
+def test_logits_in_parts_take_less_memory():
+    shape = tiny_config(vocab_size=50_000)
+    _, params = nn.graph_of(shape)
+    taken = [gradient_with(Compute(logit_parts=parts), shape).lower(params, random_batch(32, 64, masked=32), jax.random.key(0)).compile()
+             .memory_analysis().temp_size_in_bytes for parts in (8, 1)]
+    assert taken[0] < 0.5 * taken[1], taken
