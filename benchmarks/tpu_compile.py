@@ -5,8 +5,8 @@ No TPU is needed, but its compiler is, in an environment of its own (it would ta
   TPU_SKIP_MDS_QUERY=1 tpu/bin/python benchmarks/tpu_compile.py [--topology v5e:4x4] [--rows-per-device 16]
 
 A line a case: shape, row length L, attention, remat; GiB a device of arguments (parameters, AdamW's moments, batch) and of
-temporaries at their peak, TFLOP a device and step as the compiler counts them (it sees nothing inside of splash), seconds
-that compiling took. Rows are split over all devices, parameters are whole on each.
+temporaries at their peak, TFLOP a device and step as the compiler counts them (the loop over the blocks once, so look at it
+with --unroll; nothing inside of splash), seconds that compiling took. Rows are split over all devices, parameters are whole on each.
 """
 
 import argparse

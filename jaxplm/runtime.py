@@ -8,6 +8,7 @@ import os
 import platform
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -125,8 +126,8 @@ def _attention(wanted: str, dtype: str) -> str:
 _fault_of = functools.cache(fault_of)  # compiled and run once a process
 
 
-def flash_kernel(device: jax.Device, dtype: str) -> tuple[str, str]:
-    """The kernel that is there for a device, or "" and why there is none."""
+def flash_kernel(device: Any, dtype: str) -> tuple[str, str]:
+    """The kernel that is there for a `jax.Device`, or "" and why there is none."""
     platform = jax.default_backend()
     if platform == "tpu":
         return "splash", ""

@@ -1,15 +1,13 @@
 """Whether a flash kernel computes on this device what plain attention computes: asked before a run relies on it."""
 
-import logging
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxplm.nn.attention import attend, attend_plain, segment_bias, segments_of
-from jaxplm.nn.layers import Compute
-
-log = logging.getLogger("jaxplm")
+from jaxplm.nn.layers import Compute, Split
 
 TOLERANCE = 0.03  # several roundings to bfloat16; a token of another text in the softmax shows as some tenths or more
 
@@ -27,11 +25,11 @@ def packed_ids(rows: int, length: int, seed: int = 0) -> np.ndarray:
 
 
 def differences(kernel: str, *, rows: int = 4, length: int = 256, heads: int = 2, head_width: int = 64,
-                dtype: str = "bfloat16", device: jax.Device | None = None, split=None) -> dict[str, float]:
+                dtype: str = "bfloat16", device: Any = None, split: Split | None = None) -> dict[str, float]:
     """Largest error of the output and of the gradients dq, dk, dv, as a share of the largest value of plain attention in float32
     on the same inputs.
 
-    Raises what the kernel raises.
+    device: a `jax.Device`; None is the default one. Raises what the kernel raises.
     """
     ids = packed_ids(rows, length)
     compute = Compute(dtype, dtype, attention=kernel, split=split, texts_a_row=int(ids.max()))
@@ -61,7 +59,7 @@ def differences(kernel: str, *, rows: int = 4, length: int = 256, heads: int = 2
     return errors
 
 
-def fault_of(kernel: str, dtype: str, device: jax.Device) -> str:
+def fault_of(kernel: str, dtype: str, device: Any) -> str:
     """What is wrong with the kernel on this device, in one line; "" if nothing is."""
     try:
         errors = differences(kernel, dtype=dtype, device=device)

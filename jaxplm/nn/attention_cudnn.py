@@ -1,6 +1,6 @@
 """cuDNN's flash attention on packed rows (NVIDIA, Hopper or newer), by JAX's private interface to it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,5 +51,6 @@ def attend_cudnn(q: jax.Array, k: jax.Array, v: jax.Array, runs: Runs) -> jax.Ar
     from jax._src.cudnn.fused_attention_stablehlo import dot_product_attention
 
     # No mask and no bias: the runs say all, and a bias would be a tensor [B, 1, L, L] with a gradient.
-    return dot_product_attention(q, k, v, q_seqlen=runs.lengths, kv_seqlen=runs.lengths, q_offsets=runs.starts,
-                                 kv_offsets=runs.starts, scale=q.shape[-1] ** -0.5, qkv_layout="BTNH")
+    mixed: Any = dot_product_attention(q, k, v, q_seqlen=runs.lengths, kv_seqlen=runs.lengths, q_offsets=runs.starts,
+                                       kv_offsets=runs.starts, scale=q.shape[-1] ** -0.5, qkv_layout="BTNH")
+    return mixed

@@ -25,7 +25,7 @@ def attend_splash(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Arr
     filling = -length % _LANES
     q, k, v = (jnp.pad(x, ((0, 0), (0, filling), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q, k, v))  # [B, H, L', Dh]
     ids = jnp.pad(segment_ids, ((0, 0), (0, filling)), constant_values=-1)
-    mask = splash.MultiHeadMask([splash.FullMask((length + filling,) * 2)] * heads)
+    mask = splash.MultiHeadMask([splash.FullMask((length + filling, length + filling))] * heads)
     kernel: Any = splash.make_splash_mha(mask, block_sizes=_blocks(splash, length + filling), head_shards=1, q_seq_shards=1,
                                          interpret=interpret)
     mixed = jax.vmap(kernel)(q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype), k, v, splash.SegmentIds(ids, ids))
