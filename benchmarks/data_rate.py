@@ -146,7 +146,7 @@ def _classification(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 
     config = Config(recipe="finetune", data=Data(train=options.task, text=options.text, label=options.label, seq_len=options.task_length),
                     task=Task(kind="classify"))
-    tokenizer = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
+    tokenizer: Any = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
     sets = read_sets(config)
     units = units_of(sets.train, tokenizer, sets.labels, config)
     batches = TaskBatches(units, options.task_batch, options.task_length, pad_id=tokenizer.pad_token_id, seed=0)
