@@ -33,7 +33,7 @@ def draw(out: Path, title: str, found: dict[str, list[tuple[int, dict]]]) -> Non
     from matplotlib import pyplot
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    figure, axes = pyplot.subplots(2, len(found), figsize=(3.4 * len(found), 5.6), sharey="row", squeeze=False)
+    figure, axes = pyplot.subplots(2, len(found), figsize=(3.4 * len(found), 5.6), squeeze=False)
     for (sweep, points), (rate, memory) in zip(found.items(), axes.T, strict=True):
         sizes = [size for size, _ in points]
         rate.plot(sizes, [figures["tokens_per_second"] for _, figures in points], "o-", color="C0")
