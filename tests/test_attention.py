@@ -139,6 +139,9 @@ def test_a_kernel_that_is_wrong_or_fails_is_found(monkeypatch):
         q, k, v, jnp.zeros((1, 1, 1, 1)) + attention.segment_bias(jnp.ones_like(ids)), 0.0, None))
     assert re.match(r"output differs from plain attention's by \d+%", attention_check.fault_of("splash", "bfloat16", device))
     monkeypatch.setattr(attention, "attend_splash", lambda q, k, v, ids: attention.attend_plain(
+        q, k, v, attention.segment_bias(jnp.roll(ids, 1, 1)), 0.0, None))
+    assert attention_check.fault_of("splash", "bfloat16", device), "off by one token"
+    monkeypatch.setattr(attention, "attend_splash", lambda q, k, v, ids: attention.attend_plain(
         q, k, v, attention.segment_bias(ids), 0.0, None))
     assert attention_check.fault_of("splash", "bfloat16", device) == ""
     monkeypatch.setattr(attention, "attend_splash", lambda *given: 1 / 0)
