@@ -30,10 +30,10 @@ from jaxplm.tasks.mlm import MaskedLanguageModelling
 GIB = 2**30
 
 
-def base(positions: int, dropout: float) -> nn.EncoderConfig:
+def base(positions: int, attention_dropout: float) -> nn.EncoderConfig:
     """RoBERTa-base."""
-    return nn.EncoderConfig("roberta", 50265, 768, 12, 12, 3072, positions, position_offset=2, token_types=1, dropout=dropout,
-                            attention_dropout=dropout)
+    return nn.EncoderConfig("roberta", 50265, 768, 12, 12, 3072, positions, position_offset=2, token_types=1,
+                            attention_dropout=attention_dropout)
 
 
 def batch_of(rows: int, length: int, placed: Any) -> Batch:

@@ -79,7 +79,13 @@ def resolve_compute(settings: config.Compute, mesh: jax.sharding.Mesh) -> Comput
     activations, operands = _precision(settings.dtype)
     attention = _attention(settings.attention, activations)
     split = Split(mesh, tuple(sharding.BATCH[0]), "tensor") if attention != "plain" and mesh.size > 1 else None
-    return Compute(activations, operands, settings.unroll, attention, split, remat=settings.remat, logit_parts=settings.logit_parts)
+    unroll = settings.unroll
+    if unroll and settings.remat != "none":
+        # Laid out one after the other, blocks save nothing on a CPU: XLA makes all of them again at once. In a loop it cannot.
+        # For a TPU only the loop has been looked at.
+        log.info("compute: blocks in a loop (compute.unroll=false), for compute.remat=%s to save memory", settings.remat)
+        unroll = False
+    return Compute(activations, operands, unroll, attention, split, remat=settings.remat, logit_parts=settings.logit_parts)
 
 
 def without_attention_dropout(shape: EncoderConfig, compute: Compute) -> EncoderConfig:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import as_jax, random_batch, tiny_config
 
-from jaxplm import nn
+from jaxplm import config, nn, runtime, sharding
 from jaxplm.nn import Compute
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
@@ -39,6 +39,13 @@ def test_remat_saves_memory_in_long_rows():
     taken = [gradient_with(Compute(remat=remat), shape).lower(params, random_batch(4, 256), jax.random.key(0)).compile()
              .memory_analysis().temp_size_in_bytes for remat in ("blocks", "dots", "none")]
     assert taken[0] < 0.6 * taken[1] < 0.6 * taken[2], taken
+
+
+@pytest.mark.parametrize(("remat", "unroll"), [("none", True), ("dots", False), ("blocks", False)])
+def test_remat_is_done_in_a_loop(remat, unroll):
+    """Unrolled on a CPU it would take time and save nothing."""
+    resolved = runtime.resolve_compute(config.Compute(remat=remat), sharding.make_mesh(config.Mesh()))
+    assert (resolved.remat, resolved.unroll) == (remat, unroll)
 
 
 @pytest.mark.parametrize("operands", ["float32", "bfloat16"])
