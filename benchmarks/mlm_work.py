@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import statistics
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -44,17 +45,22 @@ class Case:
     logit_parts: int = 1
 
     def varied(self, assignments: str) -> "Case":
-        """'rows=8,unroll=false' → the case with these fields. Raises ValueError for an unknown field."""
+        """'rows=8,unroll=false' → the case with these fields. Ends the command for what is none of them."""
         kinds = {entry.name: type(entry.default) for entry in dataclasses.fields(Case)}
         values: dict[str, Any] = {}
         for assignment in filter(None, (part.strip() for part in assignments.split(","))):
             name, _, text = assignment.partition("=")
             if name not in kinds:
-                raise ValueError(f"{name}: a case has {', '.join(kinds)}")
-            values[name] = text.lower() in ("1", "true") if kinds[name] is bool else kinds[name](text)
+                sys.exit(f"{assignment}: a case has {', '.join(kinds)}")
+            try:
+                values[name] = {"true": True, "false": False}[text] if kinds[name] is bool else kinds[name](text)
+            except (KeyError, ValueError):
+                sys.exit(f"{assignment}: {name} is {'true or false' if kinds[name] is bool else f'of type {kinds[name].__name__}'}")
         return dataclasses.replace(self, **values)
 
     def encoder(self) -> EncoderConfig:
+        if self.preset not in PRESETS:
+            sys.exit(f"preset {self.preset}: there are {', '.join(PRESETS)}")
         layers, width, heads, ffn_width, vocab = PRESETS[self.preset]
         return EncoderConfig("roberta", self.vocab or vocab, width, self.layers or layers, heads, ffn_width, max(512, self.length),
                              position_offset=2, token_types=1, norm_eps=1e-5, pad_id=1,
@@ -98,7 +104,7 @@ class Work:
         self.case = case
         mesh = sharding.make_mesh(config.Mesh())
         settings = config.Compute(case.dtype, case.unroll, case.attention, case.remat, case.logit_parts)
-        compute = dataclasses.replace(runtime.resolve_compute(settings, mesh), texts_a_row=case.texts)
+        compute = runtime.resolve_compute(settings, mesh)
         encoder = runtime.without_attention_dropout(case.encoder(), compute)
         graph, abstract = nn.graph_of(encoder)
         train = config.Train(steps=1000, learning_rate=1e-4, warmup=0, schedule="constant")
@@ -109,7 +115,8 @@ class Work:
         self.state = jax.jit(lambda p: new_state(p, tx, 0), out_shardings=placed)(
             jax.tree.map(sharding.place, nn.random_params(encoder, 0), placed.params))
         self.batch = sharding.put_batch(random_batch(case), case.rows, mesh)
-        step = make_train_step(graph, MaskedLanguageModelling(), tx, optim.schedule(train, 1000), outline, mesh, compute=compute)
+        task = MaskedLanguageModelling(texts_a_row=case.texts)
+        step = make_train_step(graph, task, tx, optim.schedule(train, 1000), outline, mesh, compute=compute)
         self.compiled = step.lower(self.state, self.batch).compile()
         self.seconds_to_build = time.perf_counter() - began
 

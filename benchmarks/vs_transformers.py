@@ -74,7 +74,8 @@ def jaxplm_worker(options: argparse.Namespace, batches: list) -> tuple[list[floa
     outline = jax.eval_shape(lambda params: new_state(params, tx, 0), abstract)
     placed = sharding.state_shardings(outline, abstract, mesh)
     state = jax.jit(lambda p: new_state(p, tx, 0), out_shardings=placed)(jax.tree.map(sharding.place, loaded.params, placed.params))
-    step = make_train_step(graph, MaskedLanguageModelling(), tx, optim.schedule(train, 1000), outline, mesh,
+    task = MaskedLanguageModelling(texts_a_row=max(int(batch.segment_ids.max()) for batch in batches))
+    step = make_train_step(graph, task, tx, optim.schedule(train, 1000), outline, mesh,
                            compute=runtime.resolve_compute(Compute(), mesh))
     seconds, losses = [], []
     for batch in batches:

@@ -2,16 +2,11 @@
 
 import argparse
 import json
-import sys
 import time
-from pathlib import Path
 
+import data_rate
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-
-import data_rate  # noqa: E402
-import startup  # noqa: E402
+import startup
 
 
 @pytest.fixture

@@ -1,17 +1,11 @@
 """The parts of the benchmark scripts that a wrong figure could come from."""
 
-import sys
-from pathlib import Path
-
 import jax
+import mlm_work
 import numpy as np
+import profile_step
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-
-import mlm_work  # noqa: E402
-import profile_step  # noqa: E402
-import vs_transformers  # noqa: E402
+import vs_transformers
 
 
 def test_flops_are_those_of_the_products():
@@ -46,8 +40,11 @@ def test_random_rows_are_full_and_hold_the_texts():
 def test_a_case_is_varied_by_names():
     case = mlm_work.Case().varied("rows=2, unroll=false,masked=1.0")
     assert (case.rows, case.unroll, case.masked) == (2, False, 1.0)
-    with pytest.raises(ValueError, match="colour"):
-        case.varied("colour=3")
+    for wrong, said in (("colour=3", "colour=3: a case has preset"), ("rows=x", "rows is of type int"), ("unroll=off", "true or false")):
+        with pytest.raises(SystemExit, match=said):
+            case.varied(wrong)
+    with pytest.raises(SystemExit, match="preset huge: there are mini, base, large"):
+        case.varied("preset=huge").encoder()
 
 
 def test_texts_of_packed_rows_one_a_row():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxplm.nn.config import EncoderConfig, ExtensionConfig
-from jaxplm.nn.layers import Affine, Compute, Norm, add_wide_bias, dense, gelu, layer_norm, product_with_rows
+from jaxplm.nn.layers import Affine, Compute, Norm, add_wide_bias, dense, gelu, layer_norm, mixed_product
 
 
 class MLMHead(nnx.Module):
@@ -60,6 +60,6 @@ def decode(x: jax.Array, table: jax.Array, bias: jax.Array, tokens: int, compute
         logits = jax.lax.dot_general(x, table.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())),
                                      preferred_element_type=jnp.float32)
     else:
-        rows: jax.Array = product_with_rows(x.reshape(-1, x.shape[-1]), table, compute.operands)
+        rows: jax.Array = mixed_product(x.reshape(-1, x.shape[-1]), table, compute.operands, 1)
         logits = rows.reshape(*x.shape[:-1], len(table))
     return add_wide_bias(logits, jnp.where(jnp.arange(len(bias)) < tokens, bias, jnp.float32(-1e9)))

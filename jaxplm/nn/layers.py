@@ -67,57 +67,34 @@ def _contract(x: jax.Array, y: jax.Array, x_axes, y_axes, out: jnp.dtype) -> jax
     return lax.dot_general(x, y, ((tuple(x_axes), tuple(y_axes)), ((), ())), preferred_element_type=out)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _mixed_product(x: jax.Array, kernel: jax.Array, operands: str) -> jax.Array:
-    """x [M, I] · kernel [I, O], float32 in and out, factors rounded to `operands` in all three products.
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def mixed_product(x: jax.Array, kernel: jax.Array, operands: str, axis: int = 0) -> jax.Array:
+    """x [M, I] · kernel [I, O], or with `axis` 1 · tableᵀ, table [O, I]; float32 in and out, factors rounded to `operands` in
+    all three products.
 
     Without the custom rule, autodiff would ask for products of a float32 cotangent with a bfloat16
     factor, which no CPU has an instruction for. Matrices only: XLA's CPU backend has no mixed product
-    for more dimensions.
+    for more dimensions. A large table is taken as it lies: a transposed copy of it would cost as much as the product.
     """
-    return _contract(x.astype(operands), kernel.astype(operands), (1,), (0,), jnp.float32)
+    return _contract(x.astype(operands), kernel.astype(operands), (1,), (axis,), jnp.float32)
 
 
-def _mixed_forward(x, kernel, operands):
-    return _mixed_product(x, kernel, operands), (x.astype(operands), kernel.astype(operands))
+def _mixed_forward(x, kernel, operands, axis):
+    return mixed_product(x, kernel, operands, axis), (x.astype(operands), kernel.astype(operands))
 
 
-def _mixed_backward(operands, saved, dy):
+def _mixed_backward(operands, axis, saved, dy):
     x, kernel = saved
     low = dy.astype(operands)
-    return _contract(low, kernel, (1,), (1,), jnp.float32), _kernel_gradient(x, low)
-
-
-def _kernel_gradient(x: jax.Array, dy: jax.Array) -> jax.Array:
-    """xᵀ · dy: [M, I], [M, O] → [I, O] float32."""
     # The CPU's bfloat16 product wants its left factor row by row. Left to itself, XLA would fold the transposition
     # into the product and compute it in float32, at half the speed; the constraint has xᵀ laid out in memory.
     rows = Layout((0, 1))
     transposed = with_layout_constraint(x.T, rows)
-    return with_layout_constraint(_contract(transposed, dy, (1,), (0,), jnp.float32), rows)
+    dw = with_layout_constraint(_contract(transposed, low, (1,), (0,), jnp.float32), rows)  # [I, O]
+    return _contract(low, kernel, (1,), (1 - axis,), jnp.float32), dw.T if axis else dw
 
 
-_mixed_product.defvjp(_mixed_forward, _mixed_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product_with_rows(x: jax.Array, table: jax.Array, operands: str) -> jax.Array:
-    """x [M, D] · tableᵀ, table [R, D] → [M, R], as `_mixed_product`, with no transposed copy of a large table: forward and
-    for x together that takes half the time."""
-    return _contract(x.astype(operands), table.astype(operands), (1,), (1,), jnp.float32)
-
-
-def _product_with_rows_forward(x, table, operands):
-    return product_with_rows(x, table, operands), (x.astype(operands), table.astype(operands))
-
-
-def _product_with_rows_backward(operands, saved, dy):
-    x, table = saved
-    low = dy.astype(operands)
-    return _contract(low, table, (1,), (0,), jnp.float32), _kernel_gradient(x, low).T
-
-
-product_with_rows.defvjp(_product_with_rows_forward, _product_with_rows_backward)
+mixed_product.defvjp(_mixed_forward, _mixed_backward)
 
 
 @jax.custom_vjp
@@ -144,7 +121,7 @@ def product(x: jax.Array, kernel: jax.Array, compute: Compute, axes: int = 1) ->
     """Contract the last `axes` dimensions of x [..., *I] with the first ones of kernel [*I, *O] → [..., *O]."""
     if compute.operands != compute.activations:
         inputs, outputs = math.prod(kernel.shape[:axes]), kernel.shape[axes:]
-        y: jax.Array = _mixed_product(x.reshape(-1, inputs), kernel.reshape(inputs, -1), compute.operands)
+        y: jax.Array = mixed_product(x.reshape(-1, inputs), kernel.reshape(inputs, -1), compute.operands)
         y = y.reshape(*x.shape[: x.ndim - axes], *outputs)
     else:
         y = _contract(x, kernel.astype(x.dtype), range(x.ndim - axes, x.ndim), range(axes), x.dtype)
