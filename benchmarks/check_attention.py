@@ -28,16 +28,16 @@ def milliseconds(kernel: str, rows: int, length: int, heads: int, width: int, re
     ids = jnp.asarray(packed_ids(rows, length))
     compute = Compute("bfloat16", "bfloat16", attention=kernel, texts_a_row=int(ids.max()))
 
-    def loss(q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array) -> jax.Array:
-        return attend(q, k, v, segments_of(ids, compute, (width,)), 0.0, None, compute).astype(jnp.float32).sum()
+    def loss(qkv: jax.Array, ids: jax.Array) -> jax.Array:
+        return attend(qkv, segments_of(ids, compute, (width,)), 0.0, None, compute).astype(jnp.float32).sum()
 
-    run: Callable[..., object] = jax.jit(jax.grad(loss, (0, 1, 2)))
-    given = [jax.random.normal(jax.random.key(i), (rows, length, heads, width), jnp.bfloat16) for i in range(3)]
-    jax.block_until_ready(run(*given, ids))
+    run: Callable[..., object] = jax.jit(jax.grad(loss))
+    qkv = jax.random.normal(jax.random.key(0), (rows, length, 3, heads, width), jnp.bfloat16)
+    jax.block_until_ready(run(qkv, ids))
     began = time.perf_counter()
     found: object = None
     for _ in range(repeats):
-        found = run(*given, ids)
+        found = run(qkv, ids)
     jax.block_until_ready(found)
     return (time.perf_counter() - began) / repeats * 1000
 

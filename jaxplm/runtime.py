@@ -16,6 +16,7 @@ import numpy as np
 from jaxplm import config, sharding
 from jaxplm.errors import UserError
 from jaxplm.nn import Compute, EncoderConfig
+from jaxplm.nn.attention import FLASH
 from jaxplm.nn.attention_check import fault_of
 from jaxplm.nn.layers import Split
 
@@ -72,7 +73,8 @@ def resolve_compute(settings: config.Compute, mesh: jax.sharding.Mesh) -> Comput
 
     GPU and TPU compute bfloat16 as asked. A CPU has no bfloat16 elementwise code: products alone use it, and only
     where the processor has instructions for them, otherwise everything is float32. Flash attention: cuDNN's on NVIDIA
-    GPUs from Hopper on in bfloat16, splash on TPUs, each only if it passes `attention_check` at the start.
+    GPUs from Hopper on in bfloat16, splash on TPUs, each only if it passes `attention_check` at the start. A CPU has plain
+    attention in parts.
 
     Raises UserError for `compute.attention=flash` where there is none.
     """
@@ -90,7 +92,7 @@ def resolve_compute(settings: config.Compute, mesh: jax.sharding.Mesh) -> Comput
 
 def without_attention_dropout(shape: EncoderConfig, compute: Compute) -> EncoderConfig:
     """The shape that a run trains: flash attention has no dropout of its weights, and a rate that is given is told to be 0."""
-    if compute.attention == "plain" or not shape.attention_dropout:
+    if compute.attention not in FLASH or not shape.attention_dropout:
         return shape
     log.info("attention dropout is 0 and not %g: flash attention has none (compute.attention=plain has it)", shape.attention_dropout)
     return dataclasses.replace(shape, attention_dropout=0.0)
@@ -113,6 +115,8 @@ def _attention(wanted: str, dtype: str) -> str:
     """The kernel for `compute.attention`; every process of a run gets the same."""
     if wanted == "plain":
         return "plain"
+    if wanted == "auto" and jax.default_backend() == "cpu":
+        return "parts"
     device = jax.local_devices()[0]
     kernel, lack = flash_kernel(device, dtype)
     if kernel:

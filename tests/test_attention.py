@@ -1,6 +1,7 @@
 """The flash kernels against plain attention, what they are given, and when they are chosen."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from jaxplm import config, nn, runtime, sharding
 from jaxplm.errors import UserError
-from jaxplm.nn import attention, attention_check, attention_cudnn, attention_splash
+from jaxplm.nn import attention, attention_check, attention_cudnn, attention_parts, attention_splash
 from jaxplm.nn.layers import Compute, Split
 
 # ---------------------------------------------------------------- cuDNN: what it is given
@@ -64,13 +65,13 @@ def a_hopper(monkeypatch):
 def lowered_for_cuda(split: Split | None = None) -> str:
     compute = Compute("bfloat16", "bfloat16", attention="cudnn", texts_a_row=3, split=split)
     ids = jnp.asarray(attention_check.packed_ids(4, 64))
-    q = jnp.ones((4, 64, 2, 24), jnp.bfloat16)
+    qkv = jnp.ones((4, 64, 3, 2, 24), jnp.bfloat16)
 
-    def loss(q, k, v, ids):
+    def loss(qkv, ids):
         made = attention.segments_of(ids, compute, (24,))
-        return attention.attend(q, k, v, made, 0.5, jax.random.key(0), compute).astype(jnp.float32).sum()
+        return attention.attend(qkv, made, 0.5, jax.random.key(0), compute).astype(jnp.float32).sum()
 
-    return jax.jit(jax.grad(loss, (0, 1, 2))).trace(q, q, q, ids).lower(lowering_platforms=("cuda",)).as_text()
+    return jax.jit(jax.grad(loss)).trace(qkv, ids).lower(lowering_platforms=("cuda",)).as_text()
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -88,6 +89,38 @@ def test_cudnn_is_called_with_offsets_and_no_bias(a_hopper, split):
     assert f": ({', '.join([block] * 3)}, {statistics}, {block}, {block}, {runs}) ->" in backward
     assert r"max_seg_per_batch\22: 4" in forward and r"mask_type\22: \22NO_MASK" in forward
     assert "64x64x" not in text  # neither scores nor a bias
+
+
+# ---------------------------------------------------------------- in parts, a CPU's
+
+
+@pytest.mark.parametrize(("rows", "length", "heads", "part"), [
+    (32, 128, 12, (4, 12)), (3, 128, 12, (3, 12)), (7, 128, 12, (1, 12)), (64, 32, 12, (64, 12)), (4, 512, 12, (1, 3)),
+    (4, 512, 9, (1, 3)), (1, 4096, 12, (1, 1)), (2, 256, 1, (2, 1)),
+])
+def test_parts_divide_rows_and_heads(rows, length, heads, part):
+    found = attention_parts.part_of(rows, length, heads)
+    assert found == part and rows % found.rows == 0 and heads % found.heads == 0
+
+
+@pytest.mark.parametrize("scores", [2 * 4 * 48**2, 4 * 48**2, 2 * 48**2, 1, 2**20], ids=["two rows", "a row", "heads", "a head", "all"])
+@pytest.mark.parametrize("split", [False, True])
+def test_parts_are_plain_attention(monkeypatch, scores, split):
+    """Output, gradients and dropout's mask, whatever the size of a part and however rows and heads are split."""
+    monkeypatch.setattr(attention_parts, "_SCORES", scores)
+    mesh = sharding.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2))
+    compute = Compute(attention="parts", split=Split(mesh, ("data", "fsdp"), "tensor") if split else None)
+    ids, key = jnp.asarray(attention_check.packed_ids(8, 48)), jax.random.key(3)
+    qkv, dy = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(8, 48, 3, 4, 8), (8, 48, 4, 8)]))
+
+    @partial(jax.jit, static_argnums=0)
+    def run(compute):
+        made = attention.segments_of(ids, compute, (8,))
+        y, back = jax.vjp(lambda qkv: attention.attend(qkv, made, 0.3, key, compute), qkv)
+        return y, *back(dy)
+
+    for found, wanted in zip(run(compute), run(Compute()), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-6)
 
 
 # ---------------------------------------------------------------- splash, interpreted
@@ -190,7 +223,7 @@ def resolved(attention: str, dtype: str = "bfloat16", devices: int = 1) -> Compu
 @pytest.mark.parametrize(("backend", "capability", "dtype", "kernel"), [
     ("tpu", "", "bfloat16", "splash"), ("tpu", "", "float32", "splash"), ("gpu", "9.0", "bfloat16", "cudnn"),
     ("gpu", "10.0", "bfloat16", "cudnn"), ("gpu", "8.9", "bfloat16", "plain"), ("gpu", "9.0", "float32", "plain"),
-    ("gpu", "gfx942", "bfloat16", "plain"), ("cpu", "", "bfloat16", "plain"),
+    ("gpu", "gfx942", "bfloat16", "plain"), ("cpu", "", "bfloat16", "parts"),
 ])
 def test_auto_takes_what_the_machine_has(machine, caplog, backend, capability, dtype, kernel):
     machine(backend, capability)
@@ -198,7 +231,7 @@ def test_auto_takes_what_the_machine_has(machine, caplog, backend, capability, d
         assert resolved("auto", dtype).attention == kernel
         assert resolved("plain", dtype).attention == "plain"
     assert not caplog.messages
-    if kernel == "plain":
+    if kernel in ("plain", "parts"):
         with pytest.raises(UserError, match=r"^compute\.attention=flash: [^\n]*; use compute\.attention=auto or plain$"):
             resolved("flash", dtype)
     else:

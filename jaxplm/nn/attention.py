@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +11,13 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from jaxplm.nn.attention_cudnn import Runs, attend_cudnn, cudnn_lacks, runs_of
+from jaxplm.nn.attention_parts import attend_parts, numbers_of
 from jaxplm.nn.attention_splash import attend_splash, splash_lacks
 from jaxplm.nn.layers import Compute, dropout
 
 log = logging.getLogger("jaxplm")
+
+FLASH = ("cudnn", "splash")  # kernels that never hold [B, H, L, L] (Dao et al. 2022) and have no dropout of the weights
 
 
 class Segments(NamedTuple):
@@ -64,35 +68,46 @@ def _say(line: str) -> None:
     log.info("%s", line)
 
 
-def plain(compute: Compute) -> Compute:
-    """The same with plain attention: it asks nothing of the segments, not even that a text lies in one piece."""
-    return dataclasses.replace(compute, attention="plain")
+def without_flash(compute: Compute) -> Compute:
+    """The same with attention that asks nothing of the segments, not even that a text lies in one piece."""
+    return dataclasses.replace(compute, attention="plain") if compute.attention in FLASH else compute
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, segments: Segments, dropout_rate: float, key: jax.Array | None,
-           compute: Compute) -> jax.Array:
+def attend(qkv: jax.Array, segments: Segments, dropout_rate: float, key: jax.Array | None, compute: Compute) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) within each segment.
 
-    q, k, v: [B, L, H, Dh]; returns [B, L, H, Dh]. Softmax in float32. The flash kernels (Dao et al. 2022) never hold
-    [B, H, L, L], and have no dropout: they leave `dropout_rate` out.
+    qkv: queries, keys and values [B, L, 3, H, Dh]; returns [B, L, H, Dh]. Softmax in float32. Flash kernels leave
+    `dropout_rate` out.
     """
-    kernel = kernel_for(compute.attention, q.shape[1], q.shape[3])
+    rows, length, _, heads, width = qkv.shape
+    kernel = kernel_for(compute.attention, length, width)
+    if kernel == "parts":
+        split = compute.split
+        over = _over_mesh(partial(attend_parts, rate=dropout_rate), compute, split and (P(split.rows), P(split.rows, split.heads), P()))
+        return over(qkv, segments.ids, numbers_of(rows, heads), key)
     if kernel == "cudnn":
-        return _over_mesh(attend_cudnn, compute)(q, k, v, segments.runs)
+        return _over_mesh(lambda qkv, runs: attend_cudnn(*apart(qkv), runs), compute)(qkv, segments.runs)
     if kernel == "splash":
-        return _over_mesh(attend_splash, compute)(q, k, v, segments.ids)
+        return _over_mesh(lambda qkv, ids: attend_splash(*apart(qkv), ids), compute)(qkv, segments.ids)
     assert segments.bias is not None, "segments_of was not told of this head width"
-    return attend_plain(q, k, v, segments.bias, dropout_rate, key)
+    return attend_plain(*apart(qkv), segments.bias, dropout_rate, key)
 
 
-def _over_mesh(kernel: Any, compute: Compute) -> Any:
-    """The kernel on each device's own rows and heads."""
+def apart(qkv: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """[B, L, 3, H, Dh] → queries, keys, values: [B, L, H, Dh]."""
+    q, k, v = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
+    return q, k, v
+
+
+def _over_mesh(kernel: Any, compute: Compute, others: tuple[P, ...] | None = None) -> Any:
+    """The kernel on each device's own rows and heads of qkv; `others`: how its other arguments are split, one by rows if None."""
     if compute.split is None:
         return kernel
     mesh, rows, heads = compute.split
-    whole = P(rows, None, heads, None)
+    others = (P(rows),) if others is None else others
     # The kernels' outputs do not say over which axes they vary, so that cannot be checked.
-    return jax.shard_map(kernel, mesh=mesh, in_specs=(whole, whole, whole, P(rows)), out_specs=whole, check_vma=False)
+    return jax.shard_map(kernel, mesh=mesh, in_specs=(P(rows, None, None, heads, None), *others),
+                         out_specs=P(rows, None, heads, None), check_vma=False)
 
 
 def attend_plain(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, dropout_rate: float,

@@ -42,7 +42,7 @@ def differences(kernel: str, *, rows: int = 4, length: int = 256, heads: int = 2
     @jax.jit
     def flash(q, k, v, dy, ids):
         segments = segments_of(ids, compute, (head_width,))
-        y, back = jax.vjp(lambda q, k, v: attend(q, k, v, segments, 0.0, None, compute), q, k, v)
+        y, back = jax.vjp(lambda *qkv: attend(jnp.stack(qkv, 2), segments, 0.0, None, compute), q, k, v)
         return y, *back(dy)
 
     @jax.jit

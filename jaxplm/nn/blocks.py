@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from jaxplm.nn.attention import Segments, attend
@@ -26,9 +25,8 @@ class Attention(nnx.Module):
     def __call__(self, x: jax.Array, segments: Segments, key: jax.Array | None, compute: Compute) -> jax.Array:
         keys = (None, None) if key is None else jax.random.split(key)
         qkv = dense(x, self.qkv, compute)  # [B, L, 3, H, Dh]
-        q, k, v = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
         with jax.named_scope("attention"):
-            mixed = attend(q, k, v, segments, self.config.attention_dropout, keys[0], compute)
+            mixed = attend(qkv, segments, self.config.attention_dropout, keys[0], compute)
         y = dropout(dense(mixed, self.out, compute, axes=2), self.config.dropout, keys[1])
         return layer_norm(x + y, self.norm, self.config.norm_eps)
 

@@ -30,7 +30,7 @@ class Compute:
     activations (its elementwise code has no bfloat16) and bfloat16 operands. `unroll` lays the blocks
     out one after the other instead of looping over them: faster steps, longer compilation.
 
-    `attention` is the kernel (`nn.attention`): plain, cudnn or splash. The last two are opaque to XLA's
+    `attention` is the kernel (`nn.attention`): plain, parts, cudnn or splash. All but the first are opaque to XLA's
     partitioner and so need `split`, None on one device. `texts_a_row` is a bound on the texts of a row that the
     data promise; 0: none is known. `remat` is what the backward pass makes again (`nn.encoder`): none, blocks, dots.
     `logit_parts`: in how many parts the masked positions are projected onto the vocabulary (`tasks.mlm`).
@@ -202,23 +202,25 @@ def _mix(h: jax.Array) -> jax.Array:
     return h ^ (h >> 15)
 
 
-def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...], rows: jax.Array | None = None) -> jax.Array:
     """A boolean mask of `shape` that is True with probability 1 - rate, to within 2⁻³².
 
     A hash of (key, place) and not a generator of JAX: random bits are the dearest part of dropout, and this
     is a dozen integer operations an element that fuse with what uses the mask, on every platform alike. Each
     place of an array depends on the key and its own index alone, so a mesh splits it freely.
+
+    rows: [*lead] uint32, for a part of a larger mask: the number of each of its rows in that.
     """
     *lead, last = shape
     low, high = jax.random.key_data(key).astype(jnp.uint32)[-2:]
-    rows = lax.iota(jnp.uint32, math.prod(lead))
-    seeds = _mix(_mix(rows ^ low) + high).reshape(*lead, 1)
+    rows = lax.iota(jnp.uint32, math.prod(lead)).reshape(lead) if rows is None else rows
+    seeds = _mix(_mix(rows ^ low) + high)[..., None]
     columns = lax.iota(jnp.uint32, last).reshape((1,) * len(lead) + (last,)) * jnp.uint32(0x9E3779B9)
     return _mix(seeds ^ columns) >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Inverted dropout (Srivastava et al. 2014); `key=None` or rate 0 is the identity. See `keep_mask`."""
+def dropout(x: jax.Array, rate: float, key: jax.Array | None, rows: jax.Array | None = None) -> jax.Array:
+    """Inverted dropout (Srivastava et al. 2014); `key=None` or rate 0 is the identity. See `keep_mask`, also for `rows`."""
     if key is None or rate == 0.0:
         return x
-    return jnp.where(keep_mask(key, rate, x.shape), x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
+    return jnp.where(keep_mask(key, rate, x.shape, rows), x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxplm.nn.attention import plain
+from jaxplm.nn.attention import without_flash
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.encoder import Encoder
 from jaxplm.nn.heads import ExtensionHead, MLMHead, SentencePairHead, decode
@@ -56,7 +56,7 @@ class MaskedLM(nnx.Module):
         ids = jnp.asarray(input_ids, jnp.int32)
         mask = jnp.ones_like(ids) if attention_mask is None else jnp.asarray(attention_mask, jnp.int32)
         places = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32)[None], ids.shape)
-        return self.encoder(ids, mask, places, compute=plain(compute))  # a user's mask may have holes
+        return self.encoder(ids, mask, places, compute=without_flash(compute))  # a user's mask may have holes
 
     def mlm_logits(self, input_ids: Any, attention_mask: Any = None, compute: Compute = Compute()) -> jax.Array:
         """Logits of every position, [B, L, V] float32: for looking at predictions, not for training."""

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxplm.nn.attention import plain, segments_of
+from jaxplm.nn.attention import segments_of, without_flash
 from jaxplm.nn.blocks import Blocks
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.head_config import HeadConfig
@@ -72,6 +72,6 @@ class TaskHead(nnx.Module):
             return self.body(x, segment_ids, compute)
         graph, stacked = nnx.split(self.body)
         block: Blocks = nnx.merge(graph, jax.tree.map(lambda leaf: leaf[0], stacked))
-        compute = plain(compute)  # one block is no place to save in
+        compute = without_flash(compute)  # one block is no place to save in
         segments = segments_of(segment_ids, compute, (self.body.attention.config.head_width,))
         return block(x.astype(compute.activations), segments, key, compute).astype(jnp.float32)

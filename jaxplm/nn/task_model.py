@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxplm.nn.attention import plain
+from jaxplm.nn.attention import without_flash
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.encoder import Encoder
 from jaxplm.nn.head_config import HeadConfig
@@ -97,7 +97,7 @@ class TaskModel(HeadModel):
         ids = jnp.asarray(input_ids, jnp.int32)
         mask = jnp.ones_like(ids) if attention_mask is None else jnp.asarray(attention_mask, jnp.int32)
         types = jnp.zeros_like(ids) if token_type_ids is None else jnp.asarray(token_type_ids, jnp.int32)
-        return _logits_of(*nnx.split(self), ids, mask, types, plain(compute))  # a user's mask may have holes
+        return _logits_of(*nnx.split(self), ids, mask, types, without_flash(compute))  # a user's mask may have holes
 
 
 @partial(jax.jit, static_argnums=(0, 5))
