@@ -9,8 +9,11 @@ from jax import lax
 
 from jaxplm.nn.layers import dropout
 
-# Scores of a part: 3 MB in float32. They stay in the caches between the operations, and still keep two cores busy.
-_SCORES = 3 * 2**18
+# How many scores a part may have. The backward pass holds several arrays of them and is quickest where all stay in the
+# caches; the forward pass is one operation, quickest on a whole batch as long as that is not much larger than they are.
+_WHOLE = 2**23
+_FORWARD = 3 * 2**20
+_BACKWARD = 3 * 2**18
 
 
 class Part(NamedTuple):
@@ -20,13 +23,19 @@ class Part(NamedTuple):
     heads: int
 
 
-def part_of(rows: int, length: int, heads: int) -> Part:
-    """The largest part with at most `_SCORES` scores that divides B rows of H heads; one head of one row at least."""
+def part_of(rows: int, length: int, heads: int, most: int) -> Part:
+    """The largest part of at most so many scores that divides B rows of H heads; one head of one row at least."""
     def largest(count: int, scores: int) -> int:
-        return next(size for size in range(count, 0, -1) if count % size == 0 and (size == 1 or size * scores <= _SCORES))
+        return next(size for size in range(count, 0, -1) if count % size == 0 and (size == 1 or size * scores <= most))
 
     at_a_time = largest(rows, heads * length**2)
     return Part(at_a_time, heads if at_a_time > 1 else largest(heads, length**2))
+
+
+def _part(qkv: jax.Array, backward: bool) -> Part:
+    rows, length, _, heads, _ = qkv.shape
+    whole = rows * heads * length**2 <= _WHOLE
+    return part_of(rows, length, heads, _BACKWARD if backward else _WHOLE if whole else _FORWARD)
 
 
 def numbers_of(rows: int, heads: int) -> jax.Array:
@@ -45,7 +54,7 @@ def attend_parts(qkv: jax.Array, segment_ids: jax.Array, numbers: jax.Array, key
     best, one axis of pairs of matrices, contracted over the last axis of the left factor: others it runs on one core,
     or copies first.
     """
-    size = part_of(qkv.shape[0], qkv.shape[1], qkv.shape[3])
+    size = _part(qkv, backward=False)
 
     def put(mixed: jax.Array, row: jax.Array, head: jax.Array) -> jax.Array:
         q, k, v = _factors(_cut(qkv, size, row, head))
@@ -62,7 +71,7 @@ def _forward(qkv, segment_ids, numbers, key, rate):
 
 def _backward(rate, saved, dy):
     qkv, segment_ids, numbers, key = saved
-    size = part_of(qkv.shape[0], qkv.shape[1], qkv.shape[3])
+    size = _part(qkv, backward=True)
     apart = lax.optimization_barrier  # keeps XLA from folding the transposition into the product, which it then runs on one core
 
     def put(found: jax.Array, row: jax.Array, head: jax.Array) -> jax.Array:
