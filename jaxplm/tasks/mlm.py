@@ -22,23 +22,20 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.
     return _cross_entropy_forward(logits, labels)[0]
 
 
-def _is_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    # A comparison, not a gather: it fuses with its neighbours and splits over a vocabulary that is sharded.
-    return jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == labels[..., None]
-
-
 def _cross_entropy_forward(logits, labels):
     highest = logits.max(-1)
     total = jnp.exp(logits - highest[..., None]).sum(-1)
     log_total = jnp.log(total) + highest
-    chosen = jnp.where(_is_label(logits, labels), logits, 0.0).sum(-1)
+    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     return (log_total - chosen, (chosen >= highest).astype(jnp.float32)), (logits, labels, log_total)
 
 
 def _cross_entropy_backward(saved, cotangents):
     logits, labels, log_total = saved
     probability = jnp.exp(logits - log_total[..., None])
-    return (cotangents[0][..., None] * (probability - _is_label(logits, labels).astype(jnp.float32)), None)
+    # A comparison and not a scatter: it fuses with its neighbours.
+    label = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == labels[..., None]
+    return (cotangents[0][..., None] * (probability - label.astype(jnp.float32)), None)
 
 
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
