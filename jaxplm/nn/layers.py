@@ -87,11 +87,11 @@ def _mixed_backward(operands, axis, saved, dy):
     x, kernel = saved
     low = dy.astype(operands)
     # The CPU's bfloat16 product wants its left factor row by row. Left to itself, XLA would fold the transposition
-    # into the product and compute it in float32, at half the speed; the constraint has xᵀ laid out in memory.
+    # into the product and compute it in float32, at half the speed; the constraint has the factor laid out in memory.
     rows = Layout((0, 1))
-    transposed = with_layout_constraint(x.T, rows)
-    dw = with_layout_constraint(_contract(transposed, low, (1,), (0,), jnp.float32), rows)  # [I, O]
-    return _contract(low, kernel, (1,), (1 - axis,), jnp.float32), dw.T if axis else dw
+    left, right = (low, x) if axis else (x, low)
+    dw = with_layout_constraint(_contract(with_layout_constraint(left.T, rows), right, (1,), (0,), jnp.float32), rows)
+    return _contract(low, kernel, (1,), (1 - axis,), jnp.float32), dw
 
 
 mixed_product.defvjp(_mixed_forward, _mixed_backward)
