@@ -1,11 +1,12 @@
 """The MLM step with its optimizer, by model and row sizes: time, real tokens a second, share of the machine's limit, memory.
 
     python benchmarks/step_time.py [--presets=base,large] [--lengths=128,512] [--tokens=4096,16384] [--steps=10] \
-        [--variants="as it is; unroll=false; masked=1.0; attention=plain; texts=8"]
+        [--variants="as it is; unroll=false; masked=1.0; attention=plain; texts=8"] [--xla_flags="; --xla_…=true; --xla_…=0 --xla_…=1"]
 
 One step is forward, backward, clipping and AdamW on rows of random tokens (`--tokens` is rows × length); each case runs in
 a process of its own, in turn. A variant changes fields of the case (`mlm_work.Case`): preset, rows, length, texts, masked,
-layers, vocab, dropout, dtype, unroll, attention, remat. Rows are full, so every token is real.
+layers, vocab, dropout, dtype, unroll, attention, remat, logit_parts. Rows are full, so every token is real. `--xla_flags` are
+sets of XLA's flags, separated by semicolons: each case runs with each set ("" is none).
 
 FLOPs are counted twice: analytically (products of one forward and two backward passes: projections, attention over whole
 rows, the head at the masked positions; nothing that is computed again counts) and as the compiler counts them. MFU is
@@ -16,6 +17,7 @@ JSON with everything is appended to benchmarks/results.jsonl.
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import statistics
@@ -41,10 +43,11 @@ def work(case: Case, steps: int) -> None:
                       "peak_bytes": made.peak_bytes(), "build": made.seconds_to_build}))
 
 
-def measure(case: Case, steps: int) -> dict[str, Any]:
-    """Runs a case in a process of its own: its figures, or {'error': one line}."""
+def measure(case: Case, steps: int, flags: str = "") -> dict[str, Any]:
+    """Runs a case in a process of its own, with XLA's `flags`: its figures, or {'error': one line}."""
     command = [sys.executable, __file__, f"--steps={steps}", f"--worker={json.dumps(dataclasses.asdict(case))}"]
-    done = subprocess.run(command, env=os.environ | HUGE_PAGES, capture_output=True, text=True)
+    environment = os.environ | HUGE_PAGES | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
         return {"error": "out of memory" if OUT_OF_MEMORY in done.stderr else lines[-1]}
@@ -72,6 +75,7 @@ def main() -> None:
     parser.add_argument("--tokens", default="4096", help="of a batch: rows × length")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--variants", default="as it is")
+    parser.add_argument("--xla_flags", default="")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -82,12 +86,13 @@ def main() -> None:
     for preset in options.presets.split(","):
         for length in map(int, options.lengths.split(",")):
             for tokens in map(int, options.tokens.split(",")):
-                for variant in map(str.strip, options.variants.split(";")):
+                for variant, flags in itertools.product(options.variants.split(";"), options.xla_flags.split(";")):
+                    variant, flags = variant.strip(), flags.strip()
                     base = Case(preset=preset, length=length, rows=max(1, tokens // length))
                     case = base if variant == "as it is" else base.varied(variant)
-                    figures = measure(case, options.steps)
-                    print(line_of(f"{case.preset} {case.rows} × {case.length} {variant}", figures), flush=True)
-                    results.append({"case": dataclasses.asdict(case), "variant": variant} | figures)
+                    figures = measure(case, options.steps, flags)
+                    print(line_of(f"{case.preset} {case.rows} × {case.length} {variant} {flags}".strip(), figures), flush=True)
+                    results.append({"case": dataclasses.asdict(case), "variant": variant, "xla_flags": flags} | figures)
     measured = [f["limit"] for f in results if "limit" in f]
     if measured:
         print(f"a large matrix product: {statistics.median(measured) / 1e12:.3f} TFLOP/s")

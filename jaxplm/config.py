@@ -134,7 +134,7 @@ class Mesh:
 class Compute:
     dtype: str = "bfloat16"  # bfloat16 or float32
     unroll: bool = True  # blocks one after the other instead of a loop: faster steps, longer compilation
-    attention: str = "auto"  # auto: a flash kernel where there is one; flash: that or an error; plain
+    attention: str = "auto"  # auto: a flash kernel where there is one, in parts on a CPU; flash: that or an error; plain
     remat: str = "none"  # what the backward pass makes again to save memory: none, dots (all but the products), blocks (all)
     logit_parts: int = 1  # the masked positions of a row are projected onto the vocabulary in so many parts, to save memory
 
