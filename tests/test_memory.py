@@ -1,4 +1,4 @@
-"""What saves memory for time: blocks that the backward pass makes again, logits in parts."""
+"""What saves memory: blocks that the backward pass makes again, attention and logits in parts."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from helpers import as_jax, random_batch, tiny_config
 
 from jaxplm import config, nn, runtime, sharding
-from jaxplm.nn import Compute
+from jaxplm.nn import Compute, attention_parts
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
 
@@ -46,6 +46,31 @@ def test_remat_is_done_in_a_loop(remat, unroll):
     """Unrolled on a CPU it would take time and save nothing."""
     resolved = runtime.resolve_compute(config.Compute(remat=remat), sharding.make_mesh(config.Mesh()))
     assert (resolved.remat, resolved.unroll) == (remat, unroll)
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "blocks"])
+def test_attention_in_parts_changes_no_number(monkeypatch, remat):
+    """A head of one row at a time, in a model with dropout, alone and beneath remat."""
+    for limit in ("_WHOLE", "_FORWARD", "_BACKWARD"):
+        monkeypatch.setattr(attention_parts, limit, 1)
+    shape = tiny_config(layers=2, dropout=0.1, attention_dropout=0.1)
+    params, batch = nn.random_params(shape, 0), as_jax(random_batch())
+    (loss, wanted), (found, gradient) = (
+        gradient_with(Compute(attention=kernel, remat=remat), shape)(params, batch, jax.random.key(3)) for kernel in ("plain", "parts"))
+    np.testing.assert_allclose(found, loss, rtol=1e-6)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6 * max(1.0, float(jnp.abs(b).max())))
+
+
+def test_attention_in_parts_takes_less_memory_in_long_rows():
+    """Eight times the length at the same number of tokens: the scores would be eight times as many."""
+    shape = tiny_config(layers=2, max_positions=2048, dropout=0.1, attention_dropout=0.1)
+    _, params = nn.graph_of(shape)
+    taken = {(kernel, length): gradient_with(Compute(attention=kernel), shape)
+             .lower(params, random_batch(2048 // length, length), jax.random.key(0)).compile().memory_analysis().temp_size_in_bytes
+             for kernel in ("plain", "parts") for length in (256, 2048)}
+    assert taken["plain", 2048] > 4 * taken["plain", 256]
+    assert taken["parts", 2048] < 0.2 * taken["plain", 2048], taken
 
 
 @pytest.mark.parametrize("operands", ["float32", "bfloat16"])
