@@ -1,4 +1,4 @@
-"""The flash kernels against plain attention, what they are given, and when they are chosen."""
+"""Attention in parts and the flash kernels against plain attention, what they are given, and when they are chosen."""
 
 import re
 from functools import partial

@@ -19,6 +19,13 @@ def gradient_with(compute: Compute, shape: nn.EncoderConfig):
         nn.module_with(graph, params), batch, key=key, compute=compute)["loss"]))
 
 
+def assert_same(found, loss, gradient, wanted, tolerance: float) -> None:
+    """Losses to 1e-6 of their size, gradients to `tolerance` of each leaf's largest value."""
+    np.testing.assert_allclose(found, loss, rtol=1e-6)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, atol=tolerance * max(1.0, float(jnp.abs(b).max())))
+
+
 @pytest.mark.parametrize(("operands", "unroll"), [("float32", False), ("bfloat16", True)])
 def test_remat_changes_no_number(operands, unroll):
     """The masks of dropout are made again as they were."""
@@ -28,9 +35,7 @@ def test_remat_changes_no_number(operands, unroll):
         gradient_with(Compute(operands=operands, unroll=unroll, remat=remat), shape)(params, batch, jax.random.key(3))
         for remat in ("none", "dots", "blocks"))
     for found, gradient in others:
-        np.testing.assert_allclose(found, loss, rtol=1e-6)
-        for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-6 * max(1.0, float(jnp.abs(b).max())))
+        assert_same(found, loss, gradient, wanted, 1e-6)
 
 
 def test_remat_saves_memory_in_long_rows():
@@ -57,9 +62,7 @@ def test_attention_in_parts_changes_no_number(monkeypatch, remat):
     params, batch = nn.random_params(shape, 0), as_jax(random_batch())
     (loss, wanted), (found, gradient) = (
         gradient_with(Compute(attention=kernel, remat=remat), shape)(params, batch, jax.random.key(3)) for kernel in ("plain", "parts"))
-    np.testing.assert_allclose(found, loss, rtol=1e-6)
-    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-6 * max(1.0, float(jnp.abs(b).max())))
+    assert_same(found, loss, gradient, wanted, 2e-6)
 
 
 def test_attention_in_parts_takes_less_memory_in_long_rows():
@@ -83,9 +86,7 @@ def test_logits_in_parts_are_the_same_logits(operands):
     loss, wanted = gradient_with(Compute(operands=operands), shape)(params, batch, jax.random.key(3))
     for parts in (3, slots, 1000):
         found, gradient = gradient_with(Compute(operands=operands, logit_parts=parts), shape)(params, batch, jax.random.key(3))
-        np.testing.assert_allclose(found, loss, rtol=1e-6)
-        for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(jnp.abs(b).max())))
+        assert_same(found, loss, gradient, wanted, 1e-5)
 
 
 def test_logits_in_parts_take_less_memory():
