@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from jaxplm import hf
-from jaxplm.data.sources import open_texts
+from jaxplm.data.sources.texts import open_texts
 from jaxplm.hf.tokenizer import load_tokenizer, save_tokenizer
 from jaxplm.nn import graph_of, module_with
 from jaxplm.vocab.append import KNOWN, Appended, append

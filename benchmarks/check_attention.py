@@ -14,10 +14,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxplm.nn.attention import attend, kernel_for, segments_of
-from jaxplm.nn.attention_check import TOLERANCE, differences, packed_ids
+from jaxplm.devices.compute import flash_kernel
+from jaxplm.nn.attention.dispatch import attend, kernel_for, segments_of
+from jaxplm.nn.attention.selfcheck import TOLERANCE, differences, packed_ids
 from jaxplm.nn.layers import Compute
-from jaxplm.runtime import flash_kernel
 
 # B, L, H, Dh: base-size rows of several lengths (one that is no multiple of 128), narrow heads, wide ones, one long row.
 SHAPES = ((64, 128, 12, 64), (64, 512, 12, 64), (16, 400, 12, 64), (16, 512, 12, 32), (8, 1024, 8, 128), (2, 4096, 12, 64))

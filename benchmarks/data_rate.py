@@ -58,7 +58,7 @@ def store_worker(options: argparse.Namespace) -> dict[str, Any]:
 
 def write_times(corpus: str, times: int, path: Path) -> None:
     """The texts of a corpus `times` over as JSON lines, a different word before them each time."""
-    from jaxplm.data.sources import open_texts
+    from jaxplm.data.sources.texts import open_texts
 
     with path.open("w") as file:
         for turn in range(times):
@@ -108,10 +108,11 @@ def _mlm_steps(options: argparse.Namespace, packing: str, whole_word: bool) -> t
     """Tokens of a row, on average; and by name what makes a batch or does a part of that, from the step's number."""
     import numpy as np
 
-    from jaxplm import hf, sharding
+    from jaxplm import hf
     from jaxplm.config import Config, Data, Mesh
-    from jaxplm.data.mask import capacity, mask_batch
-    from jaxplm.data.pack import gather
+    from jaxplm.data.mlm.mask import capacity, mask_batch
+    from jaxplm.data.mlm.pack import gather
+    from jaxplm.devices import sharding
 
     tokenizer = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
     data = Data(train=options.corpus, seq_len=options.length, packing=packing, whole_word=whole_word)
@@ -141,8 +142,8 @@ def _mlm_steps(options: argparse.Namespace, packing: str, whole_word: bool) -> t
 def _classification(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     from jaxplm import hf
     from jaxplm.config import Config, Data, Task
-    from jaxplm.data.task_batches import TaskBatches
-    from jaxplm.labelled_sets import read_sets, units_of
+    from jaxplm.data.labelled.task_batches import TaskBatches
+    from jaxplm.recipes.finetune.labelled_sets import read_sets, units_of
 
     config = Config(recipe="finetune", data=Data(train=options.task, text=options.text, label=options.label, seq_len=options.task_length),
                     task=Task(kind="classify"))
@@ -164,7 +165,7 @@ def _rates(make: Callable[[int], Any], options: argparse.Namespace, *, rows: int
       rows: of a batch.
       tokens: of a batch, no padding counted.
     """
-    from jaxplm.data.pipeline import prefetch
+    from jaxplm.data.prefetch import prefetch
 
     steps = WARM_UP
     while True:  # as many steps as take `--seconds`
@@ -191,7 +192,7 @@ def _rates(make: Callable[[int], Any], options: argparse.Namespace, *, rows: int
 def _maker(config: Any, tokenizer: Any, rows: int) -> Any:
     import numpy as np
 
-    from jaxplm.start import Tokenized
+    from jaxplm.recipes.pretrain.corpus import Tokenized
 
     return Tokenized(config, tokenizer, np.arange(rows))
 

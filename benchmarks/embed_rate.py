@@ -24,6 +24,8 @@ import numpy as np
 import record
 from allocation import HUGE_PAGES, TUNED_MALLOC
 
+from jaxplm.devices.compute import resolve_compute
+
 CONTESTANTS = {
     "jaxplm": ("jaxplm-bfloat16", HUGE_PAGES),
     "jaxplm float32": ("jaxplm-float32", HUGE_PAGES),
@@ -37,23 +39,23 @@ WARM_UP = 512  # texts
 
 
 def read_texts(options: argparse.Namespace) -> list[str]:
-    from jaxplm.data.sources import open_texts
+    from jaxplm.data.sources.texts import open_texts
 
     return list(open_texts(options.corpus, text=options.text, lines="true", max_rows=options.texts or None, every_row=True))
 
 
 def jaxplm_worker(options: argparse.Namespace, texts: list[str], dtype: str) -> tuple[float, np.ndarray]:
-    from jaxplm import runtime, sharding
     from jaxplm.config import Compute, Embed, Mesh
-    from jaxplm.data.row_length import row_length
-    from jaxplm.data.text_blocks import text_blocks
-    from jaxplm.embeddings.encoder import TextEncoder
-    from jaxplm.embeddings.layers import open_source
+    from jaxplm.data.labelled.row_length import row_length
+    from jaxplm.data.labelled.text_blocks import text_blocks
+    from jaxplm.devices import sharding
+    from jaxplm.recipes.embed.encoder import TextEncoder
+    from jaxplm.recipes.embed.layers import open_source
 
     source = open_source(options.model, Embed())
     beginning = next(text_blocks(texts, source.tokenizer, options.seq_len, max_rows=4096, max_chars=1 << 20))
     mesh = sharding.make_mesh(Mesh())
-    encoder = TextEncoder(source, Embed(), mesh, runtime.resolve_compute(Compute(dtype), mesh), rows=options.rows,
+    encoder = TextEncoder(source, Embed(), mesh, resolve_compute(Compute(dtype), mesh), rows=options.rows,
                           length=row_length(beginning.units.lengths, options.seq_len, source.config.width))
 
     def vectors(texts: list[str]) -> np.ndarray:

@@ -42,8 +42,8 @@ def config_of(options: argparse.Namespace) -> Any:
 def run_jaxplm(options: argparse.Namespace, seed: int, workdir: Path) -> dict[str, float]:
     """The command in `workdir`; evaluated after every epoch."""
     from jaxplm import hf
-    from jaxplm.data.task_batches import TaskBatches
-    from jaxplm.labelled_sets import read_sets, units_of
+    from jaxplm.data.labelled.task_batches import TaskBatches
+    from jaxplm.recipes.finetune.labelled_sets import read_sets, units_of
 
     config = config_of(options)
     sets = read_sets(config)
@@ -82,7 +82,7 @@ def torch_worker(options: argparse.Namespace) -> None:
     import transformers
 
     from jaxplm import hf
-    from jaxplm.labelled_sets import read_sets, units_of
+    from jaxplm.recipes.finetune.labelled_sets import read_sets, units_of
     from jaxplm.tasks.results import results
 
     transformers.logging.set_verbosity_error()

@@ -24,10 +24,13 @@ import jax
 import numpy as np
 import record
 
-from jaxplm import hf, optim, runtime, sharding
+from jaxplm import hf
 from jaxplm.config import Config, Data, Mesh, Model, Task, Train
-from jaxplm.downstream import Downstream
-from jaxplm.train import Run
+from jaxplm.devices import sharding
+from jaxplm.devices.compute import resolve_compute
+from jaxplm.engine import optim
+from jaxplm.engine.loop import Run
+from jaxplm.recipes.finetune.job import Downstream
 
 FROZEN_HEAD = {"task.pooling": "mean", "task.layers": "mix", "train.batch_size": 32, "train.learning_rate": 1e-3,
                "train.weight_decay": 0.01}
@@ -49,7 +52,7 @@ def measure_step(options: argparse.Namespace, way: str, steps: int) -> dict[str,
     """Trained parameters, FLOPs and seconds of a step, seconds an epoch, bytes of the optimizer's state."""
     config = config_of(options, way)
     mesh = sharding.make_mesh(Mesh())
-    compute = runtime.resolve_compute(config.compute, mesh)
+    compute = resolve_compute(config.compute, mesh)
     with tempfile.TemporaryDirectory() as scratch:
         began = time.perf_counter()
         job = Downstream(config, Path(scratch), mesh, compute, vectors=Path(scratch) / "vectors")

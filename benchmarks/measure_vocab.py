@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxplm import hf
-from jaxplm.data.sources import open_texts
+from jaxplm.data.sources.texts import open_texts
 from jaxplm.hf.tokenizer import unreachable_share
 from jaxplm.vocab.advice import advise
 from jaxplm.vocab.choose import choose
 from jaxplm.vocab.measure import damaging_splits, measure
+from jaxplm.vocab.plot import write_vocabulary
+from jaxplm.vocab.report import vocabulary_text
 from jaxplm.vocab.terms import read_terms
-from jaxplm.vocab_plot import write_vocabulary
-from jaxplm.vocab_report import vocabulary_text
 
 
 def written(token: str, tokenizer: Any) -> str:

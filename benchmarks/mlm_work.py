@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplm import config, nn, optim, runtime, sharding
-from jaxplm.batch import Batch
-from jaxplm.data.mask import capacity
+from jaxplm import config, nn
+from jaxplm.data.batch import Batch
+from jaxplm.data.mlm.mask import capacity
+from jaxplm.devices import sharding
+from jaxplm.devices.compute import resolve_compute, without_attention_dropout
+from jaxplm.engine import optim
+from jaxplm.engine.step import make_train_step, new_state
 from jaxplm.nn import EncoderConfig
-from jaxplm.step import make_train_step, new_state
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
 PRESETS = {  # layers, width, heads, feed-forward width, vocabulary
@@ -104,8 +107,8 @@ class Work:
         self.case = case
         mesh = sharding.make_mesh(config.Mesh())
         settings = config.Compute(case.dtype, case.unroll, case.attention, case.remat, case.logit_parts)
-        compute = runtime.resolve_compute(settings, mesh)
-        encoder = runtime.without_attention_dropout(case.encoder(), compute)
+        compute = resolve_compute(settings, mesh)
+        encoder = without_attention_dropout(case.encoder(), compute)
         graph, abstract = nn.graph_of(encoder)
         train = config.Train(steps=1000, learning_rate=1e-4, warmup=0, schedule="constant")
         tx = optim.optimizer(train, 1000, abstract)
@@ -148,7 +151,7 @@ def product_rate(dtype: str) -> float:
     """FLOP/s that one large matrix product of the factors' `dtype` reaches here, median of 10: the limit that a step is held to."""
     on_cpu = jax.default_backend() == "cpu"
     m, k, n = (2048, 768, 3072) if on_cpu else (8192, 8192, 8192)
-    factors = runtime.resolve_compute(config.Compute(dtype=dtype, attention="plain"), sharding.make_mesh(config.Mesh())).operands
+    factors = resolve_compute(config.Compute(dtype=dtype, attention="plain"), sharding.make_mesh(config.Mesh())).operands
     a, b = (jnp.ones(shape, factors) for shape in ((m, k), (k, n)))
     multiply = jax.jit(lambda a, b: jax.lax.dot(a, b, preferred_element_type=jnp.float32 if on_cpu else factors))
     loop = 1 if on_cpu else 20  # an accelerator's calls are enqueued: only many of them show its own time

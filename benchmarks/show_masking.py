@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxplm import hf
 from jaxplm.config import Config, Data
-from jaxplm.data.words import split_words
-from jaxplm.start import Tokenized
+from jaxplm.data.corpus.words import split_words
+from jaxplm.recipes.pretrain.corpus import Tokenized
 
 
 def count(options: argparse.Namespace, whole_word: bool) -> None:

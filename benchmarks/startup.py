@@ -36,16 +36,16 @@ KINDS = ("cold", "warm")
 PARTS = (
     ("jaxplm.main", "parse", "flags and config"),
     ("jaxplm.main", "_recipe", "imports: JAX, Flax, Orbax"),
-    ("jaxplm.start", "start_model", "model read or drawn"),
+    ("jaxplm.recipes.pretrain.model", "start_model", "model read or drawn"),
     ("jaxplm.hf.tokenizer", "_read", "tokenizer, with the import of transformers"),
-    ("jaxplm.start", "load_corpus", "corpus: rows planned, texts held out"),
-    ("jaxplm.start", "tokenize", "corpus: read and tokenized, or the cache opened"),
-    ("jaxplm.labelled_sets", "read_sets", "labelled rows read"),
-    ("jaxplm.labelled_sets", "units_of", "labelled rows tokenized"),
-    ("jaxplm.train", "Run.__init__", "state's shapes and the optimizer"),
-    ("jaxplm.train", "Run._first_state", "first state"),
-    ("jaxplm.train", "Run._evaluate", "evaluation at step 0: computed"),
-    ("jaxplm.train", "Run._loop", "first step: computed"),
+    ("jaxplm.recipes.pretrain.model", "load_corpus", "corpus: rows planned, texts held out"),
+    ("jaxplm.recipes.pretrain.model", "tokenize", "corpus: read and tokenized, or the cache opened"),
+    ("jaxplm.recipes.finetune.labelled_sets", "read_sets", "labelled rows read"),
+    ("jaxplm.recipes.finetune.labelled_sets", "units_of", "labelled rows tokenized"),
+    ("jaxplm.engine.loop", "Run.__init__", "state's shapes and the optimizer"),
+    ("jaxplm.engine.loop", "Run._first_state", "first state"),
+    ("jaxplm.engine.loop", "Run._evaluate", "evaluation at step 0: computed"),
+    ("jaxplm.engine.loop", "Run._loop", "first step: computed"),
 )
 REST = "the rest"
 # What JAX tells of its own work, by the end of the event's name; within a part it counts here alone.
@@ -111,7 +111,7 @@ def worker(arguments: list[str], started: float) -> None:
     command.skip_torch()
     clock = Clock()
     clock.seconds["Python and the command's first imports"] = time.time() - started
-    recipe = command._recipe
+    recipe = command.recipe_of
 
     def patch(wanted: Callable[[str], bool]) -> None:
         for module, path, name in PARTS:
@@ -123,13 +123,13 @@ def worker(arguments: list[str], started: float) -> None:
 
         jax.monitoring.register_event_duration_secs_listener(clock.event)
         run = recipe(name)
-        importlib.import_module("jaxplm.logs").MetricLog.write = functools.partialmethod(_until_first_step, clock)
+        importlib.import_module("jaxplm.reporting.metric_log").MetricLog.write = functools.partialmethod(_until_first_step, clock)
         patch(lambda module: module != "jaxplm.main" and module in sys.modules)
         for module, path, _ in PARTS:  # names that other modules have taken over by `from … import`
             _hand_on(module, path)
         return run
 
-    command._recipe = imported
+    command.recipe_of = imported
     patch(lambda module: module == "jaxplm.main")
     sys.exit(command.main(["jaxplm", *arguments]))
 

@@ -20,10 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 
-from jaxplm import nn, optim, sharding, step
-from jaxplm.batch import Batch
+from jaxplm import nn
 from jaxplm.config import Mesh, Train
-from jaxplm.data.mask import capacity
+from jaxplm.data.batch import Batch
+from jaxplm.data.mlm.mask import capacity
+from jaxplm.devices import sharding
+from jaxplm.engine import optim, step
 from jaxplm.nn.layers import Split
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 

@@ -23,7 +23,7 @@ from typing import Any
 import record
 
 from jaxplm import hf
-from jaxplm.data.sources import open_texts
+from jaxplm.data.sources.texts import open_texts
 from jaxplm.vocab.append import append
 from jaxplm.vocab.choose import choose
 from jaxplm.vocab.measure import measure, measured_again

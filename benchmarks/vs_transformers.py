@@ -40,7 +40,7 @@ def make_batches(options: argparse.Namespace, path: Path) -> None:
     """The rows of `steps` training batches as one .npz."""
     from jaxplm import hf
     from jaxplm.config import Config, Data
-    from jaxplm.start import Tokenized
+    from jaxplm.recipes.pretrain.corpus import Tokenized
 
     loaded = hf.load(options.model)
     config = Config(data=Data(train=options.corpus, seq_len=options.length))
@@ -52,7 +52,7 @@ def make_batches(options: argparse.Namespace, path: Path) -> None:
 
 
 def read_batches(path: Path, steps: int) -> list:
-    from jaxplm.batch import Batch
+    from jaxplm.data.batch import Batch
 
     with np.load(path) as arrays:
         return [Batch(*(arrays[f"{name}{i}"] for name in Batch._fields)) for i in range(steps)]
@@ -61,9 +61,12 @@ def read_batches(path: Path, steps: int) -> list:
 def jaxplm_worker(options: argparse.Namespace, batches: list) -> tuple[list[float], list[float]]:
     import jax
 
-    from jaxplm import hf, nn, optim, runtime, sharding
+    from jaxplm import hf, nn
     from jaxplm.config import Compute, Mesh, Train
-    from jaxplm.step import make_train_step, new_state
+    from jaxplm.devices import sharding
+    from jaxplm.devices.compute import resolve_compute
+    from jaxplm.engine import optim
+    from jaxplm.engine.step import make_train_step, new_state
     from jaxplm.tasks.mlm import MaskedLanguageModelling
 
     loaded = hf.load(options.model)
@@ -76,7 +79,7 @@ def jaxplm_worker(options: argparse.Namespace, batches: list) -> tuple[list[floa
     state = jax.jit(lambda p: new_state(p, tx, 0), out_shardings=placed)(jax.tree.map(sharding.place, loaded.params, placed.params))
     task = MaskedLanguageModelling(texts_a_row=max(int(batch.segment_ids.max()) for batch in batches))
     step = make_train_step(graph, task, tx, optim.schedule(train, 1000), outline, mesh,
-                           compute=runtime.resolve_compute(Compute(), mesh))
+                           compute=resolve_compute(Compute(), mesh))
     seconds, losses = [], []
     for batch in batches:
         began = time.perf_counter()

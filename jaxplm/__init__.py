@@ -67,13 +67,13 @@ def embed(texts: "Iterable[str]", path: str, pooling: str = "mean", layers: str 
       dtype: float32 or float16, of the result.
       seq_len: tokens at which longer texts are cut, special ones included; None: the model's positions, at most 512.
       batch_size: rows of tokens computed at once; texts share rows.
-      compute: bfloat16 or float32; see `runtime.resolve_compute`.
+      compute: bfloat16 or float32; see `jaxplm.devices.compute.resolve_compute`.
 
     Raises:
       jaxplm.errors.UserError: a single str, something that is no str, a setting or a model that cannot be used.
     """
     from jaxplm.config import Embed
-    from jaxplm.embeddings import in_memory
+    from jaxplm.recipes.embed import in_memory
 
     settings = Embed(pooling, str(layers), tuple(mix), normalize, dtype)
     return in_memory.embed(texts, path, settings, seq_len=seq_len, batch_size=batch_size, compute=compute)

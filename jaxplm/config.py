@@ -18,7 +18,7 @@ class Model:
     dropout: float | None = None  # None: the checkpoint's
     attention_dropout: float | None = None
     # The next three are read only where `path` is empty.
-    size: str = "tiny"  # see jaxplm.new_model.SIZES
+    size: str = "tiny"  # see jaxplm.recipes.pretrain.new_model.SIZES
     max_positions: int = 512
     tokenizer: str = ""  # directory of a tokenizer; empty: one is trained on the corpus
     pairs: str = ""  # nsp (next sentence) or sop (sentence order): a second objective on pairs of sentences; empty: none

@@ -4,6 +4,7 @@
 """
 
 import errno
+import importlib
 import os
 import re
 import runpy
@@ -13,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from jaxplm.huge_pages import restart_with_huge_pages
+from jaxplm.devices.huge_pages import restart_with_huge_pages
 
 if __name__ == "__main__":
     restart_with_huge_pages()  # before the imports that take time
@@ -31,9 +32,18 @@ from jaxplm.errors import Interrupted, UserError
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/<recipe>.py", lock_config=False)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run is kept; default: runs/<recipe>")
 
-RECIPES = {"dapt": "pretraining", "tapt": "pretraining", "scratch": "pretraining", "extend_vocab": "pretraining",
-           "exbert": "pretraining", "finetune": "downstream",
-           "feature_extraction": "downstream", "evaluate": "evaluate", "embed": "embed"}
+# Recipe → the module with its `run(config, workdir, command)`. Imported by name: a wrong flag is answered before JAX is imported.
+RECIPES = {
+    "dapt": "jaxplm.recipes.pretrain.recipe",
+    "tapt": "jaxplm.recipes.pretrain.recipe",
+    "scratch": "jaxplm.recipes.pretrain.recipe",
+    "extend_vocab": "jaxplm.recipes.pretrain.recipe",
+    "exbert": "jaxplm.recipes.pretrain.recipe",
+    "finetune": "jaxplm.recipes.finetune.recipe",
+    "feature_extraction": "jaxplm.recipes.finetune.recipe",
+    "evaluate": "jaxplm.recipes.evaluate.recipe",
+    "embed": "jaxplm.recipes.embed.recipe",
+}
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -105,25 +115,9 @@ def command_line(argv: list[str]) -> str:
     return " ".join(["python -m jaxplm.main", *map(shlex.quote, argv[1:])])
 
 
-def _recipe(name: str) -> Callable[[Config, Path, str], None]:
-    """What runs a recipe. Imported here: a wrong flag should be answered before JAX is imported."""
-    if name == "evaluate":
-        from jaxplm.evaluate import run
-
-        return run
-    if name == "embed":
-        from jaxplm.embeddings.recipe import run
-
-        return run
-    from jaxplm import train
-
-    if name == "downstream":
-        from jaxplm.downstream import run
-
-        return run
-    from jaxplm.pretraining import Pretraining
-
-    return lambda config, workdir, command: train.run(config, workdir, command, Pretraining)
+def recipe_of(name: str) -> Callable[[Config, Path, str], None]:
+    """Import the recipe `name`, a key of `RECIPES`, and return its `run`."""
+    return importlib.import_module(RECIPES[name]).run
 
 
 def skip_torch() -> None:
@@ -148,14 +142,16 @@ def main(argv: list[str]) -> int:
         config = resolve(flags.FLAGS.config, set(config_flags.get_override_values(flags.FLAGS["config"])))
         if __name__ == "__main__":
             skip_torch()
-        from jaxplm import logs, runtime
-        from jaxplm.data.tokenize import default_cache
+        from jaxplm.data.corpus.tokenize import default_cache
+        from jaxplm.devices import processes
+        from jaxplm.devices.compute import keep_compiled
+        from jaxplm.reporting import console
 
-        runtime.join_processes()
-        runtime.keep_compiled(default_cache())
-        logs.setup(enabled=runtime.is_first())
+        processes.join_processes()
+        keep_compiled(default_cache())
+        console.setup(enabled=processes.is_first())
         workdir = Path(_WORKDIR.value or Path("runs") / config.recipe)
-        _recipe(RECIPES[config.recipe])(config, workdir, command_line(argv))
+        recipe_of(config.recipe)(config, workdir, command_line(argv))
     except UserError as error:
         print(f"jaxplm: {error}", file=sys.stderr)
         return 2

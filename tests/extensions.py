@@ -9,7 +9,7 @@ import pytest
 from helpers import tiny_config
 
 from jaxplm import hf, nn
-from jaxplm.nn.extension import GATE_SCALE
+from jaxplm.nn.exbert.modules import GATE_SCALE
 
 TOKENS = 75
 LOW = {"xla_backend_optimization_level": 0}  # without LLVM's optimisations, which take longer than what is computed here

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplm import config, nn, optim, sharding, step
-from jaxplm.batch import Batch
+from jaxplm import config, nn
+from jaxplm.data.batch import Batch
+from jaxplm.devices import sharding
+from jaxplm.engine import optim, step
 from jaxplm.tasks import Task
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 

@@ -11,9 +11,12 @@ from helpers import as_jax, random_batch, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm import config, nn, runtime, sharding
+from jaxplm import config, nn
+from jaxplm.devices import compute as devices_compute
+from jaxplm.devices import sharding
+from jaxplm.devices.compute import resolve_compute, without_attention_dropout
 from jaxplm.errors import UserError
-from jaxplm.nn import attention, attention_check, attention_cudnn, attention_parts, attention_splash
+from jaxplm.nn.attention import chunked, cudnn, dispatch, plain, selfcheck, splash
 from jaxplm.nn.layers import Compute, Split
 
 # ---------------------------------------------------------------- cuDNN: what it is given
@@ -30,7 +33,7 @@ def runs_by_loop(ids: list[int], most: int) -> tuple[list[int], list[int], bool]
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=12, max_size=12), min_size=1, max_size=4), st.integers(0, 13))
 def test_runs_are_those_of_a_plain_loop(rows, texts):
-    runs = attention_cudnn.runs_of(jnp.asarray(rows, jnp.int32), texts)
+    runs = cudnn.runs_of(jnp.asarray(rows, jnp.int32), texts)
     most = min(texts + 1, 12) if texts else 12
     assert runs.starts.shape == (len(rows), most + 1) and runs.lengths.shape == (len(rows), most)
     assert runs.starts.dtype == runs.lengths.dtype == jnp.int32
@@ -39,15 +42,15 @@ def test_runs_are_those_of_a_plain_loop(rows, texts):
 
 
 def test_the_runs_of_packed_rows_cover_them():
-    ids = attention_check.packed_ids(6, 64)
-    runs = attention_cudnn.runs_of(jnp.asarray(ids), int(ids.max()))
+    ids = selfcheck.packed_ids(6, 64)
+    runs = cudnn.runs_of(jnp.asarray(ids), int(ids.max()))
     assert not runs.too_many.any()
     assert (np.maximum(runs.lengths, 0).sum(1) == 64).all()
 
 
 def test_more_texts_than_promised_are_not_computed_silently():
     ids = jnp.asarray([[1, 1, 2, 2, 3, 0], [1, 1, 1, 2, 2, 0]], jnp.int32)
-    made = attention.segments_of(ids, Compute("bfloat16", "bfloat16", attention="cudnn", texts_a_row=2), (24,))
+    made = dispatch.segments_of(ids, Compute("bfloat16", "bfloat16", attention="cudnn", texts_a_row=2), (24,))
     found = made.checked(jnp.ones((2, 6, 4), jnp.bfloat16))
     assert jnp.isnan(found[0]).all() and (found[1] == 1).all()
 
@@ -64,12 +67,12 @@ def a_hopper(monkeypatch):
 
 def lowered_for_cuda(split: Split | None = None) -> str:
     compute = Compute("bfloat16", "bfloat16", attention="cudnn", texts_a_row=3, split=split)
-    ids = jnp.asarray(attention_check.packed_ids(4, 64))
+    ids = jnp.asarray(selfcheck.packed_ids(4, 64))
     qkv = jnp.ones((4, 64, 3, 2, 24), jnp.bfloat16)
 
     def loss(qkv, ids):
-        made = attention.segments_of(ids, compute, (24,))
-        return attention.attend(qkv, made, 0.5, jax.random.key(0), compute).astype(jnp.float32).sum()
+        made = dispatch.segments_of(ids, compute, (24,))
+        return dispatch.attend(qkv, made, 0.5, jax.random.key(0), compute).astype(jnp.float32).sum()
 
     return jax.jit(jax.grad(loss)).trace(qkv, ids).lower(lowering_platforms=("cuda",)).as_text()
 
@@ -99,7 +102,7 @@ def test_cudnn_is_called_with_offsets_and_no_bias(a_hopper, split):
     (4, 512, 7, (1, 1)), (1, 4096, 12, (1, 1)), (2, 256, 1, (2, 1)),
 ])
 def test_parts_divide_rows_and_heads(rows, length, heads, part):
-    found = attention_parts.part_of(rows, length, heads, 3 * 2**18)
+    found = chunked.part_of(rows, length, heads, 3 * 2**18)
     assert found == part and rows % found.rows == 0 and heads % found.heads == 0
 
 
@@ -108,16 +111,16 @@ def test_parts_divide_rows_and_heads(rows, length, heads, part):
 def test_parts_are_plain_attention(monkeypatch, scores, split):
     """Output, gradients and dropout's mask, whatever the size of a part and however rows and heads are split."""
     for limit in ("_WHOLE", "_FORWARD", "_BACKWARD"):
-        monkeypatch.setattr(attention_parts, limit, scores)
+        monkeypatch.setattr(chunked, limit, scores)
     mesh = sharding.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2))
     compute = Compute(attention="parts", split=Split(mesh, ("data", "fsdp"), "tensor") if split else None)
-    ids, key = jnp.asarray(attention_check.packed_ids(8, 48)), jax.random.key(3)
+    ids, key = jnp.asarray(selfcheck.packed_ids(8, 48)), jax.random.key(3)
     qkv, dy = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(8, 48, 3, 4, 8), (8, 48, 4, 8)]))
 
     @partial(jax.jit, static_argnums=0)
     def run(compute):
-        made = attention.segments_of(ids, compute, (8,))
-        y, back = jax.vjp(lambda qkv: attention.attend(qkv, made, 0.3, key, compute), qkv)
+        made = dispatch.segments_of(ids, compute, (8,))
+        y, back = jax.vjp(lambda qkv: dispatch.attend(qkv, made, 0.3, key, compute), qkv)
         return y, *back(dy)
 
     for found, wanted in zip(run(compute), run(Compute()), strict=True):
@@ -130,20 +133,20 @@ def test_parts_are_plain_attention(monkeypatch, scores, split):
 @pytest.fixture
 def interpreted(monkeypatch):
     """Splash without a TPU; its own code mixes types and ranks."""
-    monkeypatch.setattr(attention, "attend_splash", lambda *given: attention_splash.attend_splash(*given, interpret=True))
+    monkeypatch.setattr(dispatch, "attend_splash", lambda *given: splash.attend_splash(*given, interpret=True))
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
 
 @pytest.mark.parametrize(("length", "width"), [(128, 64), (200, 24), (640, 32)])
 def test_splash_is_plain_attention(interpreted, length, width):
-    errors = attention_check.differences("splash", rows=3, length=length, heads=2, head_width=width, dtype="float32")
+    errors = selfcheck.differences("splash", rows=3, length=length, heads=2, head_width=width, dtype="float32")
     assert max(errors.values()) <= 1e-5, errors
 
 
 def test_splash_over_a_mesh(interpreted):
     split = Split(sharding.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2)), ("data", "fsdp"), "tensor")
-    errors = attention_check.differences("splash", length=128, head_width=8, dtype="float32", split=split)
+    errors = selfcheck.differences("splash", length=128, head_width=8, dtype="float32", split=split)
     assert max(errors.values()) <= 1e-5, errors
 
 
@@ -169,17 +172,17 @@ def test_an_encoder_with_an_extension_mixes_kernels(interpreted):
 
 def test_a_kernel_that_is_wrong_or_fails_is_found(monkeypatch):
     device = jax.devices()[0]
-    monkeypatch.setattr(attention, "attend_splash", lambda q, k, v, ids: attention.attend_plain(
-        q, k, v, jnp.zeros((1, 1, 1, 1)) + attention.segment_bias(jnp.ones_like(ids)), 0.0, None))
-    assert re.match(r"output differs from plain attention's by \d+%", attention_check.fault_of("splash", "bfloat16", device))
-    monkeypatch.setattr(attention, "attend_splash", lambda q, k, v, ids: attention.attend_plain(
-        q, k, v, attention.segment_bias(jnp.roll(ids, 1, 1)), 0.0, None))
-    assert attention_check.fault_of("splash", "bfloat16", device), "off by one token"
-    monkeypatch.setattr(attention, "attend_splash", lambda q, k, v, ids: attention.attend_plain(
-        q, k, v, attention.segment_bias(ids), 0.0, None))
-    assert attention_check.fault_of("splash", "bfloat16", device) == ""
-    monkeypatch.setattr(attention, "attend_splash", lambda *given: 1 / 0)
-    assert attention_check.fault_of("splash", "bfloat16", device) == "ZeroDivisionError: division by zero"
+    monkeypatch.setattr(dispatch, "attend_splash", lambda q, k, v, ids: plain.attend_plain(
+        q, k, v, jnp.zeros((1, 1, 1, 1)) + plain.segment_bias(jnp.ones_like(ids)), 0.0, None))
+    assert re.match(r"output differs from plain attention's by \d+%", selfcheck.fault_of("splash", "bfloat16", device))
+    monkeypatch.setattr(dispatch, "attend_splash", lambda q, k, v, ids: plain.attend_plain(
+        q, k, v, plain.segment_bias(jnp.roll(ids, 1, 1)), 0.0, None))
+    assert selfcheck.fault_of("splash", "bfloat16", device), "off by one token"
+    monkeypatch.setattr(dispatch, "attend_splash", lambda q, k, v, ids: plain.attend_plain(
+        q, k, v, plain.segment_bias(ids), 0.0, None))
+    assert selfcheck.fault_of("splash", "bfloat16", device) == ""
+    monkeypatch.setattr(dispatch, "attend_splash", lambda *given: 1 / 0)
+    assert selfcheck.fault_of("splash", "bfloat16", device) == "ZeroDivisionError: division by zero"
 
 
 # ---------------------------------------------------------------- which one is chosen
@@ -191,10 +194,10 @@ def test_a_kernel_that_is_wrong_or_fails_is_found(monkeypatch):
     ("splash", 512, 21, "plain"),
 ])
 def test_shapes_that_a_kernel_does_not_take(kernel, length, width, chosen, caplog):
-    attention._say.cache_clear()
+    dispatch._say.cache_clear()
     with caplog.at_level("INFO", "jaxplm"):
         for _ in range(3):
-            assert attention.kernel_for(kernel, length, width) == chosen
+            assert dispatch.kernel_for(kernel, length, width) == chosen
     assert len(caplog.messages) == (kernel != chosen)
 
 
@@ -211,14 +214,14 @@ def machine(monkeypatch):
     def pretend(backend: str, capability: str = "", fault: str = "") -> None:
         monkeypatch.setattr(jax, "default_backend", lambda: backend)
         monkeypatch.setattr(jax, "local_devices", lambda: [Device(capability)])
-        monkeypatch.setattr(runtime, "_fault_of", lambda kernel, dtype, device: fault)
+        monkeypatch.setattr(devices_compute, "_fault_of", lambda kernel, dtype, device: fault)
 
     return pretend
 
 
 def resolved(attention: str, dtype: str = "bfloat16", devices: int = 1) -> Compute:
     mesh = sharding.make_mesh(config.Mesh(), jax.devices()[:devices])
-    return runtime.resolve_compute(config.Compute(dtype=dtype, attention=attention), mesh)
+    return resolve_compute(config.Compute(dtype=dtype, attention=attention), mesh)
 
 
 @pytest.mark.parametrize(("backend", "capability", "dtype", "kernel"), [
@@ -260,7 +263,7 @@ def test_several_devices_need_to_know_how_rows_and_heads_are_split(machine):
 def test_attention_dropout_is_told_to_be_zero(caplog):
     shape = tiny_config(attention_dropout=0.1)
     with caplog.at_level("INFO", "jaxplm"):
-        assert runtime.without_attention_dropout(shape, Compute()) is shape
+        assert without_attention_dropout(shape, Compute()) is shape
         assert not caplog.messages
-        assert runtime.without_attention_dropout(shape, Compute(attention="cudnn")).attention_dropout == 0
+        assert without_attention_dropout(shape, Compute(attention="cudnn")).attention_dropout == 0
     assert caplog.messages[0].startswith("attention dropout is 0 and not 0.1: ")

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from jaxplm.data import builtin
-from jaxplm.data.sources import open_texts
+from jaxplm.data.sources import builtin
+from jaxplm.data.sources.texts import open_texts
 from jaxplm.errors import UserError
 
 
@@ -113,7 +113,7 @@ def test_this_installation():
     assert 0.01 < len(held_out) / len(texts) < 0.2
     assert not {" ".join(t.lower().split()) for t in texts} & {" ".join(t.lower().split()) for t in held_out}
     # The same in another process, where sets and hashes of strings come in another order.
-    code = "from jaxplm.data.builtin import pydocs; import hashlib as h, sys; "
+    code = "from jaxplm.data.sources.builtin import pydocs; import hashlib as h, sys; "
     code += "print(h.sha256(chr(0).join(pydocs('train')).encode()).hexdigest())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == hashlib.sha256("\0".join(builtin.pydocs("train")).encode()).hexdigest()

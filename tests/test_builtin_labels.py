@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 
 from jaxplm.config import Data
-from jaxplm.data import builtin_labels
-from jaxplm.data.examples import read_examples
-from jaxplm.data.label_set import label_set
-from jaxplm.data.sources import open_texts
+from jaxplm.data.labelled.examples import read_examples
+from jaxplm.data.labelled.label_set import label_set
+from jaxplm.data.sources import builtin_labels
+from jaxplm.data.sources.texts import open_texts
 from jaxplm.errors import UserError
 
 LONG = "A sentence that is long enough to be kept."

@@ -18,7 +18,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxplm.checkpoint import Checkpoints
+from jaxplm.checkpoint.manager import Checkpoints
 from jaxplm.errors import UserError
 
 _REPLICATED = P()

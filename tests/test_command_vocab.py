@@ -10,7 +10,8 @@ from commands import Lab, fields, rows, tree
 from forked import Outcome, run_all
 
 import jaxplm
-from jaxplm import hf, optim
+from jaxplm import hf
+from jaxplm.engine import optim
 
 WORDS = ["cardiomyopathy", "thrombocytopenia", "gastrointestinal", "서울특별시립병원"]
 TEXTS = [f"the {WORDS[i % 4]} of patient {i % 7} was found in {WORDS[i % 3]} wards" for i in range(120)]

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from helpers import tiny_config
 
-from jaxplm import main, nn, optim, workdir
+from jaxplm import main, nn
 from jaxplm.config import CHOICES, METRICS, RANGES, Config, Data, Train, check_field, flatten, validate
+from jaxplm.engine import optim, workdir
 from jaxplm.errors import UserError
 from jaxplm.scores.names import is_better
 

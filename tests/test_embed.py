@@ -10,13 +10,14 @@ import torch
 import transformers
 
 import jaxplm
-from jaxplm import config, hf, nn, sharding
-from jaxplm.data.text_blocks import text_blocks
-from jaxplm.embeddings.encoder import TextEncoder
-from jaxplm.embeddings.layers import layer_shares, open_source
+from jaxplm import config, hf, nn
+from jaxplm.data.labelled.text_blocks import text_blocks
+from jaxplm.devices import sharding
+from jaxplm.engine.step import TRACES
 from jaxplm.errors import UserError
 from jaxplm.hf.sentence_export import save_sentence_encoder
-from jaxplm.step import TRACES
+from jaxplm.recipes.embed.encoder import TextEncoder
+from jaxplm.recipes.embed.layers import layer_shares, open_source
 
 TEXTS = [*checkpoints.TEXTS, "", "fox", "the dog " * 20, "  a text of the dog \n", *(" ".join(checkpoints.TEXTS[:2]).split())]
 

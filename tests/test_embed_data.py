@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm.data import formats
-from jaxplm.data.row_length import row_length
-from jaxplm.data.sources import open_texts
-from jaxplm.data.task_batches import default_max_units
-from jaxplm.data.text_blocks import framing, text_blocks, text_tokens
-from jaxplm.data.unit_rows import plan_units
-from jaxplm.embeddings.array_file import ArrayFile
-from jaxplm.embeddings.files import VectorFiles, is_complete
+from jaxplm.data.labelled.row_length import row_length
+from jaxplm.data.labelled.task_batches import default_max_units
+from jaxplm.data.labelled.text_blocks import framing, text_blocks, text_tokens
+from jaxplm.data.labelled.unit_rows import plan_units
+from jaxplm.data.sources import formats
+from jaxplm.data.sources.texts import open_texts
 from jaxplm.errors import UserError
+from jaxplm.recipes.embed.array_file import ArrayFile
+from jaxplm.recipes.embed.files import VectorFiles, is_complete
 
 WORDS = sorted(set(" ".join(checkpoints.TEXTS[:3]).split()))
 

@@ -9,8 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from jaxplm.config import Data
-from jaxplm.data.examples import read_examples
-from jaxplm.data.label_values import Answers
+from jaxplm.data.labelled.examples import read_examples
+from jaxplm.data.labelled.label_values import Answers
 from jaxplm.errors import UserError
 
 ROWS = [("첫 문장", "a, b", 1), ('say "hi"', "c", 0), ("셋", "d e", 1)]
@@ -280,7 +280,7 @@ def test_hub(monkeypatch):
     import datasets
     import huggingface_hub
 
-    from jaxplm.data import hub
+    from jaxplm.data.sources import hub
 
     features = datasets.Features({
         "text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"]),

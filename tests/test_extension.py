@@ -27,10 +27,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import erf
 
-from jaxplm import nn, optim
+from jaxplm import nn
+from jaxplm.engine import optim
 from jaxplm.errors import UserError
-from jaxplm.nn.extension import BASE, GATE_SCALE
-from jaxplm.nn.extension_start import narrowed
+from jaxplm.nn.exbert.init import narrowed
+from jaxplm.nn.exbert.modules import BASE, GATE_SCALE
 
 # ---------------------------------------------------------------- the formula
 

@@ -8,8 +8,10 @@ import pytest
 from extensions import TOKENS, call, hidden, quick, small_extended  # noqa: F401 - fixtures
 from helpers import as_jax, random_batch, tiny_config, trainer
 
-from jaxplm import config, nn, optim, sharding
-from jaxplm.nn.extension import BASE
+from jaxplm import config, nn
+from jaxplm.devices import sharding
+from jaxplm.engine import optim
+from jaxplm.nn.exbert.modules import BASE
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
 # ---------------------------------------------------------------- training

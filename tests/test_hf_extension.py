@@ -15,13 +15,16 @@ from helpers import same
 from safetensors.numpy import load_file
 
 import jaxplm
-from jaxplm import hf, nn, optim, sharding, train
-from jaxplm.batch import FeatureBatch
+from jaxplm import hf, nn
 from jaxplm.config import Config, Data, Model, Task, Train
-from jaxplm.downstream import Downstream, reinitialised
+from jaxplm.data.batch import FeatureBatch
+from jaxplm.devices import sharding
+from jaxplm.devices.compute import resolve_compute
+from jaxplm.engine import loop as engine_loop
+from jaxplm.engine import optim
 from jaxplm.errors import UserError
-from jaxplm.nn.extension import GATE_SCALE
-from jaxplm.runtime import resolve_compute
+from jaxplm.nn.exbert.modules import GATE_SCALE
+from jaxplm.recipes.finetune.job import Downstream, reinitialised
 
 UP = "encoder/extension/blocks/mlp/up/kernel"
 NEW = ["reads", "jumped", "domains"]
@@ -221,7 +224,7 @@ def test_a_task_is_trained_on_it(model, tmp_path, freeze):
     config.compute.dtype, config.compute.unroll = "float32", False
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
     compute = resolve_compute(config.compute, mesh)
-    run = train.Run(config, tmp_path, "", mesh, compute, Downstream(config, tmp_path, mesh, compute, vectors=tmp_path / "vectors"))
+    run = engine_loop.Run(config, tmp_path, "", mesh, compute, Downstream(config, tmp_path, mesh, compute, vectors=tmp_path / "vectors"))
     assert isinstance(run.job.train.batch(0), FeatureBatch) == bool(freeze)
     state = run.new_state(jax.tree.map(sharding.place, run.job.params, run.placed.params))
     before = jax.tree.map(np.array, state.params)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm.data.holdout import hold_out, hold_out_rows
+from jaxplm.data.corpus.holdout import hold_out, hold_out_rows
 from jaxplm.errors import UserError
 
 

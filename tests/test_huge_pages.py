@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jaxplm import huge_pages
+from jaxplm.devices import huge_pages
 
 # Stands for the command: tells its process, its arguments and what glibc was told, before and after.
 COMMAND = """

@@ -5,8 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from jaxplm.data.examples import Examples
-from jaxplm.data.label_set import UNKNOWN, UNLABELLED, label_set, labels_of_checkpoint, warn_unknown
+from jaxplm.data.labelled.examples import Examples
+from jaxplm.data.labelled.label_set import UNKNOWN, UNLABELLED, label_set, labels_of_checkpoint, warn_unknown
 from jaxplm.errors import UserError
 
 

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
-from jaxplm import logs
 from jaxplm.errors import UserError
+from jaxplm.reporting import console, metric_log
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_lines_are_plain_and_warnings_say_so(own_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.setup()
-    logs.setup()  # once more must not print everything twice
+    console.setup()
+    console.setup()  # once more must not print everything twice
     own_logger.info("문장 %d", 1)
     own_logger.warning("3 texts had unreadable bytes")
     captured = capsys.readouterr()
@@ -59,7 +59,7 @@ def test_other_processes_say_nothing_but_errors(enabled: bool, shown: str) -> No
     code = f"""
         import logging
         from jaxplm import logs
-        logs.setup(enabled={enabled})
+        console.setup(enabled={enabled})
         log = logging.getLogger("jaxplm")
         log.debug("dbg"); log.info("inf"); log.warning("wrn"); log.error("bad")
     """
@@ -69,7 +69,7 @@ def test_other_processes_say_nothing_but_errors(enabled: bool, shown: str) -> No
 def test_libraries_are_silent() -> None:
     code = """
         from jaxplm import logs
-        logs.setup()
+        console.setup()
         import logging, warnings
         import absl.logging
         from datasets.utils import logging as datasets_logging
@@ -88,15 +88,15 @@ def test_libraries_are_silent() -> None:
 
 
 def test_a_console_without_korean_and_a_closed_pipe_do_not_end_the_run() -> None:
-    code = "from jaxplm import logs; logs.setup(); logs.log.info('학습')"
+    code = "from jaxplm import logs; console.setup(); console.log.info('학습')"
     done = run(code, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (done.returncode, done.stderr) == (0, "") and "\\ud559" in done.stdout
     code = """
         import sys
         from jaxplm import logs
-        logs.setup()
+        console.setup()
         for i in range(20000):
-            logs.log.info("line %d", i)
+            console.log.info("line %d", i)
         print("went on", file=sys.stderr)
     """
     pipe = subprocess.Popen(
@@ -117,7 +117,7 @@ def test_a_console_without_korean_and_a_closed_pipe_do_not_end_the_run() -> None
 
 
 def test_rows_as_written(tmp_path: Path) -> None:
-    with logs.MetricLog(tmp_path / "run") as metrics:
+    with metric_log.MetricLog(tmp_path / "run") as metrics:
         metrics.write(0, "validation", {"loss": 2.5, "perplexity": np.float64(12.18), "accuracy": jnp.float32(0.5)})
         metrics.write(100, "train", {"loss": float("nan"), "seconds": np.float32("inf"), "tokens": np.int64(7)})
         # Flushed: another process can follow the file.
@@ -127,30 +127,30 @@ def test_rows_as_written(tmp_path: Path) -> None:
         {"step": 100, "split": "train", "loss": None, "seconds": None, "tokens": 7},
     ]
     assert list(json.loads(text.splitlines()[0]))[:2] == ["step", "split"]
-    assert logs.read_metrics(tmp_path / "run" / "metrics.jsonl")[1]["loss"] is None
+    assert metric_log.read_metrics(tmp_path / "run" / "metrics.jsonl")[1]["loss"] is None
 
 
 def test_a_resumed_run_has_every_row_once(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    with logs.MetricLog(tmp_path) as metrics:
+    with metric_log.MetricLog(tmp_path) as metrics:
         for step in range(0, 60, 10):
             metrics.write(step, "train", {"loss": float(step)})
     with path.open("a") as file:
         file.write('{"step": 60, "spl')  # killed while writing
-    with logs.MetricLog(tmp_path, resume_from=30) as metrics:
-        assert [row["step"] for row in logs.read_metrics(path)] == [0, 10, 20, 30]
+    with metric_log.MetricLog(tmp_path, resume_from=30) as metrics:
+        assert [row["step"] for row in metric_log.read_metrics(path)] == [0, 10, 20, 30]
         for step in (40, 50, 60):
             metrics.write(step, "train", {"loss": -1.0})
-    rows = logs.read_metrics(path)
+    rows = metric_log.read_metrics(path)
     assert [row["step"] for row in rows] == list(range(0, 70, 10))
     assert [row["loss"] for row in rows[-4:]] == [30.0, -1.0, -1.0, -1.0]
-    with logs.MetricLog(tmp_path):  # a new run
+    with metric_log.MetricLog(tmp_path):  # a new run
         assert path.read_text() == ""
     assert not list(tmp_path.glob("*.partial"))
 
 
 def test_the_other_processes_write_nothing(tmp_path: Path) -> None:
-    with logs.MetricLog(tmp_path / "run", enabled=False) as metrics:
+    with metric_log.MetricLog(tmp_path / "run", enabled=False) as metrics:
         metrics.write(1, "train", {"loss": 1.0})
     assert list(tmp_path.iterdir()) == []
 
@@ -159,7 +159,7 @@ def test_a_file_that_is_no_metrics_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "split": "train"}\n[1]\n{"step": 2, "split": "train"}\n')
     with pytest.raises(UserError, match="line 2 is not a row of metrics"):
-        logs.MetricLog(tmp_path)
+        metric_log.MetricLog(tmp_path)
 
 
 def read_events(directory: Path) -> Iterator[Any]:
@@ -173,7 +173,7 @@ def read_events(directory: Path) -> Iterator[Any]:
 
 
 def test_tensorboard_events(tmp_path: Path) -> None:
-    with logs.MetricLog(tmp_path, resume_from=30) as metrics:
+    with metric_log.MetricLog(tmp_path, resume_from=30) as metrics:
         metrics.write(40, "train", {"loss": 1.5, "learning_rate": None or float("nan")})
         metrics.write(40, "validation", {"loss": 2.5})
     events = list(read_events(tmp_path / "tensorboard"))
@@ -189,9 +189,9 @@ def test_without_a_terminal_lines_come_every_so_often(
     own_logger: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
-    logs.setup()
-    with logs.Progress(100, 50, log_every=20) as progress:
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    console.setup()
+    with console.Progress(100, 50, log_every=20) as progress:
         for step in range(51, 101):
             now[0] += 100.0 if step == 51 else 2.0  # the first one compiles
             progress.update(step, loss=3.21456, tokens_per_second=12345.4)
@@ -207,10 +207,10 @@ def test_without_a_terminal_lines_come_every_so_often(
 
 
 def test_progress_of_other_processes_and_of_a_lost_loss(own_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.setup()
-    with logs.Progress(2, log_every=1, enabled=False) as progress:
+    console.setup()
+    with console.Progress(2, log_every=1, enabled=False) as progress:
         progress.update(1, loss=1.0)
-    with logs.Progress(2, log_every=1) as progress:
+    with console.Progress(2, log_every=1) as progress:
         assert progress.seconds_left is None
         progress.update(1, loss=float("nan"))
     assert capsys.readouterr().out == "step 1/2  loss not finite\n"
@@ -221,14 +221,14 @@ def test_on_a_terminal_there_is_a_bar_and_lines_stand_above_it(size: tuple[int, 
     code = textwrap.dedent("""
         import logging, time
         from jaxplm import logs
-        logs.setup()
-        with logs.Progress(30, log_every=10) as progress:
+        console.setup()
+        with console.Progress(30, log_every=10) as progress:
             for step in range(1, 31):
                 time.sleep(0.02)
                 progress.update(step, loss=1.25, tokens_per_second=1000.0)
                 if step == 15:
-                    logs.log.info("validation loss 1.5")
-        logs.log.info("done")
+                    console.log.info("validation loss 1.5")
+        console.log.info("done")
     """)
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
@@ -257,15 +257,15 @@ def test_on_a_terminal_there_is_a_bar_and_lines_stand_above_it(size: tuple[int, 
 
 
 def test_tables_are_aligned_by_cells() -> None:
-    assert logs.summary_table([("model", "builtin:tiny"), ("모델", "한국어 BERT"), ("e\u0301", "x")]) == (
+    assert console.summary_table([("model", "builtin:tiny"), ("모델", "한국어 BERT"), ("e\u0301", "x")]) == (
         "model  builtin:tiny\n모델   한국어 BERT\ne\u0301      x"
     )
-    assert logs.summary_table([("", "before", "after"), ("perplexity", "20.11", "8.2")], header=True) == (
+    assert console.summary_table([("", "before", "after"), ("perplexity", "20.11", "8.2")], header=True) == (
         "            before  after\n----------  ------  -----\nperplexity   20.11    8.2"
     )
-    assert logs.summary_table([]) == ""
+    assert console.summary_table([]) == ""
     with pytest.raises(ValueError, match="shorter"):
-        logs.summary_table([("a", "b"), ("c",)])
+        console.summary_table([("a", "b"), ("c",)])
 
 
 @pytest.mark.parametrize(
@@ -274,8 +274,8 @@ def test_tables_are_aligned_by_cells() -> None:
      (99_960_000, "100 M"), (1.31e9, "1.31 B")],
 )  # fmt: skip
 def test_count(number: float, text: str) -> None:
-    assert logs.count(number) == text
+    assert console.count(number) == text
 
 
 def test_duration() -> None:
-    assert [logs.duration(x) for x in (0.4, 59.6, 130, 3723)] == ["0:00", "1:00", "2:10", "1:02:03"]
+    assert [console.duration(x) for x in (0.4, 59.6, 130, 3723)] == ["0:00", "1:00", "2:10", "1:02:03"]

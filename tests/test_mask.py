@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm.data.mask import capacity, mask_batch
+from jaxplm.data.mlm.mask import capacity, mask_batch
 
 MASK = 3
 RANDOM_IDS = np.arange(1000, 1500)

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from helpers import as_jax, random_batch, tiny_config
 
-from jaxplm import config, nn, runtime, sharding
-from jaxplm.nn import Compute, attention_parts
+from jaxplm import config, nn
+from jaxplm.devices import sharding
+from jaxplm.devices.compute import resolve_compute
+from jaxplm.nn import Compute
+from jaxplm.nn.attention import chunked
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
 
@@ -49,7 +52,7 @@ def test_remat_saves_memory_in_long_rows():
 @pytest.mark.parametrize(("remat", "unroll"), [("none", True), ("dots", False), ("blocks", False)])
 def test_remat_is_done_in_a_loop(remat, unroll):
     """Unrolled on a CPU it would take time and save nothing."""
-    resolved = runtime.resolve_compute(config.Compute(remat=remat), sharding.make_mesh(config.Mesh()))
+    resolved = resolve_compute(config.Compute(remat=remat), sharding.make_mesh(config.Mesh()))
     assert (resolved.remat, resolved.unroll) == (remat, unroll)
 
 
@@ -57,7 +60,7 @@ def test_remat_is_done_in_a_loop(remat, unroll):
 def test_attention_in_parts_changes_no_number(monkeypatch, remat):
     """A head of one row at a time, in a model with dropout, alone and beneath remat."""
     for limit in ("_WHOLE", "_FORWARD", "_BACKWARD"):
-        monkeypatch.setattr(attention_parts, limit, 1)
+        monkeypatch.setattr(chunked, limit, 1)
     shape = tiny_config(layers=2, dropout=0.1, attention_dropout=0.1)
     params, batch = nn.random_params(shape, 0), as_jax(random_batch())
     (loss, wanted), (found, gradient) = (

@@ -7,7 +7,7 @@ import pytest
 from helpers import as_jax, random_batch, tiny_config
 
 from jaxplm import nn
-from jaxplm.batch import Batch
+from jaxplm.data.batch import Batch
 from jaxplm.nn.layers import Norm, dropout, gelu, keep_mask, layer_norm
 from jaxplm.tasks.mlm import MaskedLanguageModelling, cross_entropy
 

@@ -6,7 +6,8 @@ import optax
 import pytest
 from helpers import random_batch, tiny_config, trainer
 
-from jaxplm import config, nn, optim
+from jaxplm import config, nn
+from jaxplm.engine import optim
 
 PARAMS = nn.random_params(tiny_config(), 0)
 

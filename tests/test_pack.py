@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm.data.pack import RowPlan, Rows, SpecialIds, gather, plan_rows
+from jaxplm.data.mlm.pack import RowPlan, Rows, SpecialIds, gather, plan_rows
 from jaxplm.errors import UserError
 
 SPECIAL = SpecialIds(cls=1, sep=2, pad=0, mask=3)

@@ -12,12 +12,13 @@ from checkpoints import assert_bitwise, resave
 from helpers import random_batch, tiny_config, trainer
 from safetensors.numpy import load_file
 
-from jaxplm import config, hf, nn, sharding
-from jaxplm.batch import PairBatch
+from jaxplm import config, hf, nn
+from jaxplm.data.batch import PairBatch
+from jaxplm.devices import sharding
 from jaxplm.errors import UserError
 from jaxplm.hf.names import decoder_aliases, leaf_of, slots
-from jaxplm.new_model import new_config
-from jaxplm.tasks.mlm_pairs import MaskedPairs
+from jaxplm.recipes.pretrain.new_model import new_config
+from jaxplm.tasks.pairs import MaskedPairs
 
 
 @pytest.fixture(scope="module")

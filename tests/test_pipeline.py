@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm.data.pack import SpecialIds, plan_rows
-from jaxplm.data.pipeline import FrozenBatches, MlmBatches, RowOrder, prefetch
+from jaxplm.data.mlm.batches import FrozenBatches, MlmBatches, RowOrder
+from jaxplm.data.mlm.pack import SpecialIds, plan_rows
+from jaxplm.data.prefetch import prefetch
 from jaxplm.errors import UserError
 
 SPECIAL = SpecialIds(cls=1, sep=2, pad=0, mask=3)

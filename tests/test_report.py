@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxplm.plots import series, smooth, write_plots
-from jaxplm.report import Facts, model_card, score_table, scores, write_report
+from jaxplm.reporting.plots import series, smooth, write_plots
+from jaxplm.reporting.report import Facts, model_card, score_table, scores, write_report
 
 PLOTS = ["accuracy.png", "learning_rate.png", "loss.png", "speed.png"]
 
@@ -160,5 +160,5 @@ def test_model_card_says_what_is_unknown(tmp_path: Path) -> None:
 
 
 def test_matplotlib_is_not_loaded_before_it_is_needed() -> None:
-    code = "import sys, jaxplm.report; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, jaxplm.reporting.report; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

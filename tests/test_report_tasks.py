@@ -15,11 +15,11 @@ import transformers
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
-from jaxplm import fonts
-from jaxplm.confusion_plot import write_confusion
-from jaxplm.report import Facts, model_card, write_report
+from jaxplm.reporting import fonts
+from jaxplm.reporting.confusion_plot import write_confusion
+from jaxplm.reporting.report import Facts, model_card, write_report
+from jaxplm.reporting.tables import summary
 from jaxplm.scores.classification import UNSEEN, ClassScore, confusion, per_class
-from jaxplm.tables import summary
 
 KOREAN = ["경제", "정치와 사회", "IT과학"]
 
@@ -149,7 +149,7 @@ def test_report_of_entities(tmp_path: Path) -> None:
 
 
 def test_summary_of_one_run() -> None:
-    from jaxplm.report import scores
+    from jaxplm.reporting.report import scores
 
     found = scores(rows(), 50)
     assert summary(found, "macro_f1") == "Validation macro-F1 10.00 % → **75.00 %** (+65.00 points), test macro-F1 **62.50 %**."

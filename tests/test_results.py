@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from jaxplm.data.examples import Examples
-from jaxplm.data.label_set import LabelSet, label_set, labels_of_checkpoint
-from jaxplm.data.label_values import Answers
-from jaxplm.data.units import make_units
+from jaxplm.data.labelled.examples import Examples
+from jaxplm.data.labelled.label_set import LabelSet, label_set, labels_of_checkpoint
+from jaxplm.data.labelled.label_values import Answers
+from jaxplm.data.labelled.units import make_units
 from jaxplm.tasks.results import Reading, Result, results
 
 BERT = checkpoints.tokenizer("bert")

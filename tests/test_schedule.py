@@ -11,14 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pipeline import PLAN, RANDOM_IDS, SPECIAL, STORE
 
-from jaxplm import hf, nn, sharding, step, train
+from jaxplm import hf, nn
 from jaxplm.config import Compute, Config, Data, Mesh, Model, Train
-from jaxplm.data.mask import capacity
-from jaxplm.data.pack import plan_rows
-from jaxplm.data.pipeline import MlmBatches
-from jaxplm.data.schedule import Lengths, MaskRate, ShortThenLong, steps_in
-from jaxplm.logs import read_metrics
-from jaxplm.pretraining import Pretraining
+from jaxplm.data.mlm.batches import MlmBatches
+from jaxplm.data.mlm.mask import capacity
+from jaxplm.data.mlm.pack import plan_rows
+from jaxplm.data.mlm.schedule import Lengths, MaskRate, ShortThenLong, steps_in
+from jaxplm.devices import sharding
+from jaxplm.engine import loop as engine_loop
+from jaxplm.engine import step
+from jaxplm.recipes.pretrain.job import Pretraining
+from jaxplm.reporting.metric_log import read_metrics
 
 SHORT = plan_rows(STORE, 12, "documents")
 
@@ -134,13 +137,13 @@ def configured(place: Path, steps: int | None = 10) -> Config:
                   compute=Compute("float32", unroll=False))
 
 
-def loop(config: Config, workdir: Path) -> train.Run:
+def loop(config: Config, workdir: Path) -> engine_loop.Run:
     """The loop of a run on one device, before its first step."""
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
-    return train.Run(config, workdir, "", mesh, nn.Compute(), Pretraining(config, workdir, mesh, nn.Compute()))
+    return engine_loop.Run(config, workdir, "", mesh, nn.Compute(), Pretraining(config, workdir, mesh, nn.Compute()))
 
 
-def go(run: train.Run, state: step.TrainState, start: int, stop: int, compiled: train.Run) -> step.TrainState:
+def go(run: engine_loop.Run, state: step.TrainState, start: int, stop: int, compiled: engine_loop.Run) -> step.TrainState:
     """Steps on the batches of `run`, by the compiled step of `compiled`."""
     for number in range(start, stop):
         state, metrics = compiled.train_step(state, run._device_batch(number))
@@ -170,7 +173,7 @@ def test_the_whole_run(place, tmp_path, monkeypatch):
     """Rows of both lengths are trained on, evaluation has the long ones, and what is said about it is true."""
     one_device = sharding.make_mesh(Mesh(), jax.devices()[:1])  # two shapes are compiled: for eight devices, slowly
     monkeypatch.setattr(sharding, "make_mesh", lambda config: one_device)
-    train.run(configured(place), tmp_path / "run", "the command", Pretraining)
+    engine_loop.run(configured(place), tmp_path / "run", "the command", Pretraining)
     rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if row["split"] == "train"]
     assert len(rows) == 10
     tokens = np.array([row["tokens"] for row in rows])

@@ -10,14 +10,7 @@ import sklearn.metrics as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm.scores.classification import (
-    UNSEEN,
-    classification_scores,
-    confusion,
-    multilabel_per_class,
-    multilabel_scores,
-    per_class,
-)
+from jaxplm.scores.classification import UNSEEN, classification_scores, confusion, multilabel_per_class, multilabel_scores, per_class
 from jaxplm.scores.names import is_better, title, words
 from jaxplm.scores.regression import regression_scores
 

@@ -10,7 +10,7 @@ import seqeval.scheme
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from jaxplm.data.tag_schemes import SCHEMES, detect_scheme, split_tag, to_iob2
+from jaxplm.data.labelled.tag_schemes import SCHEMES, detect_scheme, split_tag, to_iob2
 from jaxplm.errors import UserError
 from jaxplm.scores.entities import Entity, entities, entity_scores, per_type
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxplm.reporting.tables import markdown, seed_table
 from jaxplm.scores.seeds import format_mean_std, mean_std
-from jaxplm.tables import markdown, seed_table
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8))

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from commands import rows, tree
 
-from jaxplm import seeds
 from jaxplm.config import Config, Data, Task, Train
+from jaxplm.engine.workdir import claim
 from jaxplm.errors import UserError
-from jaxplm.workdir import claim
+from jaxplm.recipes.finetune import seeds
 
 CONFIG = Config(recipe="finetune", data=Data(train="a.jsonl"), task=Task(kind="regress"), train=Train(steps=4, seeds=(5, 3, 9)))
 

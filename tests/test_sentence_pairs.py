@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pipeline import RANDOM_IDS, SPECIAL, Store
 
-from jaxplm.batch import PairBatch
-from jaxplm.data.pipeline import FrozenBatches, MlmBatches
-from jaxplm.data.sentence_pairs import gather_pairs, plan_pairs, sentence_ends
+from jaxplm.data.batch import PairBatch
+from jaxplm.data.mlm.batches import FrozenBatches, MlmBatches
+from jaxplm.data.mlm.sentence_pairs import gather_pairs, plan_pairs, sentence_ends
 from jaxplm.errors import UserError
 
 STOP = 9  # the token that ends sentences

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import jax
 
-from jaxplm import nn, optim, sharding
+from jaxplm import nn
 from jaxplm.config import Mesh
+from jaxplm.devices import sharding
+from jaxplm.engine import optim
 
 TABLE = Path(__file__).with_name("sharding.json")
 ROBERTA_BASE = nn.EncoderConfig("roberta", vocab_size=50_265, width=768, layers=12, heads=12, ffn_width=3072, max_positions=512,

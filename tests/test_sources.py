@@ -10,8 +10,8 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from jaxplm.data import formats, hub
-from jaxplm.data.sources import open_texts, same_files
+from jaxplm.data.sources import formats, hub
+from jaxplm.data.sources.texts import open_texts, same_files
 from jaxplm.errors import UserError
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from helpers import random_batch, same, tiny_config, trainer
 
-from jaxplm import config, nn, optim, sharding
+from jaxplm import config, nn
+from jaxplm.devices import sharding
+from jaxplm.engine import optim
 from jaxplm.errors import UserError
 
 MESH_SHAPE = tiny_config(width=128, heads=4, ffn_width=256, vocab_size=1013)

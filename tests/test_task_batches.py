@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm.data.task_batches import FixedTaskBatches, TaskBatches
-from jaxplm.data.units import Units
+from jaxplm.data.labelled.task_batches import FixedTaskBatches, TaskBatches
+from jaxplm.data.labelled.units import Units
 from jaxplm.errors import UserError
 
 PAD = 7

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from helpers import tiny_config
 
-from jaxplm import nn, optim, sharding
+from jaxplm import nn
 from jaxplm.config import Mesh
+from jaxplm.devices import sharding
+from jaxplm.engine import optim
 
 QUICK = {"xla_backend_optimization_level": 0}  # half the time of compilation
 LENGTHS, LENGTH, SLOTS = (5, 9, 7), 24, 3

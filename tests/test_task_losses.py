@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from jaxplm.batch import TaskBatch
 from jaxplm.config import Task
-from jaxplm.data.label_set import LabelSet
+from jaxplm.data.batch import TaskBatch
+from jaxplm.data.labelled.label_set import LabelSet
 from jaxplm.errors import UserError
 from jaxplm.tasks.labelled import Classification, LabelledTask, Multilabel, QuestionAnswering, Regression, task_of
 

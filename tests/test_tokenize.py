@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from jaxplm.data import encode, words
-from jaxplm.data.sources import open_texts
-from jaxplm.data.tokenize import default_cache, tokenize
+from jaxplm.data.corpus import encode, words
+from jaxplm.data.corpus.tokenize import default_cache, tokenize
+from jaxplm.data.sources.texts import open_texts
 from jaxplm.errors import UserError
 
 TEXTS = ["the first text, short", "second one\nwith two lines", "東京都 and (words)", "the end " * 40]
@@ -238,7 +238,7 @@ def test_those_who_want_the_same_store_wait_for_the_first(tokenizer, corpus, tmp
         time.sleep(0.3)
         return encode.encode_corpus(*arguments)
 
-    monkeypatch.setattr("jaxplm.data.tokenize.encode_corpus", slowly)
+    monkeypatch.setattr("jaxplm.data.corpus.tokenize.encode_corpus", slowly)
     with ThreadPoolExecutor(3) as pool:
         stores = list(
             pool.map(lambda _: tokenize(open_texts(corpus), tokenizer, tmp_path / "cache"), range(3))
@@ -256,7 +256,7 @@ def test_another_machine_was_first_on_a_shared_disk(tokenizer, corpus, tmp_path,
         shutil.copytree(made, tmp_path / "cache" / "tokens" / made.name)
         return encode.encode_corpus(*arguments)
 
-    monkeypatch.setattr("jaxplm.data.tokenize.encode_corpus", meanwhile)
+    monkeypatch.setattr("jaxplm.data.corpus.tokenize.encode_corpus", meanwhile)
     store = tokenize(open_texts(corpus), tokenizer, tmp_path / "cache")
     np.testing.assert_array_equal(store.tokens, other.tokens)
     assert len([path for path in (tmp_path / "cache" / "tokens").iterdir() if path.is_dir()]) == 1

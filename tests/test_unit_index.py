@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm.data.task_batches import FixedTaskBatches, TaskBatches
-from jaxplm.data.unit_index import take, token_index
-from jaxplm.data.units import Units
-from jaxplm.predict import put_back
+from jaxplm.data.labelled.task_batches import FixedTaskBatches, TaskBatches
+from jaxplm.data.labelled.unit_index import take, token_index
+from jaxplm.data.labelled.units import Units
+from jaxplm.engine.predict import put_back
 
 L = 20
 lengths_st = st.lists(st.integers(2, L) | st.integers(2, 5), min_size=1, max_size=60).map(lambda values: np.array(values, np.int64))

@@ -9,11 +9,11 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm.data.examples import Examples
-from jaxplm.data.label_set import UNLABELLED, label_set
-from jaxplm.data.label_values import Answers
-from jaxplm.data.units import make_units
-from jaxplm.data.word_map import CONTINUED, GAP, NONE, OWN
+from jaxplm.data.labelled.examples import Examples
+from jaxplm.data.labelled.label_set import UNLABELLED, label_set
+from jaxplm.data.labelled.label_values import Answers
+from jaxplm.data.labelled.units import make_units
+from jaxplm.data.labelled.word_map import CONTINUED, GAP, NONE, OWN
 from jaxplm.errors import UserError
 
 L = 16

@@ -12,13 +12,16 @@ import pytest
 from commands import make_model
 from helpers import WORDS, same
 
-from jaxplm import hf, nn, optim, sharding, train
-from jaxplm.batch import FeatureBatch
+from jaxplm import hf, nn
 from jaxplm.config import Config, Data, Model, Task, Train, validate
-from jaxplm.downstream import Downstream
+from jaxplm.data.batch import FeatureBatch
+from jaxplm.devices import sharding
+from jaxplm.devices.compute import resolve_compute
+from jaxplm.engine import loop as engine_loop
+from jaxplm.engine import optim
 from jaxplm.errors import UserError
-from jaxplm.runtime import resolve_compute
-from jaxplm.vectors import VectorCache, fingerprint_of
+from jaxplm.recipes.finetune.cached_features import VectorCache, fingerprint_of
+from jaxplm.recipes.finetune.job import Downstream
 
 STEPS = 5
 
@@ -74,13 +77,13 @@ def config_of(start: Path, kind: str, cache: str, *, freeze: tuple[str, ...] = (
     return made
 
 
-def begun(config: Config, workdir: Path) -> train.Run:
+def begun(config: Config, workdir: Path) -> engine_loop.Run:
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
     compute = resolve_compute(config.compute, mesh)
-    return train.Run(config, workdir, "", mesh, compute, Downstream(config, workdir, mesh, compute, vectors=workdir / "vectors"))
+    return engine_loop.Run(config, workdir, "", mesh, compute, Downstream(config, workdir, mesh, compute, vectors=workdir / "vectors"))
 
 
-def trained(config: Config, workdir: Path) -> tuple[train.Run, Any, list[dict[str, float]]]:
+def trained(config: Config, workdir: Path) -> tuple[engine_loop.Run, Any, list[dict[str, float]]]:
     """The run, its last state, and what was measured of every step and of the validation set."""
     run = begun(config, workdir)
     params = jax.tree.map(sharding.place, run.job.params, run.placed.params)

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm import fonts, hf
+from jaxplm import hf
 from jaxplm.errors import UserError
+from jaxplm.reporting import fonts
 from jaxplm.vocab.advice import advise, advise_new
 from jaxplm.vocab.measure import Measured, covered, damaging_splits, frequent_splits, measure, measured_again, overlap
 from jaxplm.vocab.piece_counts import PieceCounter, Seen, Totals, Word
-from jaxplm.vocab_plot import write_vocabulary
-from jaxplm.vocab_report import figures, vocabulary_markdown, vocabulary_text
+from jaxplm.vocab.plot import write_vocabulary
+from jaxplm.vocab.report import figures, vocabulary_markdown, vocabulary_text
 
 LETTERS = "abc가나éЯ中ー☃1.,'-ㅋ \u00a0\t\n"
 
@@ -219,7 +220,7 @@ def test_plot(bert, tmp_path, monkeypatch):
     path = tmp_path / "plots" / "vocabulary.png"
     assert write_vocabulary(path, domain, damaging_splits(domain), bert, domain) is False
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
-    monkeypatch.setattr("jaxplm.vocab_plot.families", lambda _: None)  # no font has the letters
+    monkeypatch.setattr("jaxplm.vocab.plot.families", lambda _: None)  # no font has the letters
     assert write_vocabulary(path, domain, damaging_splits(domain), bert) is True
     assert write_vocabulary(path, domain, [], bert) is True
     assert fonts.families(["catx"]) == [fonts.DEFAULT]

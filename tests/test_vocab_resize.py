@@ -10,8 +10,9 @@ import pytest
 import torch
 import transformers
 
-from jaxplm import hf, nn, optim
+from jaxplm import hf, nn
 from jaxplm.config import Train
+from jaxplm.engine import optim
 from jaxplm.errors import UserError
 from jaxplm.vocab.append import append
 from jaxplm.vocab.resize import BIAS, INITS, WORD, resize_embeddings, resize_optimizer_state
@@ -168,7 +169,7 @@ def test_optimizer_state_goes_on(model, kind):
         return optim.by_path(lambda name, _: jnp.asarray(padded[name]), tree)
 
     def update(tx, *arguments):
-        with jax.numpy_dtype_promotion("standard"):  # as in jaxplm.step
+        with jax.numpy_dtype_promotion("standard"):  # as in jaxplm.engine.step
             return jax.jit(tx.update)(*arguments)
 
     state = old_tx.init(params)

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from jaxplm import hf, nn
-from jaxplm.data.words import byte_alphabet
+from jaxplm.data.corpus.words import byte_alphabet
 from jaxplm.errors import UserError
-from jaxplm.new_model import SIZES, new_config
+from jaxplm.recipes.pretrain.new_model import SIZES, new_config
 from jaxplm.vocab.counting import WordCounter
 from jaxplm.vocab.languages import detect, set_rules
 from jaxplm.vocab.train_tokenizer import BERT_SPECIAL, ROBERTA_SPECIAL, train_tokenizer

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from jaxplm.data import words
+from jaxplm.data.corpus import words
 
 SENTENCES = [
     "the hospital, (COVID-19) patients don't pay $5.00... unbelievable words, words!",

@@ -2,8 +2,8 @@
 
 from jaxplm.nn.blocks import map_blocks
 from jaxplm.nn.config import EncoderConfig, ExtensionConfig
-from jaxplm.nn.extension import extension_config
-from jaxplm.nn.extension_start import extend_params
+from jaxplm.nn.exbert.init import extend_params
+from jaxplm.nn.exbert.modules import extension_config
 from jaxplm.nn.head_config import HeadConfig
 from jaxplm.nn.layers import Compute
 from jaxplm.nn.model import MaskedLM, ParamTree, graph_of, module_with, params_of, random_params

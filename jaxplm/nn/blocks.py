@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxplm.nn.attention import Segments, attend
+from jaxplm.nn.attention.dispatch import Segments, attend
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.layers import Affine, Compute, Norm, dense, dropout, gelu, layer_norm
 

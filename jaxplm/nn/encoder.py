@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxplm.nn.attention import Segments, segments_of
+from jaxplm.nn.attention.dispatch import Segments, segments_of
 from jaxplm.nn.blocks import Blocks
 from jaxplm.nn.config import EncoderConfig
-from jaxplm.nn.extension import Extension, GatedBlocks
+from jaxplm.nn.exbert.modules import Extension, GatedBlocks
 from jaxplm.nn.layers import PRODUCT, Compute, Norm, dropout, layer_norm
 
 # What the backward pass finds kept of each block, by `Compute.remat`; the rest it makes again (Chen et al. 2016). "dots" keeps

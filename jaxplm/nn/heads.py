@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxplm.nn.config import EncoderConfig, ExtensionConfig
-from jaxplm.nn.layers import Affine, Compute, Norm, add_wide_bias, dense, gelu, layer_norm, mixed_product
+from jaxplm.nn.cpu_kernels import add_wide_bias, mixed_product
+from jaxplm.nn.layers import Affine, Compute, Norm, dense, gelu, layer_norm
 
 
 class MLMHead(nnx.Module):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxplm.nn.attention import segments_of, without_flash
+from jaxplm.nn.attention.dispatch import segments_of, without_flash
 from jaxplm.nn.blocks import Blocks
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.head_config import HeadConfig

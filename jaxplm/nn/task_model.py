@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxplm.nn.attention import without_flash
+from jaxplm.nn.attention.dispatch import without_flash
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.encoder import Encoder
 from jaxplm.nn.head_config import HeadConfig

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxplm.data.tag_schemes import SCHEMES, split_tag, transitions
+from jaxplm.data.labelled.tag_schemes import SCHEMES, split_tag, transitions
 from jaxplm.errors import UserError
 from jaxplm.scores.classification import ClassScore, class_scores
 
@@ -29,7 +29,7 @@ def entities(tags: Sequence[str], scheme: str, *, strict: bool = True) -> list[E
     end is none. Both are seqeval's strict mode. In IOB1 it is an I, or a B that directly follows an entity of its type,
     and every I of its type that follows; any other B is none, nor what goes on from it.
     Not strict is the reading of the CoNLL-2000/2003 script, which takes any sequence: see
-    `jaxplm.data.tag_schemes.transitions`.
+    `jaxplm.data.labelled.tag_schemes.transitions`.
 
     Raises:
       UserError: a tag that the scheme does not have.

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplm.batch import FeatureBatch, TaskBatch
 from jaxplm.config import Task as TaskConfig
-from jaxplm.data.label_set import LabelSet
+from jaxplm.data.batch import FeatureBatch, TaskBatch
+from jaxplm.data.labelled.label_set import LabelSet
 from jaxplm.nn import Compute, HeadModel, TaskModel
 
 Sums = dict[str, jax.Array]

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxplm.batch import Batch, PairBatch
-from jaxplm.metrics import mlm_metrics
+from jaxplm.data.batch import Batch, PairBatch
 from jaxplm.nn import Compute, MaskedLM
+from jaxplm.scores.sums import mlm_metrics
 
 
 @jax.custom_vjp
@@ -83,7 +83,7 @@ class MaskedLanguageModelling:
     """The Task of further pre-training; see `jaxplm.tasks.Task`.
 
     Args:
-      characters: [V] characters of each token (`jaxplm.data.words.token_characters`). With them the loss of a character is
+      characters: [V] characters of each token (`jaxplm.data.corpus.words.token_characters`). With them the loss of a character is
         measured as well: a token's loss does not compare where vocabularies cut the same text into more or fewer tokens.
       texts_a_row: see `nn.Compute`.
     """

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxplm.data.examples import Answers, Examples
-from jaxplm.data.label_set import UNKNOWN, UNLABELLED, LabelSet
-from jaxplm.data.units import Units
+from jaxplm.data.labelled.examples import Answers, Examples
+from jaxplm.data.labelled.label_set import UNKNOWN, UNLABELLED, LabelSet
+from jaxplm.data.labelled.units import Units
 from jaxplm.scores import classification, entities
 from jaxplm.scores.answers import Window, best_span
 from jaxplm.scores.classification import ClassScore

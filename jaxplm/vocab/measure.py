@@ -1,6 +1,6 @@
 """How a tokenizer cuts the words of a corpus: fertility, unknown tokens, splits, overlap with general text.
 
-What is counted. A word is what whole-word masking takes for one (`jaxplm.data.words`): in scripts with spaces, what stands
+What is counted. A word is what whole-word masking takes for one (`jaxplm.data.corpus.words`): in scripts with spaces, what stands
 between spaces with punctuation split off; in Korean that is the eojeol, a stem with its particles and endings. Words are
 those with a letter or a digit; punctuation and signs count as tokens only. Characters and bytes are without white space.
 """
@@ -96,7 +96,7 @@ def measure(texts: Iterable[str], tokenizer: Any, *, max_words: int = MAX_WORDS)
     One pass. Memory is bounded by `max_words`; nearly all of the time goes into counting and into the distinct words.
 
     Args:
-      texts: stripped texts, such as `jaxplm.data.sources.open_texts` yields.
+      texts: stripped texts, such as `jaxplm.data.sources.texts.open_texts` yields.
       tokenizer: a fast transformers tokenizer of any model (WordPiece, BPE, Unigram).
       max_words: distinct words kept; the sums over all words are exact in any case.
 

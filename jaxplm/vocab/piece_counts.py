@@ -1,7 +1,7 @@
 """One pass over texts that counts their words with the tokens of each; every distinct word is tokenized once.
 
 A text is first cut at white space, which no tokenizer's word crosses. What stands between is tokenized where it is first met,
-cut into the project's words (`jaxplm.data.words`), and remembered. So a pass costs little more than counting, and the counts
+cut into the project's words (`jaxplm.data.corpus.words`), and remembered. So a pass costs little more than counting, and the counts
 are those of tokenizing every text as a whole.
 """
 
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxplm.data.encode import Piece, token_arrays
-from jaxplm.data.words import word_tables
+from jaxplm.data.corpus.encode import Piece, token_arrays
+from jaxplm.data.corpus.words import word_tables
 
 # Unicode's White_Space, which is what the tokenizers go by; Python's own also has the control characters U+001C to U+001F.
 _SPACES = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxplm.errors import UserError
 from jaxplm.nn import EncoderConfig, ParamTree
-from jaxplm.optim import path_name
+from jaxplm.nn.paths import path_name
 
 INITS = ("subword_mean", "mean", "normal")
 WORD, BIAS = "encoder/embeddings/word", "mlm_head/bias"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxplm.data.sources import open_texts
+from jaxplm.data.sources.texts import open_texts
 from jaxplm.errors import UserError
 from jaxplm.vocab.piece_counts import PieceCounter, Word, is_word
 

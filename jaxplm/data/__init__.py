@@ -1,0 +1,1 @@
+"""From files to batches. NumPy only: nothing here imports JAX."""

@@ -1,0 +1,1 @@
+"""A corpus as tokens: tokenized once, cached, held out."""

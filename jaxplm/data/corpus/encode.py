@@ -1,0 +1,180 @@
+"""The pass over a corpus: texts → batches → token ids and word starts, appended to flat files."""
+
+import contextlib
+import itertools
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import tokenizers
+from tqdm import tqdm
+
+from jaxplm.data.corpus.words import WordTables, needs_characters, refine, word_starts, word_tables
+from jaxplm.data.sources.texts import Texts
+from jaxplm.errors import UserError
+
+# Characters a batch: enough work for every core, some 30 MB of `Encoding`s.
+_BATCH_CHARS = 1 << 18
+# Longer texts are encoded in pieces cut before white space: the cores share one book, and memory stays flat.
+_PIECE_CHARS = 1 << 16
+
+
+class Piece(NamedTuple):
+    """Part of a text, short enough to encode at once."""
+
+    text: str
+    opens_text: bool  # False: it goes on with the text of the piece before
+
+
+def split_pieces(texts: Iterable[str], max_chars: int = _PIECE_CHARS) -> Iterator[Piece]:
+    """Cuts long texts before white space, where no tokenizer's token or word crosses."""
+    for text in texts:
+        begin = 0
+        while len(text) - begin > max_chars:
+            end = _cut(text, begin, begin + max_chars)
+            yield Piece(text[begin:end], begin == 0)
+            begin = end
+        yield Piece(text[begin:], begin == 0)
+
+
+def _cut(text: str, begin: int, end: int) -> int:
+    """Where to cut before `end`: before the last line end, else before the last space, else inside a run."""
+    middle = begin + (end - begin) // 2
+    for space in ("\n", " "):
+        found = text.rfind(space, middle, end)
+        while found > middle and text[found - 1].isspace():  # a run of white space is one pre-token
+            found -= 1
+        if found > middle:
+            return found
+    while end > middle and unicodedata.category(text[end]).startswith(
+        "M"
+    ):  # not between a base and its marks
+        end -= 1
+    return end
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
+    size = 0
+    for piece in split_pieces(texts):
+        batch.append(piece)
+        size += len(piece.text) + 16  # so that a batch of tiny texts is not a million of them
+        if size >= _BATCH_CHARS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def encode_corpus(
+    texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, directory: Path
+) -> dict[str, Any]:
+    """Writes `tokens.bin`, `word_starts.bin`, `offsets.bin` (see `store.TokenStore`); returns the meta data.
+
+    Memory does not grow with the corpus. Raises `UserError` if no text gives a token, `OSError` if the disk
+    is full.
+    """
+    tables = word_tables(backend)
+    dtype = np.dtype(np.uint16 if len(tables.punctuation) <= 1 << 16 else np.uint32)
+    totals = {"texts": 0, "tokens": 0, "words": 0, "chars": 0, "unk": 0, "no_tokens": 0}
+    length = 0  # tokens so far of the text that is open
+    with (
+        (directory / "tokens.bin").open("wb") as tokens_file,
+        (directory / "word_starts.bin").open("wb") as starts_file,
+        (directory / "offsets.bin").open("wb") as offsets_file,
+        _progress(texts) as advance,
+    ):
+        _append(offsets_file, np.zeros(1, np.int64))
+        for batch, encodings, last in _encode_ahead(_batches(texts), backend):
+            ids, starts, lengths = token_arrays(batch, encodings, tables)
+            _append(tokens_file, ids.astype(dtype))
+            _append(starts_file, starts)
+            ends: list[int] = []
+            total = totals["tokens"]
+            for piece, n in zip(batch, lengths.tolist(), strict=True):
+                if piece.opens_text and length:
+                    ends.append(total)
+                    length = 0
+                length += n
+                total += n
+                totals["no_tokens"] += piece.opens_text and not n  # a first piece is never all white space
+            if last and length:
+                ends.append(total)
+            _append(offsets_file, np.array(ends, np.int64))
+            totals["texts"] += len(ends)
+            totals["tokens"] = total
+            totals["words"] += int(np.count_nonzero(starts))
+            totals["chars"] += sum(len(piece.text) for piece in batch)
+            totals["unk"] += int(np.count_nonzero(ids == unk_id)) if unk_id is not None else 0
+            advance(len(batch))
+    if not totals["tokens"]:
+        raise UserError(f"{texts.describe}: none of its {totals['no_tokens']} texts gives a token")
+    return {**totals, "dtype": dtype.name, "counts": dict(texts.counts), "source": texts.describe}
+
+
+def _encode_ahead(
+    batches: Iterator[list[Piece]], backend: tokenizers.Tokenizer
+) -> Iterator[tuple[list[Piece], list[tokenizers.Encoding], bool]]:
+    """Batches with their encodings, and whether it is the last; the next one is encoded while one is used."""
+
+    def encode(batch: list[Piece]) -> list[tokenizers.Encoding]:
+        return backend.encode_batch([piece.text for piece in batch], add_special_tokens=False)
+
+    # Rust encodes on all cores without the interpreter's lock, so one thread is enough to overlap.
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as pool:
+        batch = next(batches, None)
+        future = pool.submit(encode, batch) if batch else None
+        while batch and future:
+            following = next(batches, None)
+            encodings = future.result()
+            future = pool.submit(encode, following) if following else None
+            yield batch, encodings, following is None
+            batch = following
+
+
+def _append(file: BinaryIO, array: np.ndarray) -> None:
+    # Not `tofile`, which reports a full disk without its errno.
+    file.write(array.tobytes())
+
+
+def token_arrays(
+    batch: list[Piece], encodings: list[tokenizers.Encoding], tables: WordTables
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`ids [T]` int64 and `word_starts [T]` of a batch's pieces in a row, and their lengths `[pieces]`."""
+    id_lists = [encoding.ids for encoding in encodings]
+    lengths = np.fromiter(map(len, id_lists), np.int64, len(id_lists))
+    total = int(lengths.sum())
+    ids = np.fromiter(itertools.chain.from_iterable(id_lists), np.int64, total)
+    word_lists = [encoding.word_ids for encoding in encodings]
+    try:
+        word_ids = np.fromiter(itertools.chain.from_iterable(word_lists), np.int64, total)
+    except TypeError:  # a None: a token outside every word
+        plain = (-1 if word is None else word for word in itertools.chain.from_iterable(word_lists))
+        word_ids = np.fromiter(plain, np.int64, total)
+    starts = word_starts(ids, word_ids, tables)
+    ends = np.cumsum(lengths)
+    begins = ends - lengths
+    starts[begins[lengths > 0]] = True
+    for piece, encoding, begin, end in zip(batch, encodings, begins.tolist(), ends.tolist(), strict=True):
+        if end - begin > 1 and needs_characters(piece.text, tables):
+            offsets = np.array(encoding.offsets, np.int64)
+            here = slice(begin, end)
+            starts[here] = refine(piece.text, ids[here], word_ids[here], offsets, starts[here], tables)
+    return ids, starts, lengths
+
+
+@contextlib.contextmanager
+def _progress(texts: Texts) -> Iterator[Callable[[int], None]]:
+    """A bar over the bytes of the files where these are known, else over the texts."""
+    total = texts.total_bytes
+    settings: dict[str, Any] = {"unit": "B", "unit_scale": True, "total": total} if total else {"unit": "text"}
+    with tqdm(desc="tokenizing", file=sys.stdout, disable=None, leave=False, **settings) as bar:
+
+        def advance(pieces: int) -> None:
+            bar.update(texts.position - bar.n if total else pieces)
+
+        yield advance

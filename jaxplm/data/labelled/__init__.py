@@ -1,0 +1,1 @@
+"""Labelled tasks: rows with labels, units that the encoder reads, batches."""

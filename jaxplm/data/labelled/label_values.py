@@ -1,0 +1,121 @@
+"""What stands in the cells of labelled data, as the labels of a task: names, sets of names, numbers, answers."""
+
+import math
+from typing import Any, NamedTuple
+
+from jaxplm.data.sources.formats import repaired
+from jaxplm.data.sources.json_rows import Row
+from jaxplm.errors import UserError
+
+# So far from where it should stand an answer is looked for when its text stands in the context more than once.
+_NEAR = 64
+
+
+class Answers(NamedTuple):
+    """The answers to a question about a context; none at all says that the context has no answer."""
+
+    texts: tuple[str, ...]  # as given, what predictions are compared with
+    spans: tuple[tuple[int, int], ...]  # (first character, character after the last) of those found in the context
+    moved: int = 0  # how many were found at another place than the data say
+
+
+def is_empty(value: Any) -> bool:
+    """None, the empty string or white space, or NaN, as Parquet and pandas write what is missing."""
+    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value))
+
+
+def read_text(value: Any, where: str) -> str:
+    """A text as it stands, without unreadable bytes and lone surrogates, which no tokenizer takes; None is ''."""
+    if value is None:
+        return ""
+    if isinstance(value, list | dict):
+        raise UserError(f"{where}: a {type(value).__name__} where a text should be (set data.text)")
+    return repaired(str(value))[0]
+
+
+def read_class(value: Any, where: str) -> str | None:
+    """The name of a class; numbers by their digits (1 and 1.0 are '1'), None where there is none."""
+    if is_empty(value):
+        return None
+    if isinstance(value, list | dict):
+        raise UserError(f"{where}: a {type(value).__name__} where one label should be; task.kind=multilabel takes lists")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return read_text(value, where).strip() or None
+
+
+def read_classes(value: Any, where: str) -> tuple[str, ...] | None:
+    """The names of a list, or of a string with `|` or else `,` between them, none twice; () is none, None not given."""
+    if is_empty(value):
+        return None
+    if isinstance(value, str):
+        if value.lstrip().startswith("["):
+            raise UserError(f"{where}: the labels {value[:60]!r} are a list written as a text; write them as a|b|c, or in .jsonl as a list")
+        value = value.split("|" if "|" in value else ",")
+    names = [read_class(one, where) for one in (value if isinstance(value, list) else [value])]
+    return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+def read_number(value: Any, where: str) -> float | None:
+    """A finite number, or None where there is none; `UserError` for anything else."""
+    if is_empty(value):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{where}: the label {str(value)[:60]!r} is not a number, which task.kind=regress needs (see data.label)")
+    return number
+
+
+def read_list(value: Any, where: str, column: str) -> list | None:
+    """A list, or a string's words; None where there is nothing."""
+    if is_empty(value):
+        return None
+    if isinstance(value, str):
+        return value.split()
+    if not isinstance(value, list):
+        raise UserError(f"{where}: column {column!r} holds a {type(value).__name__}, not a list of tokens or tags")
+    return value
+
+
+def read_answers(row: Row, context: str, where: str) -> Answers | None:
+    """The answers of a row in SQuAD's form: a list of {text, answer_start}, or {text: [...], answer_start: [...]}.
+
+    None where the row has none of `answers` and `is_impossible`.
+    """
+    if row.get("is_impossible"):
+        return Answers((), ())
+    given = row.get("answers")
+    if given is None:
+        return None if row.get("is_impossible") is None else Answers((), ())
+    try:
+        if isinstance(given, dict):
+            pairs = list(zip(given["text"], given["answer_start"], strict=True))
+        else:
+            pairs = [(answer["text"], answer["answer_start"]) for answer in given]
+        pairs = [(read_text(text, where), int(start)) for text, start in pairs]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: answers must be SQuAD's: a list of objects with text and answer_start ({error!r})") from None
+    spans = [_find(context, text, start) for text, start in pairs]
+    moved = sum(span is not None and span[0] != start for span, (_, start) in zip(spans, pairs, strict=True))
+    return Answers(tuple(text for text, _ in pairs), tuple(span for span in spans if span is not None), moved)
+
+
+def _find(context: str, text: str, start: int) -> tuple[int, int] | None:
+    """Where an answer stands: at its place, else the nearest place not far from it, else the only one there is."""
+    if not text.strip():
+        return None
+    if start >= 0 and context.startswith(text, start):
+        return start, start + len(text)
+    places, at = [], context.find(text)
+    while at >= 0:
+        places.append(at)
+        at = context.find(text, at + 1)
+    near = min(places, key=lambda place: abs(place - start), default=None)
+    if near is None or (len(places) > 1 and abs(near - start) > _NEAR):
+        return None
+    return near, near + len(text)

@@ -1,0 +1,1 @@
+"""Masked language modelling: packed rows, masks, batches."""

@@ -1,0 +1,1 @@
+"""Files, hub data sets and built-ins as rows and as cleaned texts."""

@@ -1,0 +1,1 @@
+"""Devices and processes: meshes, precision, kernels, several hosts."""

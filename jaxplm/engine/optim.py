@@ -1,0 +1,226 @@
+"""AdamW with the masks that pre-training wants, as optax transformations over parameter paths."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxplm.config import Train
+from jaxplm.errors import UserError
+from jaxplm.nn.paths import Tree, by_path, named, path_name, stack_of
+
+
+def decays(name: str) -> bool:
+    """Weight decay is for kernels and tables: not for biases, not for LayerNorm (Devlin et al. 2019), nor for a mix of layers.
+
+    Not for the pooler either: without pairs it has no gradient, is carried along, and must not shrink on the way.
+    """
+    return not (name.endswith("bias") or "/norm/" in name or "/mix/" in name or name.startswith("pooler/"))
+
+
+def frozen_layers(params: Tree, patterns: tuple[str, ...]) -> Tree:
+    """Which parameters are frozen: a NumPy bool for every leaf, or [N] bools for a stacked leaf of the blocks.
+
+    A pattern freezes what it matches at the start of a path. A stacked leaf `encoder/blocks/...` also answers to
+    `encoder/blocks/<i>/...` for each of its layers, so 'encoder/blocks/[0-5]/' freezes the lower six; so it is with
+    `encoder/extension/blocks/...`.
+
+    Raises UserError for a pattern that matches nothing, or if nothing is left to train.
+    """
+    unused = set(patterns)
+
+    def is_frozen(name: str) -> bool:
+        found = [pattern for pattern in patterns if re.match(pattern, name)]
+        unused.difference_update(found)
+        return bool(found)
+
+    def look(name: str, leaf: Any) -> np.ndarray:
+        whole = is_frozen(name)
+        stack = stack_of(name)
+        if stack is None:
+            return np.asarray(whole)
+        layers = [is_frozen(f"{stack}{i}/{name.removeprefix(stack)}") for i in range(leaf.shape[0])]
+        return np.asarray(True) if whole or all(layers) else np.asarray(layers) if any(layers) else np.asarray(False)
+
+    found = by_path(look, params)
+    if unused:
+        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        begin = sorted({"/".join(name.split("/")[:2]) for name in names})
+        raise UserError(f"train.freeze={min(unused, key=patterns.index)!r} matches no parameter; their paths begin with {', '.join(begin)}")
+    if all(mask.all() for mask in jax.tree.leaves(found)):
+        raise UserError(f"train.freeze={patterns} freezes every parameter: nothing is left to train")
+    return found
+
+
+def stop_frozen(params: Tree, frozen: Tree) -> Tree:
+    """The parameters with no path for the gradient of the frozen ones, so that XLA drops their backward pass."""
+    def stop(leaf: jax.Array, mask: np.ndarray) -> jax.Array:
+        if not mask.any():
+            return leaf
+        if mask.all():
+            return jax.lax.stop_gradient(leaf)
+        # Layer by layer and not by a selection: unrolled blocks then lose the backward pass of the frozen ones.
+        return jnp.stack([jax.lax.stop_gradient(part) if off else part for part, off in zip(leaf, mask, strict=True)])
+
+    return jax.tree.map(stop, params, frozen)
+
+
+def schedule(train: Train, steps: int) -> optax.Schedule:
+    """Learning rate of each step: linear warm-up from 0, then linear or cosine decay to 0, or constant.
+
+    Step t (from 0) gets the value at t + 1 of warm-up, so that the first update already moves.
+    """
+    warmup = round(train.warmup * steps) if train.warmup < 1 else int(train.warmup)
+    if warmup >= steps > 0:
+        raise UserError(f"train.warmup={train.warmup:g} is {warmup} steps, but there are only {steps}")
+    peak, rest = train.learning_rate, max(steps - warmup, 1)
+
+    def rate(step: Any) -> Any:
+        now = jnp.asarray(step, jnp.float32)
+        rising = (now + 1) / max(warmup, 1)
+        progress = jnp.clip((now - warmup) / rest, 0, 1)
+        falling = {"linear": 1 - progress, "cosine": 0.5 * (1 + jnp.cos(jnp.pi * progress)),
+                   "constant": jnp.ones_like(progress)}[train.schedule]
+        return peak * jnp.where(now < warmup, rising, falling)
+
+    return rate
+
+
+def layer_scale(params: Tree, decay: float) -> Tree:
+    """Learning-rate multipliers: 1 for what stands on the encoder, decay^(N-i) for block i, decay^(N+1) for embeddings.
+
+    For stacked leaves [N, ...] the multiplier is [N, 1, ...] (Howard & Ruder 2018, discriminative fine-tuning).
+    """
+    return _by_depth(params, lambda above: decay**above)
+
+
+def _by_depth(params: Tree, value: Callable[[Any], Any]) -> Tree:
+    """value(d) for every leaf, d being how deep it lies below the head: 0 the head, 1 the top block, N the lowest,
+    N + 1 the embeddings; for stacked leaves [N, ...] all of their depths at once, as [N, 1, ...] float32."""
+    def depth(name: str, leaf: jax.Array) -> Any:
+        if stack_of(name):
+            n = leaf.shape[0]
+            return value(jnp.arange(n, 0, -1, dtype=jnp.float32).reshape((n,) + (1,) * (leaf.ndim - 1)))
+        return value(jnp.float32(blocks + 1 if name.startswith(("encoder/embeddings/", "encoder/extension/word")) else 0))
+
+    blocks = params["encoder"]["blocks"]["mlp"]["up"]["kernel"].shape[0]
+    return by_path(depth, params)
+
+
+def _scaled(scales: Callable[[jax.Array], Tree]) -> optax.GradientTransformation:
+    """Multiply what comes by `scales(step)`, a tree of multipliers; where one is 0 the result is 0, whatever comes."""
+    def init(params: Tree) -> optax.OptState:
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, optax.OptState]:
+        del params
+        factors = named(scales(state.count))
+        # By name: where leaves are frozen, masked nodes stand in their place.
+        scaled = by_path(lambda name, u: jnp.where(factors[name] == 0, jnp.zeros_like(u), u * factors[name]), updates)
+        return scaled, optax.ScaleByScheduleState(jnp.asarray(optax.safe_increment(state.count)))
+
+    return optax.GradientTransformation(init, update)
+
+
+class HeadStart(NamedTuple):
+    """Parts of the parameters that are trained alone at first.
+
+    Attributes:
+      steps: so many.
+      parts: 1 for what moves from the start, 0 for the rest: a float32 array for every leaf that multiplies it.
+    """
+
+    steps: int
+    parts: Tree
+
+
+def new_rows_first(params: Tree, first: int, steps: int) -> HeadStart:
+    """A head start for the tokens from id `first` on: their rows of the word table and of the decoder's bias, or exBERT's own."""
+    extended = any(name.startswith("encoder/extension/") for name in named(params))
+
+    def part(name: str, leaf: Any) -> np.ndarray:
+        if extended:
+            return np.asarray(name in ("encoder/extension/word", "mlm_extension/bias"), np.float32)
+        if name in ("encoder/embeddings/word", "mlm_head/bias"):
+            return (np.arange(leaf.shape[0]) >= first).astype(np.float32).reshape((-1,) + (1,) * (leaf.ndim - 1))
+        return np.zeros((), np.float32)
+
+    return HeadStart(steps, by_path(part, params))
+
+
+def _gates(train: Train, params: Tree, frozen: Tree, head_start: HeadStart | None) -> Callable[[jax.Array], Tree] | None:
+    """0 for what does not move at a step, 1 for the rest; None if all leaves move whole from the start."""
+    partly = [mask for mask in jax.tree.leaves(frozen) if mask.any() and not mask.all()]
+    if not partly and not train.unfreeze_every and not head_start:
+        return None
+
+    def gates(step: jax.Array) -> Tree:
+        opened = _by_depth(params, lambda depth: jnp.float32(step >= depth * train.unfreeze_every))
+        found = jax.tree.map(lambda gate, mask, leaf: gate * (1 - mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))).astype(
+            np.float32), opened, frozen, params)
+        if head_start is None:
+            return found
+        alone = step < head_start.steps
+        return jax.tree.map(lambda gate, part: jnp.where(alone, gate * part, gate), found, head_start.parts)
+
+    return gates
+
+
+def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+    """optax.clip_by_global_norm by one multiplication, which XLA puts into the passes that follow; a division got its own."""
+    def update(updates: Tree, params: Tree | None = None) -> Tree:
+        del params
+        factor = jnp.minimum(1.0, limit / optax.tree.norm(updates))
+        return jax.tree.map(lambda u: u * factor, updates)
+
+    return optax.stateless(update)
+
+
+def _scale_by_adam(beta1: float, beta2: float, epsilon: float) -> optax.GradientTransformationExtraArgs:
+    """optax.scale_by_adam (Kingma & Ba 2015, Algorithm 1), whose moments stay as they were where the argument `good` is false.
+
+    Choosing here, and not over the finished state, makes the update read the new moments. Otherwise it reads the old ones
+    beside the pass that overwrites them, and XLA copies both first, which cost a CPU a quarter of the optimizer's time.
+    """
+    def update(updates: Tree, state: Any, params: Tree | None = None, *, good: Any = True, **_: Any) -> tuple[Tree, optax.OptState]:
+        del params
+        mean = jax.tree.map(lambda m, g: jnp.where(good, beta1 * m + (1 - beta1) * g, m), state.mu, updates)
+        square = jax.tree.map(lambda v, g: jnp.where(good, beta2 * v + (1 - beta2) * (g * g), v), state.nu, updates)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        unbias1, unbias2 = 1 / (1 - beta1**count), 1 / (1 - beta2**count)
+        steps = jax.tree.map(lambda m, v: m * unbias1 / (jnp.sqrt(v * unbias2) + epsilon), mean, square)
+        return steps, optax.ScaleByAdamState(count, mean, square)
+
+    return optax.GradientTransformationExtraArgs(optax.scale_by_adam().init, update)
+
+
+def optimizer(train: Train, steps: int, params: Tree, head_start: HeadStart | None = None) -> optax.GradientTransformationExtraArgs:
+    """Clip by global norm → AdamW (Loshchilov & Hutter 2019, bias correction on) → layer-wise rates; frozen leaves: zero.
+
+    Frozen leaves get `set_to_zero` through `optax.partition`, so no moments exist for them. Frozen layers of a stacked
+    leaf, layers that `train.unfreeze_every` has not opened yet (Howard & Ruder 2018, gradual unfreezing), and what waits
+    during a head start, are held back by multiplying gradients and updates with 0. `params` may be abstract; only paths
+    and shapes are read. `update(…, good=False)` leaves the moments as they were.
+    """
+    frozen = frozen_layers(params, train.freeze)
+    gates = _gates(train, params, frozen, head_start)
+    parts = [] if gates is None else [_scaled(gates)]
+    if train.clip:
+        parts.append(_clip_by_global_norm(train.clip))
+    parts += [_scale_by_adam(train.beta1, train.beta2, train.epsilon),
+              optax.add_decayed_weights(train.weight_decay, mask=lambda tree: by_path(lambda name, _: decays(name), tree)),
+              optax.scale_by_learning_rate(schedule(train, steps))]
+    if train.layer_decay != 1.0:
+        parts.append(_scaled(lambda step: layer_scale(params, train.layer_decay)))
+    if gates is not None:
+        parts.append(_scaled(gates))  # weight decay moves what has no gradient
+    tx = optax.chain(*parts)
+    if train.freeze:
+        labels = jax.tree.map(lambda mask: "frozen" if mask.all() else "trained", frozen)
+        tx = optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, labels)
+    return optax.with_extra_args_support(tx)

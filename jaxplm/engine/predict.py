@@ -1,0 +1,87 @@
+"""A task's model over every unit of a set: logits in the order of the set, and the sums of the loss."""
+
+import time
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxplm.data.labelled.unit_index import token_index
+from jaxplm.engine.step import make_eval_step
+from jaxplm.engine.sweep import Batches, sweep
+from jaxplm.nn import Compute, ParamTree
+from jaxplm.scores.sums import Sums, add
+from jaxplm.tasks.labelled import LabelledTask, logits
+from jaxplm.tasks.results import Reading, Result, results
+
+Metrics = dict[str, float]
+
+
+class UnitBatches(Batches, Protocol):
+    """Every unit of a set once, packed in rows (`data.task_batches.FixedTaskBatches`), or vectors in place of its tokens."""
+
+    def units_of(self, index: int) -> np.ndarray:
+        """[B, S] int64: the unit in each slot of each row of a batch, -1 for an unused one."""
+        ...
+
+
+class Outputs(NamedTuple):
+    """What a model says of every unit of a set."""
+
+    logits: np.ndarray  # float32 [n, C] of units, or [T, C] of the units' tokens one after the other
+    sums: Sums  # of the loss, as the task returns them
+
+
+class Predictor:
+    """Runs a model over sets of units; compiled once for all sets of one row shape.
+
+    Args:
+      graph, params: the model's structure and its (abstract) parameters.
+      by_token: whether the model's logits are the tokens' and not the units'.
+      rows: B, rows a batch over all processes.
+    """
+
+    def __init__(self, graph: nnx.GraphDef, params: ParamTree, task: LabelledTask, mesh: jax.sharding.Mesh, compute: Compute, *,
+                 by_token: bool, rows: int) -> None:
+        def measure(module: Any, batch: Any, *, key: Any, compute: Compute) -> tuple[dict[str, jax.Array], jax.Array]:
+            found = logits(module, batch, key=key, compute=compute)
+            return task.sums_of(found, batch), found
+
+        self._step = make_eval_step(graph, measure, params, mesh, compute=compute)
+        self._mesh, self._rows, self._by_token = mesh, rows, by_token
+
+    def __call__(self, params: ParamTree, batches: UnitBatches, lengths: np.ndarray) -> Outputs:
+        """lengths [n]: tokens of each unit."""
+        sums: list[Any] = []
+        values: np.ndarray | None = None
+        for index, (part, found) in enumerate(sweep(self._step, params, batches, self._rows, self._mesh)):
+            sums.append(part)
+            if values is None:
+                values = np.zeros((int(lengths.sum()) if self._by_token else len(lengths), found.shape[-1]), np.float32)
+            put_back(values, found, batches.units_of(index), lengths, by_token=self._by_token)
+        assert values is not None, "a set has at least one batch"
+        return Outputs(values, add(sums))
+
+
+def measured(predict: Predictor, params: ParamTree, batches: UnitBatches, reading: Reading, task: LabelledTask) -> tuple[Metrics, Result]:
+    """A row for metrics.jsonl (the loss where there are labels, the scores, seconds), and the predictions behind it."""
+    began = time.monotonic()
+    outputs = predict(params, batches, reading.units.lengths)
+    result = results(reading, outputs.logits)
+    loss = task.metrics(outputs.sums) if outputs.sums["weight"] else {}
+    return loss | result.scores | {"seconds": round(time.monotonic() - began, 3)}, result
+
+
+def put_back(values: np.ndarray, found: np.ndarray, units: np.ndarray, lengths: np.ndarray, *, by_token: bool) -> None:
+    """Write what a batch of packed rows gave to its place in the set.
+
+    Args:
+      values: [n, ...] of units or [T, ...] of tokens, written to.
+      found: [B, S, ...] or [B, L, ...].
+      units: [B, S] int64, -1 for unused slots.
+      lengths: [n] tokens of each unit.
+    """
+    index = token_index(units, lengths, found.shape[1]) if by_token else units
+    there = index >= 0
+    values[index[there]] = found[there]

@@ -1,0 +1,70 @@
+"""Whether a flash kernel computes on this device what plain attention computes: asked before a run relies on it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplm.nn.attention.dispatch import attend, segments_of
+from jaxplm.nn.attention.plain import attend_plain, segment_bias
+from jaxplm.nn.layers import Compute, Split
+
+TOLERANCE = 0.03  # several roundings to bfloat16; a token of another text in the softmax shows as some tenths or more
+
+
+def packed_ids(rows: int, length: int, seed: int = 0) -> np.ndarray:
+    """[rows, length] int32 segment ids: an empty row, one text that fills its row, then random texts and padding."""
+    random = np.random.default_rng(seed)
+    ids = np.zeros((rows, length), np.int32)
+    ids[1:2] = 1
+    for row in ids[2:]:
+        cuts = np.sort(random.choice(np.arange(1, length), random.integers(1, min(16, max(2, length // 16))), replace=False))
+        for text, (begin, end) in enumerate(zip([0, *cuts[:-1]], cuts, strict=True), 1):
+            row[begin:end] = text
+    return ids
+
+
+def differences(kernel: str, *, rows: int = 4, length: int = 256, heads: int = 2, head_width: int = 64,
+                dtype: str = "bfloat16", device: Any = None, split: Split | None = None) -> dict[str, float]:
+    """Largest error of the output and of the gradients dq, dk, dv, as a share of the largest value of plain attention in float32
+    on the same inputs.
+
+    device: a `jax.Device`; None is the default one. Raises what the kernel raises.
+    """
+    ids = packed_ids(rows, length)
+    compute = Compute(dtype, dtype, attention=kernel, split=split, texts_a_row=int(ids.max()))
+    random = np.random.default_rng(1)
+    given = [jax.device_put(random.standard_normal((rows, length, heads, head_width)).astype(jnp.dtype(dtype)), device)
+             for _ in range(4)]
+    given[3] = given[3] * jnp.asarray(ids > 0, dtype)[..., None, None]  # no loss looks at padding
+    placed = jax.device_put(ids, device)
+
+    @jax.jit
+    def flash(q, k, v, dy, ids):
+        segments = segments_of(ids, compute, (head_width,))
+        y, back = jax.vjp(lambda *qkv: attend(jnp.stack(qkv, 2), segments, 0.0, None, compute), q, k, v)
+        return y, *back(dy)
+
+    @jax.jit
+    def plain(q, k, v, dy, ids):
+        y, back = jax.vjp(lambda q, k, v: attend_plain(q, k, v, segment_bias(ids), 0.0, None), q, k, v)
+        return y, *back(dy)
+
+    found = flash(*given, placed)
+    wanted = plain(*(x.astype(jnp.float32) for x in given), placed)
+    errors = {}
+    for name, a, b in zip(("output", "dq", "dk", "dv"), found, wanted, strict=True):
+        difference = np.abs(np.asarray(a, np.float32) - np.asarray(b)).max() / np.abs(np.asarray(b)).max()
+        errors[name] = float(difference) if np.isfinite(difference) else float("inf")
+    return errors
+
+
+def fault_of(kernel: str, dtype: str, device: Any) -> str:
+    """What is wrong with the kernel on this device, in one line; "" if nothing is."""
+    try:
+        errors = differences(kernel, dtype=dtype, device=device)
+    except Exception as error:  # a private interface, a driver, a compiler: whatever it is, plain attention does without it
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    wrong = {name: error for name, error in errors.items() if not error <= TOLERANCE}
+    return ", ".join(f"{name} differs from plain attention's by {error:.0%}" for name, error in wrong.items())

@@ -1,0 +1,1 @@
+"""Recipes: what each command does, from its config to its report."""

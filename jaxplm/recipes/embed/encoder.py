@@ -1,0 +1,154 @@
+"""Units → vectors by one compiled function."""
+
+import dataclasses
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxplm import nn
+from jaxplm.config import Embed
+from jaxplm.data.labelled.task_batches import FixedTaskBatches, default_max_units
+from jaxplm.data.labelled.units import Units
+from jaxplm.devices import sharding
+from jaxplm.engine.predict import put_back
+from jaxplm.engine.step import make_eval_step
+from jaxplm.engine.sweep import sweep
+from jaxplm.errors import UserError
+from jaxplm.nn.paths import path_name
+from jaxplm.nn.pooling import pool
+from jaxplm.recipes.embed.layers import Source
+
+
+class EncoderRows(NamedTuple):
+    """What the encoder reads of a batch: B rows of L tokens, up to S units each (see `batch.TaskBatch`)."""
+
+    input_ids: Any  # [B, L] int32
+    segment_ids: Any  # [B, L] int32
+    position_ids: Any  # [B, L] int32
+    first: Any  # [B, S] int32
+
+
+class UnitRows:
+    """Every unit of a block once, in batches whose shapes are the same for all blocks.
+
+    Args:
+      rows: B, over all processes.
+      length: L.
+
+    Attributes:
+      lengths: [n] tokens of each unit.
+      real_tokens: their sum.
+      places: tokens that are computed, padding included.
+    """
+
+    def __init__(self, units: Units, rows: int, length: int, pad_id: int, mesh: jax.sharding.Mesh) -> None:
+        self._slots = default_max_units(length)
+        self._batches = FixedTaskBatches(units, rows, length, pad_id=pad_id, max_units=self._slots,
+                                         slots=lambda rows: sharding.my_rows(rows, mesh))
+        self.lengths = units.lengths
+        self.real_tokens = self._batches.real_tokens
+        self.places = len(self._batches) * rows * length
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def batch(self, index: int) -> EncoderRows:
+        made = self._batches.batch(index)
+        return EncoderRows(made.input_ids, made.segment_ids, made.position_ids, self._widened(made.first, 0))
+
+    def units_of(self, index: int) -> np.ndarray:
+        """[B, S] int64: the unit in each slot, -1 for an unused one."""
+        return self._widened(self._batches.units_of(index), -1)
+
+    def _widened(self, values: np.ndarray, fill: int) -> np.ndarray:
+        return np.pad(values, ((0, 0), (0, self._slots - values.shape[1])), constant_values=fill)
+
+
+class TextEncoder:
+    """Computes the vectors of units; compiled once.
+
+    With `embed.layers` of several layers a token's vector is their weighted mean, and pooling comes after it, as in
+    sentence-transformers' WeightedLayerPooling.
+
+    Args:
+      source: whose vectors.
+      settings: pooling, normalisation and dtype.
+      rows, length: B and L of every batch.
+    """
+
+    def __init__(self, source: Source, settings: Embed, mesh: jax.sharding.Mesh, compute: nn.Compute, *, rows: int,
+                 length: int) -> None:
+        self.by_token = settings.pooling == "none"
+        self.dtype = np.dtype(settings.dtype)
+        self.rows, self.length, self._mesh, self._pad_id = rows, length, mesh, source.config.pad_id
+        graph, abstract = nn.graph_of(source.config)
+        shares = source.shares
+
+        def measure(module: nn.MaskedLM, batch: EncoderRows, *, key: None, compute: nn.Compute) -> jax.Array:
+            tokens = _mixed(module, batch, shares, compute)  # [B, L, D] float32
+            found = tokens if self.by_token else pool(tokens, batch.segment_ids, batch.first, settings.pooling)
+            if settings.normalize:
+                squares = jnp.square(found).sum(-1, keepdims=True)
+                found = found / jnp.maximum(jnp.sqrt(squares), 1e-12)
+            return found.astype(settings.dtype)
+
+        self._step = make_eval_step(graph, measure, abstract, mesh, compute=compute)
+        placed = jax.tree.map(sharding.place, source.params, sharding.param_shardings(abstract, mesh))
+        self._params = _ready(placed, compute.operands)
+
+    def batches(self, units: Units) -> UnitRows:
+        """The rows of a block; may be made in another thread."""
+        return UnitRows(units, self.rows, self.length, self._pad_id, self._mesh)
+
+    def __call__(self, batches: UnitRows, between: Callable[[int], None] = lambda units: None) -> np.ndarray:
+        """Vectors in the order of the units: [n, D], or [T, D] of the tokens where there is no pooling.
+
+        Args:
+          between: called after each batch with the number of its units; may raise.
+
+        Raises:
+          UserError: float16 cannot hold a value, or the model gives numbers that are not finite.
+        """
+        values: np.ndarray | None = None
+        made = cast("Generator[np.ndarray, None, None]", sweep(self._step, self._params, batches, self.rows, self._mesh))
+        with closing(made) as results:  # also where `between` raises: no thread is left behind
+            for index, found in enumerate(results):
+                if values is None:
+                    n = int(batches.lengths.sum()) if self.by_token else len(batches.lengths)
+                    values = np.zeros((n, found.shape[-1]), self.dtype)
+                units = batches.units_of(index)
+                put_back(values, found, units, batches.lengths, by_token=self.by_token)
+                between(int((units >= 0).sum()))
+        assert values is not None, "a block has at least one unit"
+        if not np.isfinite(values).all():
+            hint = "use float32" if self.dtype == np.float16 else "the checkpoint is damaged"
+            raise UserError(f"embed.dtype={self.dtype}: vectors of this model are not finite numbers; {hint}")
+        return values
+
+
+def _mixed(module: nn.MaskedLM, batch: EncoderRows, shares: np.ndarray, compute: nn.Compute) -> jax.Array:
+    """[B, L, D] float32: the layers' hidden states, weighted by `shares` [N + 1]."""
+    compute = dataclasses.replace(compute, texts_a_row=batch.first.shape[1])
+    wanted = np.flatnonzero(shares).tolist()
+    places = (batch.input_ids, batch.segment_ids, batch.position_ids)
+    if wanted == [len(shares) - 1]:
+        return module.encoder(*places, compute=compute).astype(jnp.float32)
+    if wanted == [0]:
+        return module.encoder.embed(batch.input_ids, batch.position_ids, compute=compute).astype(jnp.float32)
+    every = module.encoder.every_layer(*places, compute=compute)  # [N + 1, B, L, D]
+    total = every[wanted[0]].astype(jnp.float32) * shares[wanted[0]]
+    for i in wanted[1:]:
+        total = total + every[i].astype(jnp.float32) * shares[i]
+    return total
+
+
+def _ready(params: nn.ParamTree, operands: str) -> nn.ParamTree:
+    """Kernels in the type of the products' factors: cast once instead of in every batch, to the same numbers."""
+    if operands == "float32":
+        return params
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.astype(operands) if path_name(path).endswith("/kernel") else leaf, params)

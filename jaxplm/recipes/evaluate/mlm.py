@@ -1,0 +1,63 @@
+"""Evaluation alone: the MLM loss of a model on frozen masks, in its domain and on general text."""
+
+import logging
+import math
+import time
+from pathlib import Path
+
+import jax
+
+from jaxplm import nn
+from jaxplm.config import Config
+from jaxplm.data.corpus.words import token_characters
+from jaxplm.devices import sharding
+from jaxplm.devices.compute import resolve_compute
+from jaxplm.devices.processes import is_first
+from jaxplm.engine.step import make_eval_step
+from jaxplm.engine.sweep import evaluation_sums
+from jaxplm.engine.workdir import claim
+from jaxplm.recipes.pretrain.corpus import Tokenized
+from jaxplm.recipes.pretrain.model import start_model
+from jaxplm.reporting.console import summary_table
+from jaxplm.reporting.metric_log import MetricLog
+from jaxplm.tasks.mlm import MaskedLanguageModelling
+from jaxplm.tasks.pairs import MaskedPairs
+
+log = logging.getLogger("jaxplm")
+
+
+def run(config: Config, workdir: Path) -> None:
+    """Print and write (metrics.jsonl) loss, perplexity and accuracy on `data.validation`, `data.test` and `data.general`.
+
+    The masks are those of the training runs' evaluations, so the numbers can be compared with theirs where
+    `data.seq_len`, `data.packing`, `data.mask_rate` and `data.whole_word` are the same.
+
+    Raises UserError where model or data cannot be used.
+    """
+    batch_size = config.train.batch_size
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch(batch_size, 1, mesh)
+    model = start_model(config, workdir)
+    tokenized = Tokenized(config, model.tokenizer, sharding.my_rows(batch_size, mesh))
+    graph, abstract = nn.graph_of(model.config)
+    characters = token_characters(model.tokenizer.backend_tokenizer)
+    task = (MaskedPairs if config.model.pairs else MaskedLanguageModelling)(characters)
+    step = make_eval_step(graph, task.sums, abstract, mesh, compute=resolve_compute(config.compute, mesh))
+    params = jax.tree.map(sharding.place, model.params, sharding.param_shardings(abstract, mesh))
+    claim(workdir, config, write=is_first())
+    table = [("", "loss", "perplexity", "accuracy", "masked tokens", *(["pair accuracy"] if config.model.pairs else []))]
+    with MetricLog(workdir, enabled=is_first()) as metrics:
+        for split, source in (("validation", config.data.validation), ("test", config.data.test), ("general", config.data.general)):
+            if not source:
+                continue
+            began = time.monotonic()
+            store = tokenized.store(source, split="test" if split == "test" else "validation")
+            sums = evaluation_sums(step, params, tokenized.frozen(store, tokenized.plan(store, 0), batch_size), batch_size, mesh)
+            found = task.metrics(sums)
+            metrics.write(0, split, found | {"seconds": round(time.monotonic() - began, 3)})
+            if math.isfinite(found["loss"]):
+                table.append((f"{split}: {source}", f"{found['loss']:.4f}", f"{found['perplexity']:.2f}",
+                              f"{found['accuracy']:.2%}", f"{sums['weight']:,.0f}",
+                              *([f"{found['pair_accuracy']:.2%}"] if config.model.pairs else [])))
+    for line in summary_table(table, header=True).split("\n"):
+        log.info("%s", line)

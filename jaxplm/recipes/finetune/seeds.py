@@ -1,0 +1,112 @@
+"""Several seeds in one command: the same run once for each, and what their scores have in common."""
+
+import dataclasses
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jaxplm.config import Config
+from jaxplm.devices.processes import is_first, wait_for_all
+from jaxplm.engine.workdir import claim, is_finished
+from jaxplm.errors import UserError
+from jaxplm.reporting import report
+from jaxplm.reporting.console import duration, summary_table
+from jaxplm.reporting.metric_log import read_metrics
+from jaxplm.reporting.tables import seed_table
+from jaxplm.scores.names import is_better
+from jaxplm.scores.sums import NOT_SCORES
+
+log = logging.getLogger("jaxplm")
+
+RunOne = Callable[[Config, Path, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a finished run of one seed left."""
+
+    seed: int
+    workdir: Path
+    corpus: str  # fingerprint of what it read
+    step: int  # that was exported
+    metric: str  # of the validation set, by which it was chosen
+    rows: list[dict[str, Any]]  # of metrics.jsonl
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """{'validation': {...}, 'test': {...}} of the exported step; NaN for what was no number, as a correlation may be."""
+        return {row["split"]: {name: math.nan if value is None else value for name, value in row.items() if name not in NOT_SCORES}
+                for row in self.rows if row["split"] != "train" and row["step"] == self.step}
+
+
+def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
+    """`run_one` for every one of `train.seeds` in `workdir/seed-<n>`; then the report with mean ± std.
+
+    `workdir/export` and `predictions.jsonl` are copies of those of the seed with the best validation score, so that what
+    comes next finds a model where it would find that of a single run. The same command goes on where it was stopped.
+
+    Raises UserError as `run_one` does, and where the texts have changed since the first of the seeds.
+    """
+    claim(workdir, config, write=False)
+    if is_finished(workdir):
+        log.info("%s is finished: see %s; choose another --workdir for another run", workdir, workdir / "report.md")
+        return
+    claim(workdir, config, write=is_first())
+    outcomes = []
+    for seed in config.train.seeds:
+        place = workdir / f"seed-{seed}"
+        log.info("seed %d: %s", seed, place)
+        run_one(dataclasses.replace(config, seed=seed, train=dataclasses.replace(config.train, seeds=())), place, command)
+        wait_for_all(f"seed {seed}")
+        outcomes.append(_outcome(seed, place))
+        if outcomes[-1].corpus != outcomes[0].corpus:
+            raise UserError(f"the texts of {config.data.train} (or of the evaluation sets), or the rows a step on this machine, have"
+                            f" changed between {outcomes[0].workdir} and {place}: their scores cannot be compared;"
+                            " choose another --workdir")
+    if is_first():
+        best = outcomes[0]
+        for one in outcomes[1:]:
+            if is_better(one.metric, one.scores["validation"][one.metric], best.scores["validation"][best.metric]):
+                best = one
+        _finish(config, workdir, command, outcomes, best)
+    wait_for_all("seeds")
+
+
+def _outcome(seed: int, workdir: Path) -> Outcome:
+    note = json.loads((workdir / "export" / "exported.json").read_text("utf-8"))
+    corpus = json.loads((workdir / "config.json").read_text("utf-8"))["corpus"]
+    return Outcome(seed, workdir, corpus, note["step"], note["metric"], read_metrics(workdir / "metrics.jsonl"))
+
+
+def _finish(config: Config, workdir: Path, command: str, outcomes: list[Outcome], best: Outcome) -> None:
+    with (workdir / "metrics.jsonl").open("w", encoding="utf-8") as file:
+        for one in outcomes:
+            for split, found in one.scores.items():
+                numbers = {name: value if math.isfinite(value) else None for name, value in found.items()}
+                file.write(json.dumps({"step": one.step, "split": split, "seed": one.seed, **numbers}) + "\n")
+    by_seed = {one.seed: {f"{split} {name}": value for split, found in one.scores.items() for name, value in found.items()}
+               for one in outcomes}
+    seconds = sum(row["seconds"] for one in outcomes for row in one.rows if row["split"] == "train")
+    facts = report.Facts(
+        title=f"{config.recipe.replace('_', ' ').capitalize()}: {config.task.kind}, {len(outcomes)} seeds", recipe=config.recipe,
+        command=command, base_model=config.model.path, model={"start": config.model.path},
+        data={"training": config.data.train, "validation": config.data.validation or "held out, or the built-in task's own",
+              "test": config.data.test or "none, or the built-in task's own"},
+        settings={"seeds": ", ".join(str(one.seed) for one in outcomes),
+                  "exported": f"seed {best.seed}, the best validation {best.metric}"},
+        cost={"training time of all seeds": duration(seconds)}, exported_step=best.step, task=config.task.kind, metric=best.metric,
+        seeds=by_seed)
+    report.write_report(workdir, facts, best.rows)
+    if (best.workdir / "predictions.jsonl").exists():
+        shutil.copy2(best.workdir / "predictions.jsonl", workdir / "predictions.jsonl")
+    partial = workdir / "export.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(best.workdir / "export", partial)
+    partial.rename(workdir / "export")
+    for line in summary_table(seed_table(by_seed), header=True).split("\n"):
+        log.info("%s", line)
+    log.info("exported: %s (seed %d); report: %s", workdir / "export", best.seed, workdir / "report.md")

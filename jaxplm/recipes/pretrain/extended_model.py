@@ -1,0 +1,101 @@
+"""A checkpoint with new words: its vocabulary is measured, chosen tokens are added, and the model gets rows or a module for them."""
+
+import dataclasses
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxplm import hf, nn
+from jaxplm.config import Config
+from jaxplm.devices.processes import is_first, wait_for_all
+from jaxplm.engine.workdir import is_claimed
+from jaxplm.errors import UserError
+from jaxplm.reporting.console import summary_table
+from jaxplm.reporting.tables import markdown
+from jaxplm.vocab.append import Appended, append
+from jaxplm.vocab.choose import choose
+from jaxplm.vocab.measure import measured_again
+from jaxplm.vocab.measured import KEPT, keep, log_lines, measure_vocabulary
+from jaxplm.vocab.report import figures
+from jaxplm.vocab.resize import resize_embeddings
+from jaxplm.vocab.terms import read_terms
+
+log = logging.getLogger("jaxplm")
+
+_SHOWN = 60  # new tokens in the report
+
+
+@dataclass(frozen=True)
+class NewTokens:
+    """What was added.
+
+    Attributes:
+      first: id of the first new token; the others follow.
+      count: how many.
+    """
+
+    first: int
+    count: int
+
+
+def extended_model(config: Config, workdir: Path) -> tuple[hf.Loaded, NewTokens, str]:
+    """The checkpoint of `model.path` with `vocab.new_tokens` new tokens; `recipe` says whether rows or a module is added.
+
+    The third is "Vocabulary" of report.md. The first process chooses the tokens and keeps them in `workdir`/vocabulary;
+    a resumed run, and all other processes, read them.
+
+    Raises:
+      UserError: see `hf.load`, `choose`, `append`; or nothing is to be added.
+    """
+    loaded = hf.load(config.model.path, seed=config.seed)
+    if loaded.config.extension:
+        raise UserError(f"model.path={config.model.path} has an extension already: extend the base that it was made from")
+    kept = workdir / KEPT / "tokens.json"
+    if is_first() and not (kept.exists() and is_claimed(workdir)):
+        _choose(config, workdir, loaded.tokenizer)
+    wait_for_all("vocabulary")
+    content = json.loads(kept.read_text("utf-8"))
+    appended = append(loaded.tokenizer, content["tokens"])
+    return _extended(config, loaded, appended), NewTokens(appended.old_size, len(appended.tokens)), content["section"]
+
+
+def _choose(config: Config, workdir: Path, tokenizer: Any) -> None:
+    """Measures, chooses, shows, and writes tokens.json and the plot."""
+    vocab = config.vocab
+    terms = read_terms(vocab.terms) if vocab.terms else []  # a wrong name is told before the corpus is read
+    measured = measure_vocabulary(config, workdir, tokenizer)
+    before = measured.domain
+    chosen = choose(before, tokenizer, vocab.new_tokens, terms=terms, min_texts=vocab.min_texts)
+    appended = append(tokenizer, chosen.tokens)
+    refused = chosen.refused | appended.refused
+    if refused:
+        some = "; ".join(f"{token!r} {reason}" for token, reason in list(refused.items())[:5])
+        log.warning("%s terms cannot be one token and are left out: %s%s", f"{len(refused):,}", some, "; …" if len(refused) > 5 else "")
+    if not appended.tokens:
+        raise UserError(f"no token to add: vocab.new_tokens={vocab.new_tokens}, vocab.terms={vocab.terms!r}, and no word of"
+                        f" {config.data.train} that is cut occurs in vocab.min_texts={vocab.min_texts} texts")
+    if len(appended.tokens) < vocab.new_tokens:
+        log.info("%s tokens are added and not %s: nothing more would save a token", f"{len(appended.tokens):,}", f"{vocab.new_tokens:,}")
+    after = measured_again(before, appended.tokenizer)
+    table = figures([("before", before), (f"with {len(appended.tokens):,} new tokens", after)])
+    log_lines(summary_table(table, header=True))
+    shown = ", ".join(f"`{token}`" for token in appended.tokens[:_SHOWN]) + (", …" if len(appended.tokens) > _SHOWN else "")
+    section = "\n\n".join([measured.section, "### With the new tokens", markdown(table, "lrr"),
+                           f"{len(appended.tokens):,} new tokens, those first that save most: {shown}"])
+    content = {"tokens": chosen.tokens, "section": section}
+    content = {"tokens": chosen.tokens, "section": section}
+    keep(workdir / KEPT / "tokens.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def _extended(config: Config, loaded: hf.Loaded, appended: Appended) -> hf.Loaded:
+    """The checkpoint with rows of the word table and of the decoder's bias for the new tokens, or with exBERT's extension."""
+    first, n, init = appended.old_size, len(appended.tokens), config.vocab.init
+    params, shape = resize_embeddings(loaded.params, loaded.config, first + n, appended.pieces, init=init, seed=config.seed)
+    if config.recipe == "exbert":
+        new = slice(first, first + n)
+        rows, bias = params["encoder"]["embeddings"]["word"][new], params["mlm_head"]["bias"][new]
+        extension = nn.extension_config(loaded.config, n, config.model.extension)
+        params, shape = nn.extend_params(loaded.params, loaded.config, extension, rows, bias, first=first)
+    return dataclasses.replace(loaded, params=params, config=shape, tokenizer=appended.tokenizer)

@@ -1,0 +1,64 @@
+"""What a run begins with: the model, its tokenizer, and the corpus as batches."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxplm import hf, nn
+from jaxplm.config import EXTENDING, Config
+from jaxplm.errors import UserError
+from jaxplm.recipes.pretrain.extended_model import NewTokens, extended_model
+from jaxplm.recipes.pretrain.new_model import new_model
+
+log = logging.getLogger("jaxplm")
+
+@dataclass(frozen=True)
+class Model:
+    """A model before the first step; leaves are NumPy or JAX float32 arrays."""
+
+    config: nn.EncoderConfig  # what is exported
+    training: nn.EncoderConfig  # the same with this run's dropout
+    params: nn.ParamTree
+    tokenizer: Any
+    hf_config: dict[str, Any]  # config.json of the checkpoint, {} for a new model
+    new: NewTokens | None = None  # of the recipes that extend a vocabulary
+    vocabulary: str = ""  # of the vocabulary recipes: a section of report.md, in Markdown
+
+    @property
+    def size(self) -> int:
+        """Number of parameters, vocabulary padding left out."""
+        padding = self.config.pad_rows * (self.config.width + 1)  # each has a bias
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params)) - padding
+
+
+def start_model(config: Config, workdir: Path) -> Model:
+    """The checkpoint of `model.path`, with new tokens if the recipe adds some; or random weights with a new tokenizer.
+
+    Raises UserError: see `hf.load`; or `data.seq_len` is more than the model has positions for.
+    """
+    new, section = None, ""
+    if config.model.path and config.recipe in EXTENDING:
+        loaded, new, section = extended_model(config, workdir)
+    elif config.model.path:
+        loaded = hf.load(config.model.path, seed=config.seed, pairs=bool(config.model.pairs))
+    else:
+        loaded = None
+    if loaded:
+        for note in loaded.notes:
+            log.info("%s", note)
+        shape, params, tokenizer, hf_config = loaded.config, loaded.params, loaded.tokenizer, loaded.hf_config
+    else:
+        (shape, params, tokenizer, section), hf_config = new_model(config, workdir), {}
+    changes = {name: value for name, value in (("dropout", config.model.dropout),
+                                               ("attention_dropout", config.model.attention_dropout)) if value is not None}
+    training = dataclasses.replace(shape, **changes)
+    if not config.model.path:
+        shape = training  # a new model's dropout is its own; a checkpoint's survives what one run does without
+    if config.data.seq_len > shape.max_positions:
+        raise UserError(f"data.seq_len={config.data.seq_len}: {config.model.path or 'the model'} has only"
+                        f" {shape.max_positions} positions")
+    return Model(shape, training, params, tokenizer, hf_config, new, section)

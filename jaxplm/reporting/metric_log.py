@@ -1,0 +1,115 @@
+"""metrics.jsonl and TensorBoard event files of a run."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from jaxplm.errors import UserError
+
+
+class MetricLog:
+    """`metrics.jsonl` and `tensorboard/` of a run.
+
+    Args:
+      workdir: the run's directory; made if it is not there.
+      enabled: False writes nothing (all processes but the first).
+      resume_from: the step whose state the run goes on from. Rows of later steps will be written again, so they
+        are taken out now: a run that was killed and resumed has each row once. None: a new run, all rows go.
+
+    Raises:
+      UserError: a metrics.jsonl is there that is none.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], *, enabled: bool = True, resume_from: int | None = None) -> None:
+        self.path = Path(workdir) / "metrics.jsonl"
+        self._file = None
+        self._board = None
+        if not enabled:
+            return
+        # Imported here: it pulls in protobuf, which evaluation and embedding have no use for.
+        from tensorboardX import SummaryWriter
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        last = -1 if resume_from is None else resume_from
+        if self.path.exists():
+            # Test rows are written at the very end: a run that goes on has not come to its end, or does so again.
+            _rewrite(self.path, [row for row in read_metrics(self.path) if row["step"] <= last and row["split"] != "test"])
+        self._file = self.path.open("a", encoding="utf-8")
+        # TensorBoard forgets what older event files say about steps from purge_step on.
+        self._board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=last + 1, flush_secs=30, write_to_disk=True)
+
+    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        """Appends one row, `{"step": step, "split": split, **values}`.
+
+        Args:
+          step: of the state that was measured.
+          split: train, validation, test or general.
+          values: numbers (Python's, numpy's or jax scalars); NaN and infinities become null.
+        """
+        if self._file is None or self._board is None:
+            return
+        numbers = {name: _number(value) for name, value in values.items()}
+        self._file.write(_line({"step": int(step), "split": split, **numbers}))
+        self._file.flush()
+        for name, value in numbers.items():
+            if value is not None:
+                self._board.add_scalar(f"{split}/{name}", value, int(step))
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        if self._file is not None and self._board is not None:
+            self._file.close()
+            self._board.close()
+            self._file = self._board = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, in order; a null comes as None.
+
+    The last line of a run that was killed may be half a line: it is left out.
+
+    Raises:
+      UserError: another line is not a row.
+    """
+    rows = []
+    lines = Path(path).read_text("utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and {"step", "split"} <= row.keys():
+            rows.append(row)
+        elif number < len(lines):  # only the last line lacks its newline
+            raise UserError(f"{path}: line {number} is not a row of metrics")
+    return rows
+
+
+def _rewrite(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    partial = path.with_suffix(".jsonl.partial")
+    partial.write_text("".join(map(_line, rows)), "utf-8")
+    partial.replace(path)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def _number(value: Any) -> int | float | None:
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

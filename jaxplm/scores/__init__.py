@@ -1,0 +1,1 @@
+"""Definitions of scores, on the host."""

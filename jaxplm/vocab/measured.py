@@ -1,0 +1,64 @@
+"""The first output of every vocabulary recipe: how a tokenizer cuts the run's corpus, in the log, as a plot and for report.md."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxplm.config import Config
+from jaxplm.data.sources.texts import open_corpus
+from jaxplm.hf.tokenizer import unreachable_share
+from jaxplm.vocab.advice import advise, advise_new
+from jaxplm.vocab.measure import Measured, damaging_splits, measure
+from jaxplm.vocab.plot import write_vocabulary
+from jaxplm.vocab.report import vocabulary_markdown, vocabulary_text
+
+log = logging.getLogger("jaxplm")
+
+KEPT = "vocabulary"  # directory in the workdir: what was measured and chosen, for report.md of a resumed run
+_LOGGED = 8  # splits of each kind
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A measured corpus; `section` is "Vocabulary" of report.md in Markdown, with plots/vocabulary.png."""
+
+    domain: Measured
+    section: str
+
+
+def measure_vocabulary(config: Config, workdir: Path, tokenizer: Any, *, new: bool = False) -> Vocabulary:
+    """Measures `data.train` and, if there is one, the validation split of `data.general`; logs the tables and draws the plot.
+
+    Args:
+      config: of the run.
+      workdir: where plots/vocabulary.png goes.
+      tokenizer: transformers' fast tokenizer.
+      new: it was made of this corpus, so that the advice is about its size.
+
+    Raises:
+      UserError: the texts cannot be read, or have no word.
+    """
+    data = config.data
+    domain = measure(open_corpus(data, data.train, max_rows=data.max_rows), tokenizer)
+    general = measure(open_corpus(data, data.general, split="validation"), tokenizer) if data.general else None
+    size = len(tokenizer)
+    advice = advise_new(domain, size) if new else advise(domain, size, general, unreachable_share(tokenizer))
+    log_lines(vocabulary_text(domain, tokenizer, advice, general, most=_LOGGED))
+    write_vocabulary(workdir / "plots" / "vocabulary.png", domain, damaging_splits(domain, general), tokenizer, general)
+    section = vocabulary_markdown(domain, tokenizer, advice, general) + "\n\n![Vocabulary](plots/vocabulary.png)"
+    return Vocabulary(domain, section)
+
+
+def log_lines(text: str) -> None:
+    """Log every line of a text by itself."""
+    for line in text.split("\n"):
+        log.info("%s", line)
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, "utf-8")
+    partial.replace(path)

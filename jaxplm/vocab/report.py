@@ -1,0 +1,78 @@
+"""How a tokenizer cuts the words of a corpus, as tables for a terminal and for report.md."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxplm.reporting.console import count, summary_table
+from jaxplm.reporting.tables import Table, markdown
+from jaxplm.vocab.advice import Advice
+from jaxplm.vocab.measure import SHOWN, Measured, Split, damaging_splits, frequent_splits, overlap
+
+
+def figures(columns: Sequence[tuple[str, Measured]], overlap_with: Measured | None = None) -> Table:
+    """A row a number, a column a corpus (or a vocabulary); the first row is a heading.
+
+    Args:
+      columns: (heading, measured), the domain's text first.
+      overlap_with: general text; a row tells what share of its frequent words the first column has.
+    """
+    table = [("", *(heading for heading, _ in columns))]
+    for name, value in (
+        ("texts", lambda one: f"{one.texts:,}"),
+        ("words", lambda one: count(one.totals.words)),
+        ("tokens", lambda one: count(one.totals.tokens)),
+        ("tokens a word (fertility)", lambda one: f"{one.fertility:.3f}"),
+        ("tokens a character", lambda one: f"{one.tokens_per_character:.3f}"),
+        ("UTF-8 bytes a token", lambda one: f"{one.bytes_per_token:.2f}"),
+        ("words kept whole", lambda one: f"{one.whole_share:.1%}"),
+        ("distinct words kept whole", lambda one: f"{one.whole_distinct_share:.1%}"),
+        ("unknown tokens", lambda one: f"{one.unknown_share:.2%}"),
+    ):
+        table.append((name, *(value(one) for _, one in columns)))
+    if overlap_with is not None:
+        table.append(("frequent words shared", f"{overlap(columns[0][1], overlap_with):.1%}", *("" for _ in columns[1:])))
+    return table
+
+
+def split_table(splits: Sequence[Split], tokenizer: Any) -> Table:
+    """Words with their tokens as entries of the vocabulary, occurrences, and tokens beyond one; the first row is a heading."""
+    rows = [(split.word, pieces(split, tokenizer), f"{split.count:,}", f"{split.texts:,}", f"{split.cost:,}") for split in splits]
+    return [("word", "tokens", "occurrences", "texts", "extra tokens"), *rows]
+
+
+def pieces(split: Split, tokenizer: Any) -> str:
+    """The tokens of a word as a reader can read them: what they write, with WordPiece's "##" where a word goes on; "␣" is a space."""
+    names = tokenizer.convert_ids_to_tokens(list(split.ids))
+    if len(shown := [tokenizer.convert_tokens_to_string([name]) for name in names]) and all("\ufffd" not in text for text in shown):
+        if any(name.startswith("##") for name in names):
+            return " ".join(names)
+        return " ".join("␣" + text.strip() if name[:1] in "Ġ▁" else text for name, text in zip(names, shown, strict=True))
+    return " ".join(names)
+
+
+def vocabulary_text(measured: Measured, tokenizer: Any, advice: Advice, general: Measured | None = None, most: int = SHOWN) -> str:
+    """Everything for a terminal: figures, the most frequent and the most damaging splits, the advice."""
+    columns = [("domain", measured), *([("general text", general)] if general else [])]
+    parts = [summary_table(figures(columns, general), header=True)]
+    for heading, splits in _splits(measured, general, most):
+        if splits:
+            parts.append(heading + "\n" + summary_table(split_table(splits, tokenizer), header=True))
+    return "\n\n".join([*parts, advice.sentence])
+
+
+def vocabulary_markdown(measured: Measured, tokenizer: Any, advice: Advice, general: Measured | None = None, most: int = SHOWN) -> str:
+    """The section "Vocabulary" of report.md; the damaging splits have the numbers of `jaxplm.vocab.plot`."""
+    columns = [("domain", measured), *([("general text", general)] if general else [])]
+    parts = ["## Vocabulary", advice.sentence, markdown(figures(columns, general), "l" + "r" * len(columns))]
+    for heading, splits in _splits(measured, general, most):
+        if splits:
+            table = split_table(splits, tokenizer)  # numbered: a plot without a font for the words has numbers in their place
+            numbers = ["no.", *map(str, range(1, len(table)))]
+            parts += [f"### {heading}", markdown([(number, *row) for number, row in zip(numbers, table, strict=True)], "rllrrr")]
+    return "\n\n".join(parts)
+
+
+def _splits(measured: Measured, general: Measured | None, most: int) -> list[tuple[str, list[Split]]]:
+    typical = " (words typical of the domain)" if general else ""
+    return [("Most frequent splits", frequent_splits(measured, most)),
+            (f"Most damaging splits{typical}", damaging_splits(measured, general, most))]
