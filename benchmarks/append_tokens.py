@@ -33,7 +33,7 @@ import numpy as np
 from jaxplm import hf
 from jaxplm.data.sources.texts import open_texts
 from jaxplm.hf.tokenizer import load_tokenizer, save_tokenizer
-from jaxplm.nn import graph_of, module_with
+from jaxplm.nn import abstract_model, merge_params
 from jaxplm.vocab.append import KNOWN, Appended, append
 from jaxplm.vocab.choose import choose
 from jaxplm.vocab.measure import measure, measured_again
@@ -209,7 +209,7 @@ def resize(options: argparse.Namespace) -> None:
             theirs = new(**inputs).logits.numpy()
             rest = {name: value[1:] for name, value in inputs.items()}
             before, after = old(**rest).logits.numpy()[..., : appended.old_size], theirs[1:, :, : appended.old_size]
-        module = module_with(graph_of(config)[0], params)
+        module = merge_params(abstract_model(config)[0], params)
         ours = np.asarray(module.mlm_logits(inputs["input_ids"].numpy(), inputs["attention_mask"].numpy()))
         print(f"new ids in the first text: {int(fresh[0].sum())}, in the second: {int(fresh[1].sum())}")
         print(f"logits, here and in transformers: within {np.abs(ours - theirs)[real].max():.1e} of up to {np.abs(theirs).max():.1f}")

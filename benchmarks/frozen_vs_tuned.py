@@ -30,6 +30,7 @@ from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
 from jaxplm.engine import optim
 from jaxplm.engine.loop import Run
+from jaxplm.nn import paths
 from jaxplm.recipes.finetune.job import Downstream
 
 FROZEN_HEAD = {"task.pooling": "mean", "task.layers": "mix", "train.batch_size": 32, "train.learning_rate": 1e-3,
@@ -96,8 +97,8 @@ def run_command(options: argparse.Namespace, way: str, workdir: Path) -> tuple[l
     for file in sorted(workdir.glob("seed-*/metrics.jsonl")) or [workdir / "metrics.jsonl"]:
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         values.append(next(row[options.metric] for row in rows if row["split"] == "test"))
-    before = optim.named(hf.load(options.model).params["encoder"])
-    after = optim.named(hf.load_task_model(str(workdir / "export")).params["encoder"])
+    before = paths.named(hf.load(options.model).params["encoder"])
+    after = paths.named(hf.load_task_model(str(workdir / "export")).params["encoder"])
     return values, all(np.array_equal(before[name], after[name]) for name in before)
 
 

@@ -109,7 +109,7 @@ class Work:
         settings = config.Compute(case.dtype, case.unroll, case.attention, case.remat, case.logit_parts)
         compute = resolve_compute(settings, mesh)
         encoder = without_attention_dropout(case.encoder(), compute)
-        graph, abstract = nn.graph_of(encoder)
+        graph, abstract = nn.abstract_model(encoder)
         train = config.Train(steps=1000, learning_rate=1e-4, warmup=0, schedule="constant")
         tx = optim.optimizer(train, 1000, abstract)
         outline = jax.eval_shape(lambda params: new_state(params, tx, 0), abstract)
@@ -118,7 +118,7 @@ class Work:
         self.state = jax.jit(lambda p: new_state(p, tx, 0), out_shardings=placed)(
             jax.tree.map(sharding.place, nn.random_params(encoder, 0), placed.params))
         self.batch = sharding.put_batch(random_batch(case), case.rows, mesh)
-        task = MaskedLanguageModelling(texts_a_row=case.texts)
+        task = MaskedLanguageModelling(max_segments_per_row=case.texts)
         step = make_train_step(graph, task, tx, optim.schedule(train, 1000), outline, mesh, compute=compute)
         self.compiled = step.lower(self.state, self.batch).compile()
         self.seconds_to_build = time.perf_counter() - began

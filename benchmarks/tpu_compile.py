@@ -26,7 +26,7 @@ from jaxplm.data.batch import Batch
 from jaxplm.data.mlm.mask import capacity
 from jaxplm.devices import sharding
 from jaxplm.engine import optim, step
-from jaxplm.nn.layers import Split
+from jaxplm.nn.layers import MeshSplit
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
 GIB = 2**30
@@ -50,7 +50,7 @@ def batch_of(rows: int, length: int, placed: Any) -> Batch:
 
 def compiled(mesh: jax.sharding.Mesh, rows: int, length: int, compute: nn.Compute) -> tuple[Any, float]:
     """The compiled train step, and the seconds that it took."""
-    graph, abstract = nn.graph_of(base(length, 0.1 if compute.attention == "plain" else 0.0))
+    graph, abstract = nn.abstract_model(base(length, 0.1 if compute.attention == "plain" else 0.0))
     train = Train(steps=1000)
     tx = optim.optimizer(train, 1000, abstract)
     outline = jax.eval_shape(lambda params: step.new_state(params, tx, 0), abstract)
@@ -82,7 +82,7 @@ def main() -> None:
     print(f"RoBERTa-base, {options.topology} ({mesh.size} × {devices[0].device_kind}), jax {jax.__version__}")
     print(f"{'rows × L a device':>18} {'attention':>9} {'remat':>6} {'arguments':>9} {'temporary':>9} {'TFLOP':>6} {'compiling':>9}")
     for rows, length, attention, remat in cases(options):
-        compute = nn.Compute("bfloat16", "bfloat16", options.unroll, attention, Split(mesh, ("data", "fsdp"), "tensor"), remat=remat)
+        compute = nn.Compute("bfloat16", "bfloat16", options.unroll, attention, MeshSplit(mesh, ("data", "fsdp"), "tensor"), remat=remat)
         name = f"{f'{rows} × {length:,}':>18} {attention:>9} {remat:>6}"
         try:
             found, seconds = compiled(mesh, rows * mesh.size, length, compute)

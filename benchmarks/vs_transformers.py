@@ -71,13 +71,13 @@ def jaxplm_worker(options: argparse.Namespace, batches: list) -> tuple[list[floa
 
     loaded = hf.load(options.model)
     mesh = sharding.make_mesh(Mesh())
-    graph, abstract = nn.graph_of(loaded.config)
+    graph, abstract = nn.abstract_model(loaded.config)
     train = Train(steps=1000, learning_rate=2e-4, warmup=0, schedule="constant")
     tx = optim.optimizer(train, 1000, abstract)
     outline = jax.eval_shape(lambda params: new_state(params, tx, 0), abstract)
     placed = sharding.state_shardings(outline, abstract, mesh)
     state = jax.jit(lambda p: new_state(p, tx, 0), out_shardings=placed)(jax.tree.map(sharding.place, loaded.params, placed.params))
-    task = MaskedLanguageModelling(texts_a_row=max(int(batch.segment_ids.max()) for batch in batches))
+    task = MaskedLanguageModelling(max_segments_per_row=max(int(batch.segment_ids.max()) for batch in batches))
     step = make_train_step(graph, task, tx, optim.schedule(train, 1000), outline, mesh,
                            compute=resolve_compute(Compute(), mesh))
     seconds, losses = [], []

@@ -40,10 +40,10 @@ def load(path: str) -> "tuple[MaskedLM | TaskModel, PreTrainedTokenizerFast]":
 
     loaded = hf.load_model(path)
     if isinstance(loaded, hf.LoadedTask):
-        graph, _ = nn.graph_of_task(loaded.config, loaded.head, loaded.labels)
+        graph, _ = nn.abstract_task_model(loaded.config, loaded.head, loaded.labels)
     else:
-        graph, _ = nn.graph_of(loaded.config)
-    return nn.module_with(graph, jax.tree.map(jnp.asarray, loaded.params)), loaded.tokenizer
+        graph, _ = nn.abstract_model(loaded.config)
+    return nn.merge_params(graph, jax.tree.map(jnp.asarray, loaded.params)), loaded.tokenizer
 
 
 def embed(texts: "Iterable[str]", path: str, pooling: str = "mean", layers: str | int = "last", normalize: bool = False, *,

@@ -25,7 +25,7 @@ def quick(monkeypatch):
 def call(of, params, *args):
     """`method(module, *args)` for of = (graph, method), compiled once a shape: op by op, each loop would be compiled anew."""
     graph, method = of
-    return method(nn.module_with(graph, params), *args)
+    return method(nn.merge_params(graph, params), *args)
 
 
 def hidden(module, ids, segments, positions):
@@ -86,7 +86,7 @@ def base_checkpoint(request, tmp_path_factory):
 
 def logits(config, params, ids, mask=None):
     mask = np.ones_like(ids) if mask is None else mask
-    return np.asarray(call((nn.graph_of(config)[0], mlm_logits), params, ids, mask))
+    return np.asarray(call((nn.abstract_model(config)[0], mlm_logits), params, ids, mask))
 
 
 def old_text(base, rows=4, length=20):

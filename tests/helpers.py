@@ -44,7 +44,7 @@ def trainer(shape: nn.EncoderConfig, mesh: jax.sharding.Mesh | None = None, *, a
     """(state, train step, batch placer) for random weights of `shape`; the task is masked language modelling."""
     mesh = sharding.make_mesh(config.Mesh(), jax.devices()[:1]) if mesh is None else mesh
     settings = config.Train(**({"steps": 100, "warmup": 2, "learning_rate": 1e-3} | train))
-    graph, abstract = nn.graph_of(shape)
+    graph, abstract = nn.abstract_model(shape)
     tx = optim.optimizer(settings, settings.steps or 1, abstract)
     frozen = optim.frozen_layers(abstract, settings.freeze) if settings.freeze else None
     outline = jax.eval_shape(lambda params: step.new_state(params, tx, seed), abstract)

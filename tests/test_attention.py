@@ -17,7 +17,7 @@ from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute, without_attention_dropout
 from jaxplm.errors import UserError
 from jaxplm.nn.attention import chunked, cudnn, dispatch, plain, selfcheck, splash
-from jaxplm.nn.layers import Compute, Split
+from jaxplm.nn.layers import Compute, MeshSplit
 
 # ---------------------------------------------------------------- cuDNN: what it is given
 
@@ -50,7 +50,7 @@ def test_the_runs_of_packed_rows_cover_them():
 
 def test_more_texts_than_promised_are_not_computed_silently():
     ids = jnp.asarray([[1, 1, 2, 2, 3, 0], [1, 1, 1, 2, 2, 0]], jnp.int32)
-    made = dispatch.segments_of(ids, Compute("bfloat16", "bfloat16", attention="cudnn", texts_a_row=2), (24,))
+    made = dispatch.segments_of(ids, Compute("bfloat16", "bfloat16", attention="cudnn", max_segments_per_row=2), (24,))
     found = made.checked(jnp.ones((2, 6, 4), jnp.bfloat16))
     assert jnp.isnan(found[0]).all() and (found[1] == 1).all()
 
@@ -65,8 +65,8 @@ def a_hopper(monkeypatch):
     monkeypatch.setattr(fused, "is_cuda_compute_capability_equal", lambda wanted: False)
 
 
-def lowered_for_cuda(split: Split | None = None) -> str:
-    compute = Compute("bfloat16", "bfloat16", attention="cudnn", texts_a_row=3, split=split)
+def lowered_for_cuda(split: MeshSplit | None = None) -> str:
+    compute = Compute("bfloat16", "bfloat16", attention="cudnn", max_segments_per_row=3, split=split)
     ids = jnp.asarray(selfcheck.packed_ids(4, 64))
     qkv = jnp.ones((4, 64, 3, 2, 24), jnp.bfloat16)
 
@@ -80,7 +80,7 @@ def lowered_for_cuda(split: Split | None = None) -> str:
 @pytest.mark.parametrize("split", [False, True])
 def test_cudnn_is_called_with_offsets_and_no_bias(a_hopper, split):
     mesh = sharding.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2))
-    text = lowered_for_cuda(Split(mesh, ("data", "fsdp"), "tensor") if split else None)
+    text = lowered_for_cuda(MeshSplit(mesh, ("data", "fsdp"), "tensor") if split else None)
     rows, heads = (1, 1) if split else (4, 2)  # of one device
     block = f"tensor<{rows}x64x{heads}x24xbf16>"
     runs = f"tensor<{rows}x4xi32>, tensor<{rows}x4xi32>, tensor<{rows}x5xi32>, tensor<{rows}x5xi32>"
@@ -113,7 +113,7 @@ def test_parts_are_plain_attention(monkeypatch, scores, split):
     for limit in ("_WHOLE", "_FORWARD", "_BACKWARD"):
         monkeypatch.setattr(chunked, limit, scores)
     mesh = sharding.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2))
-    compute = Compute(attention="parts", split=Split(mesh, ("data", "fsdp"), "tensor") if split else None)
+    compute = Compute(attention="chunked", split=MeshSplit(mesh, ("data", "fsdp"), "tensor") if split else None)
     ids, key = jnp.asarray(selfcheck.packed_ids(8, 48)), jax.random.key(3)
     qkv, dy = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(8, 48, 3, 4, 8), (8, 48, 4, 8)]))
 
@@ -145,7 +145,7 @@ def test_splash_is_plain_attention(interpreted, length, width):
 
 
 def test_splash_over_a_mesh(interpreted):
-    split = Split(sharding.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2)), ("data", "fsdp"), "tensor")
+    split = MeshSplit(sharding.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2)), ("data", "fsdp"), "tensor")
     errors = selfcheck.differences("splash", length=128, head_width=8, dtype="float32", split=split)
     assert max(errors.values()) <= 1e-5, errors
 
@@ -153,12 +153,12 @@ def test_splash_over_a_mesh(interpreted):
 def test_an_encoder_with_an_extension_mixes_kernels(interpreted):
     """Heads of 24 by splash, those of the extension, 21 wide, by plain attention; padding stays finite and without effect."""
     shape = tiny_config(layers=1, max_positions=128, extension=nn.ExtensionConfig(40, 5 * 21, 5, 64))
-    graph, _ = nn.graph_of(shape)
+    graph, _ = nn.abstract_model(shape)
     params = nn.random_params(shape, 0)
     batch = as_jax(random_batch(2, 128))
 
     def loss(params, compute):
-        hidden = nn.module_with(graph, params).encoder(*batch[:3], compute=compute)
+        hidden = nn.merge_params(graph, params).encoder(*batch[:3], compute=compute)
         return jnp.where((batch.segment_ids > 0)[..., None], jnp.sin(hidden), 0.0).sum(), jnp.isfinite(hidden).all()
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
@@ -174,15 +174,15 @@ def test_a_kernel_that_is_wrong_or_fails_is_found(monkeypatch):
     device = jax.devices()[0]
     monkeypatch.setattr(dispatch, "attend_splash", lambda q, k, v, ids: plain.attend_plain(
         q, k, v, jnp.zeros((1, 1, 1, 1)) + plain.segment_bias(jnp.ones_like(ids)), 0.0, None))
-    assert re.match(r"output differs from plain attention's by \d+%", selfcheck.fault_of("splash", "bfloat16", device))
+    assert re.match(r"output differs from plain attention's by \d+%", selfcheck.find_fault("splash", "bfloat16", device))
     monkeypatch.setattr(dispatch, "attend_splash", lambda q, k, v, ids: plain.attend_plain(
         q, k, v, plain.segment_bias(jnp.roll(ids, 1, 1)), 0.0, None))
-    assert selfcheck.fault_of("splash", "bfloat16", device), "off by one token"
+    assert selfcheck.find_fault("splash", "bfloat16", device), "off by one token"
     monkeypatch.setattr(dispatch, "attend_splash", lambda q, k, v, ids: plain.attend_plain(
         q, k, v, plain.segment_bias(ids), 0.0, None))
-    assert selfcheck.fault_of("splash", "bfloat16", device) == ""
+    assert selfcheck.find_fault("splash", "bfloat16", device) == ""
     monkeypatch.setattr(dispatch, "attend_splash", lambda *given: 1 / 0)
-    assert selfcheck.fault_of("splash", "bfloat16", device) == "ZeroDivisionError: division by zero"
+    assert selfcheck.find_fault("splash", "bfloat16", device) == "ZeroDivisionError: division by zero"
 
 
 # ---------------------------------------------------------------- which one is chosen
@@ -214,7 +214,7 @@ def machine(monkeypatch):
     def pretend(backend: str, capability: str = "", fault: str = "") -> None:
         monkeypatch.setattr(jax, "default_backend", lambda: backend)
         monkeypatch.setattr(jax, "local_devices", lambda: [Device(capability)])
-        monkeypatch.setattr(devices_compute, "_fault_of", lambda kernel, dtype, device: fault)
+        monkeypatch.setattr(devices_compute, "_find_fault", lambda kernel, dtype, device: fault)
 
     return pretend
 
@@ -227,7 +227,7 @@ def resolved(attention: str, dtype: str = "bfloat16", devices: int = 1) -> Compu
 @pytest.mark.parametrize(("backend", "capability", "dtype", "kernel"), [
     ("tpu", "", "bfloat16", "splash"), ("tpu", "", "float32", "splash"), ("gpu", "9.0", "bfloat16", "cudnn"),
     ("gpu", "10.0", "bfloat16", "cudnn"), ("gpu", "8.9", "bfloat16", "plain"), ("gpu", "9.0", "float32", "plain"),
-    ("gpu", "gfx942", "bfloat16", "plain"), ("cpu", "", "bfloat16", "parts"),
+    ("gpu", "gfx942", "bfloat16", "plain"), ("cpu", "", "bfloat16", "chunked"),
 ])
 def test_auto_takes_what_the_machine_has(machine, caplog, backend, capability, dtype, kernel):
     machine(backend, capability)
@@ -235,7 +235,7 @@ def test_auto_takes_what_the_machine_has(machine, caplog, backend, capability, d
         assert resolved("auto", dtype).attention == kernel
         assert resolved("plain", dtype).attention == "plain"
     assert not caplog.messages
-    if kernel in ("plain", "parts"):
+    if kernel in ("plain", "chunked"):
         with pytest.raises(UserError, match=r"^compute\.attention=flash: [^\n]*; use compute\.attention=auto or plain$"):
             resolved("flash", dtype)
     else:

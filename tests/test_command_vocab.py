@@ -11,7 +11,7 @@ from forked import Outcome, run_all
 
 import jaxplm
 from jaxplm import hf
-from jaxplm.engine import optim
+from jaxplm.nn import paths
 
 WORDS = ["cardiomyopathy", "thrombocytopenia", "gastrointestinal", "서울특별시립병원"]
 TEXTS = [f"the {WORDS[i % 4]} of patient {i % 7} was found in {WORDS[i % 3]} wards" for i in range(120)]
@@ -77,7 +77,7 @@ def test_surgery_alone_leaves_old_rows_and_ids_and_is_stock(done, lab):
     old, new = hf.load(str(root / "bert")), hf.load(str(root / "surgery" / "export"))
     size = len(before)
     for name in ("encoder/embeddings/word", "mlm_head/bias"):
-        ours, theirs = optim.named(new.params)[name], optim.named(old.params)[name]
+        ours, theirs = paths.named(new.params)[name], paths.named(old.params)[name]
         assert np.array_equal(ours[:size], theirs[:size])
     pieces = before.convert_tokens_to_ids(before.tokenize("thrombocytopenia"))
     table = old.params["encoder"]["embeddings"]["word"]
@@ -98,7 +98,7 @@ def test_new_rows_move_alone_while_they_have_their_head_start(done, lab):
     assert kept["tokens"]
     old, new = hf.load(str(root / "roberta")), hf.load(str(root / "rows" / "export"))
     size = len(old.tokenizer)  # the table is longer: new tokens take its spare rows first
-    before, after = optim.named(old.params), optim.named(new.params)
+    before, after = paths.named(old.params), paths.named(new.params)
     for name, leaf in before.items():
         if name in ("encoder/embeddings/word", "mlm_head/bias"):
             assert np.array_equal(leaf[:size], after[name][:size]), name
@@ -113,7 +113,7 @@ def test_exbert_trains_the_extension_or_all(name, family, done, lab):
     done["exbert" if name == "exbert" else "exbert all"].succeeded()
     root = lab.root / "vocab"
     old, new = hf.load(str(root / family)), hf.load(str(root / name / "export"))
-    before, after = optim.named(old.params), optim.named(new.params)
+    before, after = paths.named(old.params), paths.named(new.params)
     size = len(old.tokenizer)
 
     def of_tokens(path: str, leaf: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from jaxplm import main, nn
 from jaxplm.config import CHOICES, METRICS, RANGES, Config, Data, Train, check_field, flatten, validate
 from jaxplm.engine import optim, workdir
 from jaxplm.errors import UserError
+from jaxplm.nn import paths
 from jaxplm.scores.names import is_better
 
 ROOT = Path(__file__).parents[1]
@@ -187,8 +188,8 @@ def test_recipes_do_not_share_state():
 
 
 def frozen(*patterns: str) -> dict[str, list[bool] | bool]:
-    _, params = nn.graph_of(tiny_config(pooler=True))
-    return {path: mask.tolist() for path, mask in optim.named(optim.frozen_layers(params, patterns)).items()}
+    _, params = nn.abstract_model(tiny_config(pooler=True))
+    return {path: mask.tolist() for path, mask in paths.named(optim.frozen_layers(params, patterns)).items()}
 
 
 def test_freeze_patterns_match_from_the_start_of_a_path():

@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 from scipy.special import erf
 
 from jaxplm import nn
-from jaxplm.engine import optim
 from jaxplm.errors import UserError
+from jaxplm.nn import paths
 from jaxplm.nn.exbert.init import narrowed
 from jaxplm.nn.exbert.modules import BASE, GATE_SCALE
 
@@ -58,7 +58,7 @@ def test_every_layer_is_the_papers_formula(tiny):
     config, params = tiny
     ids = np.random.default_rng(1).integers(5, config.total_vocab, (1, 11)).astype(np.int32)
     places = np.arange(11, dtype=np.int32)[None]
-    every = np.asarray(call((nn.graph_of(config)[0], every_layer), params, ids, np.ones_like(ids), places))[:, 0]
+    every = np.asarray(call((nn.abstract_model(config)[0], every_layer), params, ids, np.ones_like(ids), places))[:, 0]
 
     table = np.concatenate([params["encoder"]["embeddings"]["word"][: config.vocab_size],
                             params["encoder"]["extension"]["word"][:TOKENS]])
@@ -80,7 +80,7 @@ def test_every_layer_is_the_papers_formula(tiny):
 def test_logits_are_those_of_both_decoders_by_token_id(tiny):
     config, params = tiny
     ids = np.random.default_rng(1).integers(5, config.total_vocab, (2, 9)).astype(np.int32)
-    graph, _ = nn.graph_of(config)
+    graph, _ = nn.abstract_model(config)
     found, x = map(np.asarray, call((graph, inside), params, ids))
     assert found.shape == (2, 9, 1013 + TOKENS)
     table = np.concatenate([params["encoder"]["embeddings"]["word"][:1013], params["encoder"]["extension"]["word"][:TOKENS]])
@@ -108,11 +108,11 @@ def test_each_token_has_one_row_and_gives_its_gradient_to_that_row_alone(ids):
 
 
 def _rows(old, new, ids):
-    encoder = nn.graph_of(dataclasses.replace(tiny_config(), extension=nn.extension_config(tiny_config(), TOKENS, 0.33)))
+    encoder = nn.abstract_model(dataclasses.replace(tiny_config(), extension=nn.extension_config(tiny_config(), TOKENS, 0.33)))
     abstract = encoder[1]
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract)
     zeros["encoder"]["extension"]["word"] = new
-    return nn.module_with(encoder[0], zeros).encoder.extension.rows(old, ids)
+    return nn.merge_params(encoder[0], zeros).encoder.extension.rows(old, ids)
 
 
 ONE = np.random.default_rng(0).standard_normal((1024, 120), np.float32)
@@ -177,9 +177,9 @@ def test_the_base_is_taken_over_bitwise_and_not_changed(base):
     before = jax.tree.map(np.copy, base.params)
     params, config = extended(base.config, base.params)
     assert same(before, base.params)
-    for name, leaf in optim.named(base.params).items():
-        np.testing.assert_array_equal(optim.named(params)[name], leaf)
-    assert jax.tree.map(np.shape, params) == jax.tree.map(lambda leaf: leaf.shape, nn.graph_of(config)[1])
+    for name, leaf in paths.named(base.params).items():
+        np.testing.assert_array_equal(paths.named(params)[name], leaf)
+    assert jax.tree.map(np.shape, params) == jax.tree.map(lambda leaf: leaf.shape, nn.abstract_model(config)[1])
     rows, bias = new_rows(config.width)
     np.testing.assert_array_equal(params["encoder"]["extension"]["word"], np.pad(rows, ((0, 128 - TOKENS), (0, 0))))
     np.testing.assert_array_equal(params["mlm_extension"]["bias"], np.pad(bias, (0, 128 - TOKENS)))
@@ -213,7 +213,7 @@ def test_sizes_and_parameters_of_the_paper(share, sizes, of_a_block):
     bert = nn.EncoderConfig("bert", vocab_size=30_522, width=768, layers=12, heads=12, ffn_width=3072, max_positions=512)
     config = dataclasses.replace(bert, extension=nn.extension_config(bert, 17_658, share))
     assert config.extension and (config.extension.width, config.extension.ffn_width) == sizes
-    params = nn.graph_of(config)[1]["encoder"]
+    params = nn.abstract_model(config)[1]["encoder"]
     count = {name: sum(leaf.size for leaf in jax.tree.leaves(blocks)) for name, blocks in (
         ("base", params["blocks"]), ("extension", params["extension"]["blocks"]), ("gates", params["extension"]["blocks"]["gate"]))}
     assert count["base"] == 85_054_464

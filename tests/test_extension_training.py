@@ -11,6 +11,7 @@ from helpers import as_jax, random_batch, tiny_config, trainer
 from jaxplm import config, nn
 from jaxplm.devices import sharding
 from jaxplm.engine import optim
+from jaxplm.nn import paths
 from jaxplm.nn.exbert.modules import BASE
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
@@ -27,14 +28,14 @@ def batch(i: int):
 def test_extension_only_leaves_the_base_bitwise_and_without_moments():
     state, step, put = trainer(MESH_SHAPE, freeze=(BASE,), weight_decay=0.1, warmup=0)
     before = jax.tree.map(np.array, state.params)
-    moments = {optim.path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state) if leaf.size > 1}
+    moments = {paths.path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state) if leaf.size > 1}
     assert moments and all("encoder/extension/" in name or "mlm_extension/" in name for name in moments)
     for i in range(3):
         state, metrics = step(state, put(batch(i)))
         assert float(metrics["bad"]) == 0
-    for name, old in optim.named(before).items():
+    for name, old in paths.named(before).items():
         own = name.startswith(("encoder/extension/", "mlm_extension/"))
-        assert np.array_equal(old, np.asarray(optim.named(state.params)[name])) != own, name
+        assert np.array_equal(old, np.asarray(paths.named(state.params)[name])) != own, name
 
 
 def test_a_frozen_base_costs_less():
@@ -49,7 +50,7 @@ def test_all_weights_are_trained_without_freezing():
     state, step, put = trainer(MESH_SHAPE, warmup=0)
     before = jax.tree.map(np.array, state.params)
     state, _ = step(state, put(batch(0)))
-    assert all(not np.array_equal(old, np.asarray(optim.named(state.params)[name])) for name, old in optim.named(before).items())
+    assert all(not np.array_equal(old, np.asarray(paths.named(state.params)[name])) for name, old in paths.named(before).items())
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
@@ -70,7 +71,7 @@ def test_packed_equals_unpacked(tiny):
     shape, params = tiny
     random = np.random.default_rng(3)
     texts = [random.integers(5, shape.total_vocab, n) for n in (5, 9, 7)]
-    of = (nn.graph_of(shape)[0], hidden)
+    of = (nn.abstract_model(shape)[0], hidden)
     row = [np.concatenate(part)[None].astype(np.int32) for part in (
         texts, [np.full(len(t), i + 1) for i, t in enumerate(texts)], [np.arange(len(t)) for t in texts])]
     packed, at = np.asarray(call(of, params, *row))[0], 0
@@ -83,10 +84,10 @@ def test_packed_equals_unpacked(tiny):
 
 def test_unrolled_equals_scanned_and_mixed_products_are_close(tiny):
     shape, params = tiny
-    graph, _ = nn.graph_of(shape)
+    graph, _ = nn.abstract_model(shape)
     rows, task = as_jax(random_batch(vocab=shape.total_vocab)), MaskedLanguageModelling()
     scanned, unrolled, mixed, half = (
-        jax.jit(lambda p, c=c: task.sums(nn.module_with(graph, p), rows, key=None, compute=c)["loss"])(params)
+        jax.jit(lambda p, c=c: task.sums(nn.merge_params(graph, p), rows, key=None, compute=c)["loss"])(params)
         for c in (nn.Compute(), nn.Compute(unroll=True), nn.Compute(operands="bfloat16"), nn.Compute("bfloat16", "bfloat16")))
     np.testing.assert_allclose(unrolled, scanned, rtol=1e-6)
     np.testing.assert_allclose([mixed, half], scanned, rtol=2e-2)
@@ -96,9 +97,9 @@ def test_its_layers_freeze_unfreeze_and_scale_as_those_of_the_base():
     state, step, put = trainer(MESH_SHAPE, freeze=("encoder/embeddings", "encoder/(extension/)?blocks/[01]/"), warmup=0)
     before = jax.tree.map(np.array, state.params)
     state, _ = step(state, put(batch(0)))
-    for name, old in optim.named(before).items():
-        if optim.stack_of(name):
-            moved = [not np.array_equal(a, b) for a, b in zip(old, np.asarray(optim.named(state.params)[name]), strict=True)]
+    for name, old in paths.named(before).items():
+        if paths.stack_of(name):
+            moved = [not np.array_equal(a, b) for a, b in zip(old, np.asarray(paths.named(state.params)[name]), strict=True)]
             assert moved == [False, False, True], name
     scales = optim.layer_scale(before, 0.5)["encoder"]["extension"]
     np.testing.assert_allclose(np.ravel(scales["blocks"]["gate"]["bias"]), [0.125, 0.25, 0.5])

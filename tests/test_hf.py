@@ -30,7 +30,7 @@ def family(request, tmp_path_factory):
 def test_table_covers_every_number_once():
     config = nn.EncoderConfig("bert", vocab_size=131, width=12, layers=2, heads=3, ffn_width=10,
                               max_positions=9, pooler=True)
-    shapes = nn.graph_of(config)[1]
+    shapes = nn.abstract_model(config)[1]
     count = {path: np.zeros(leaf.shape, int) for path, leaf in flat(shapes).items()}
     for slot in slots(config, shapes):
         count["/" + slot.path][slot.index] += 1
@@ -136,7 +136,7 @@ def test_no_token_types(bert, tmp_path):
     ids = np.arange(5, 21, dtype=np.int32)[None]
     with torch.no_grad():
         expected = model(torch.tensor(ids).long()).logits.numpy()
-    module = nn.module_with(nn.graph_of(loaded.config)[0], loaded.params)
+    module = nn.merge_params(nn.abstract_model(loaded.config)[0], loaded.params)
     np.testing.assert_allclose(np.asarray(module.mlm_logits(ids)), expected, rtol=0, atol=1e-4)
 
 

@@ -46,7 +46,7 @@ def test_export_from_scratch(name, tmp_path):
                               max_positions=16, pad_id=pad_id, token_types=2 if name == "bert" else 1,
                               position_offset=0 if name == "bert" else pad_id + 1)
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), nn.graph_of(config)[1])
+    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), nn.abstract_model(config)[1])
     export = hf.save(tmp_path / "export", config, params, tokenizer, {})
     with checkpoints.listening() as heard:
         model, report = transformers.AutoModelForMaskedLM.from_pretrained(export, output_loading_info=True)

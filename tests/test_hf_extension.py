@@ -21,8 +21,8 @@ from jaxplm.data.batch import FeatureBatch
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
 from jaxplm.engine import loop as engine_loop
-from jaxplm.engine import optim
 from jaxplm.errors import UserError
+from jaxplm.nn import paths
 from jaxplm.nn.exbert.modules import GATE_SCALE
 from jaxplm.recipes.finetune.job import Downstream, reinitialised
 
@@ -64,7 +64,7 @@ def quick(monkeypatch):
 def every_layer(graph, params, ids):
     """[N + 1, L, D] of one text; compiled, for op by op each loop would be compiled anew."""
     places = jax.numpy.arange(ids.shape[1], dtype=jax.numpy.int32)[None]
-    return nn.module_with(graph, params).encoder.every_layer(ids, jax.numpy.ones_like(ids), places)[:, 0]
+    return nn.merge_params(graph, params).encoder.every_layer(ids, jax.numpy.ones_like(ids), places)[:, 0]
 
 
 @pytest.fixture(scope="module", params=["bert", "roberta"])
@@ -110,8 +110,8 @@ def test_load_gives_the_model_with_its_whole_vocabulary(model):
     assert (batch["input_ids"] >= config.vocab_size).any()
     logits = found.mlm_logits(batch["input_ids"], batch["attention_mask"])
     assert logits.shape == (*batch["input_ids"].shape, config.total_vocab) and np.isfinite(logits).all()
-    graph, _ = nn.graph_of(config)
-    expected = nn.module_with(graph, jax.tree.map(jax.numpy.asarray, params)).mlm_logits(batch["input_ids"], batch["attention_mask"])
+    graph, _ = nn.abstract_model(config)
+    expected = nn.merge_params(graph, jax.tree.map(jax.numpy.asarray, params)).mlm_logits(batch["input_ids"], batch["attention_mask"])
     np.testing.assert_array_equal(logits, expected)
 
 
@@ -179,7 +179,7 @@ def test_a_fine_tuned_model_is_loaded_again(model, tmp_path, head):
     assert isinstance(found, nn.TaskModel)
     batch = tokenizer(TEXTS, padding=True, return_tensors="np")
     logits = found.logits(batch["input_ids"], batch["attention_mask"])
-    graph, _ = nn.graph_of_task(begun.config, begun.head, labels)
+    graph, _ = nn.abstract_task_model(begun.config, begun.head, labels)
     expected = nnx.merge(graph, begun.params).logits(batch["input_ids"], batch["attention_mask"])
     np.testing.assert_array_equal(logits, expected)
     with pytest.raises(ValueError, match="jaxplm-exbert"):
@@ -195,7 +195,7 @@ def test_a_fine_tuned_model_is_loaded_again(model, tmp_path, head):
 
 def test_embeddings_of_every_layer(model):
     _, saved, config, params, tokenizer = model
-    graph, _ = nn.graph_of(config)
+    graph, _ = nn.abstract_model(config)
     for layers, index in (("last", 2), (0, 0)):
         found = jaxplm.embed(TEXTS, str(saved), layers=layers, compute="float32", batch_size=8)
         for text, vector in zip(TEXTS, found, strict=True):
@@ -205,11 +205,11 @@ def test_embeddings_of_every_layer(model):
 
 def test_layers_drawn_anew_are_those_of_the_extension_too(model):
     _, _, config, params, _ = model
-    found = optim.named(reinitialised(params, config, 1, seed=3))
-    for name, old in optim.named(params).items():
-        if optim.stack_of(name):
+    found = paths.named(reinitialised(params, config, 1, seed=3))
+    for name, old in paths.named(params).items():
+        if paths.stack_of(name):
             np.testing.assert_array_equal(found[name][:1], old[:1])
-    assert not np.array_equal(found[UP], optim.named(params)[UP])
+    assert not np.array_equal(found[UP], paths.named(params)[UP])
     assert found["encoder/extension/blocks/gate/bias"][1] == np.float32(config.extension.gate_bias / GATE_SCALE)
 
 
@@ -233,6 +233,6 @@ def test_a_task_is_trained_on_it(model, tmp_path, freeze):
         assert float(metrics["bad"]) == 0
     assert not same(before["head"], state.params["head"])
     if not freeze:
-        moved, old = optim.named(state.params), optim.named(before)
+        moved, old = paths.named(state.params), paths.named(before)
         assert all(not np.array_equal(old[name], np.asarray(moved[name])) for name in old if name.startswith("encoder/extension/"))
     assert 0 <= run.job.evaluate(state.params)["validation"]["accuracy"] <= 1

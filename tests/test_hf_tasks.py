@@ -70,9 +70,9 @@ def their_logits(kind, model):
 @functools.cache
 def encoder_of(config: nn.EncoderConfig):
     """Hidden states of IDS from the encoder's parameters, by the module of the masked LM. Compiled once a config."""
-    graph, outline = nn.graph_of(config)
+    graph, outline = nn.abstract_model(config)
     rest = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), {name: outline[name] for name in outline if name != "encoder"})
-    return jax.jit(lambda encoder: nn.module_with(graph, {"encoder": encoder} | rest).hidden_states(IDS))
+    return jax.jit(lambda encoder: nn.merge_params(graph, {"encoder": encoder} | rest).hidden_states(IDS))
 
 
 @pytest.mark.parametrize(("family", "kind"), CASES)
@@ -121,7 +121,7 @@ def test_heads_that_transformers_lacks(head, tmp_path):
     assert sorted(again.params["head"]) == sorted(loaded.params["head"])
     model, _ = jaxplm.load(str(export))
     assert isinstance(model, nn.TaskModel) and model.labels == names_of(head) and model.head_config == head
-    expected = nn.module_with(nn.graph_of_task(loaded.config, head, names_of(head))[0], loaded.params).logits(IDS)
+    expected = nn.merge_params(nn.abstract_task_model(loaded.config, head, names_of(head))[0], loaded.params).logits(IDS)
     np.testing.assert_array_equal(model.logits(IDS), expected)
 
     stock = silently("", export)
@@ -233,7 +233,7 @@ def test_no_token_types(tmp_path):
     loaded = hf.load_task_model(str(source))
     assert loaded.config.token_types == 0
     stock = silently("ForSequenceClassification", resave(loaded, tmp_path / "export"))
-    model = nn.module_with(nn.graph_of_task(loaded.config, loaded.head)[0], loaded.params)
+    model = nn.merge_params(nn.abstract_task_model(loaded.config, loaded.head)[0], loaded.params)
     np.testing.assert_allclose(model.logits(IDS), their_logits("classify", stock), rtol=0, atol=1e-4)
     mean = hf.load_task_model(str(source), OWN_HEADS[0])
     silently("", resave(mean, tmp_path / "own", names_of(OWN_HEADS[0])))

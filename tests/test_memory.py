@@ -16,10 +16,10 @@ from jaxplm.tasks.mlm import MaskedLanguageModelling
 
 def gradient_with(compute: Compute, shape: nn.EncoderConfig):
     """Jitted params, batch, key → loss and gradient of masked language modelling."""
-    graph, _ = nn.graph_of(shape)
+    graph, _ = nn.abstract_model(shape)
     task = MaskedLanguageModelling()
     return jax.jit(jax.value_and_grad(lambda params, batch, key: task.sums(
-        nn.module_with(graph, params), batch, key=key, compute=compute)["loss"]))
+        nn.merge_params(graph, params), batch, key=key, compute=compute)["loss"]))
 
 
 def assert_same(found, loss, gradient, wanted, tolerance: float) -> None:
@@ -43,7 +43,7 @@ def test_remat_changes_no_number(operands, unroll):
 
 def test_remat_saves_memory_in_long_rows():
     shape = tiny_config(layers=6, max_positions=256, dropout=0.1, attention_dropout=0.1)
-    _, params = nn.graph_of(shape)
+    _, params = nn.abstract_model(shape)
     taken = [gradient_with(Compute(remat=remat), shape).lower(params, random_batch(4, 256), jax.random.key(0)).compile()
              .memory_analysis().temp_size_in_bytes for remat in ("blocks", "dots", "none")]
     assert taken[0] < 0.6 * taken[1] < 0.6 * taken[2], taken
@@ -64,19 +64,19 @@ def test_attention_in_parts_changes_no_number(monkeypatch, remat):
     shape = tiny_config(layers=2, dropout=0.1, attention_dropout=0.1)
     params, batch = nn.random_params(shape, 0), as_jax(random_batch())
     (loss, wanted), (found, gradient) = (
-        gradient_with(Compute(attention=kernel, remat=remat), shape)(params, batch, jax.random.key(3)) for kernel in ("plain", "parts"))
+        gradient_with(Compute(attention=kernel, remat=remat), shape)(params, batch, jax.random.key(3)) for kernel in ("plain", "chunked"))
     assert_same(found, loss, gradient, wanted, 2e-6)
 
 
 def test_attention_in_parts_takes_less_memory_in_long_rows():
     """Eight times the length at the same number of tokens: the scores would be eight times as many."""
     shape = tiny_config(layers=2, max_positions=2048, dropout=0.1, attention_dropout=0.1)
-    _, params = nn.graph_of(shape)
+    _, params = nn.abstract_model(shape)
     taken = {(kernel, length): gradient_with(Compute(attention=kernel), shape)
              .lower(params, random_batch(2048 // length, length), jax.random.key(0)).compile().memory_analysis().temp_size_in_bytes
-             for kernel in ("plain", "parts") for length in (256, 2048)}
+             for kernel in ("plain", "chunked") for length in (256, 2048)}
     assert taken["plain", 2048] > 4 * taken["plain", 256]
-    assert taken["parts", 2048] < 0.2 * taken["plain", 2048], taken
+    assert taken["chunked", 2048] < 0.2 * taken["plain", 2048], taken
 
 
 @pytest.mark.parametrize("operands", ["float32", "bfloat16"])
@@ -94,7 +94,7 @@ def test_logits_in_parts_are_the_same_logits(operands):
 
 def test_logits_in_parts_take_less_memory():
     shape = tiny_config(vocab_size=50_000)
-    _, params = nn.graph_of(shape)
+    _, params = nn.abstract_model(shape)
     taken = [gradient_with(Compute(logit_parts=parts), shape).lower(params, random_batch(32, 64, masked=32), jax.random.key(0)).compile()
              .memory_analysis().temp_size_in_bytes for parts in (8, 1)]
     assert taken[0] < 0.5 * taken[1], taken

@@ -8,14 +8,14 @@ from helpers import as_jax, random_batch, tiny_config
 
 from jaxplm import nn
 from jaxplm.data.batch import Batch
-from jaxplm.nn.layers import Norm, dropout, gelu, keep_mask, layer_norm
+from jaxplm.nn.layers import LayerNorm, dropout, gelu, keep_mask, layer_norm
 from jaxplm.tasks.mlm import MaskedLanguageModelling, cross_entropy
 
 
 @pytest.fixture(scope="module")
 def model():
     config = tiny_config()
-    graph, _ = nn.graph_of(config)
+    graph, _ = nn.abstract_model(config)
     return graph, nn.random_params(config, 0)
 
 
@@ -42,7 +42,7 @@ def test_packed_hidden_states_and_gradients_equal_unpacked(model):
     weights = jax.random.normal(jax.random.key(1), (120,))
 
     def pooled(params, ids, segments, positions):
-        hidden = nn.module_with(graph, params).encoder(ids, segments, positions)
+        hidden = nn.merge_params(graph, params).encoder(ids, segments, positions)
         real = (segments > 0)[..., None]
         return jnp.where(real, jnp.sin(hidden * weights[None, None]), 0.0).sum(), hidden
 
@@ -64,7 +64,7 @@ def test_no_token_sees_another_text(model):
     def second_text(table):
         changed = jax.tree.map(lambda x: x, params)
         changed["encoder"]["embeddings"]["word"] = table
-        hidden = nn.module_with(graph, changed).encoder(*map(jnp.asarray, row))
+        hidden = nn.merge_params(graph, changed).encoder(*map(jnp.asarray, row))
         return (hidden[0, 5:14] ** 3).sum()
 
     seen = np.abs(np.asarray(jax.grad(second_text)(params["encoder"]["embeddings"]["word"]))).sum(-1) > 0
@@ -77,7 +77,7 @@ def test_unrolled_equals_scanned(model):
     graph, params = model
     batch = as_jax(random_batch())
     task = MaskedLanguageModelling()
-    results = [jax.jit(lambda p, u=unroll: task.sums(nn.module_with(graph, p), batch, key=None, compute=nn.Compute(unroll=u)))(params)
+    results = [jax.jit(lambda p, u=unroll: task.sums(nn.merge_params(graph, p), batch, key=None, compute=nn.Compute(unroll=u)))(params)
                for unroll in (False, True)]
     np.testing.assert_allclose(results[0]["loss"], results[1]["loss"], rtol=1e-6)
 
@@ -88,7 +88,7 @@ def test_mixed_products_are_close_to_float32(model):
     task = MaskedLanguageModelling()
 
     def loss(params, compute):
-        return task.sums(nn.module_with(graph, params), batch, key=None, compute=compute)["loss"]
+        return task.sums(nn.merge_params(graph, params), batch, key=None, compute=compute)["loss"]
 
     exact, mixed = (jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, nn.Compute(operands=dtype))
                     for dtype in ("float32", "bfloat16"))
@@ -117,7 +117,7 @@ def test_pad_rows_of_the_vocabulary_get_no_probability_and_no_gradient(model):
     batch = as_jax(random_batch())
 
     def loss(params):
-        return MaskedLanguageModelling().sums(nn.module_with(graph, params), batch, key=None, compute=nn.Compute())["loss"]
+        return MaskedLanguageModelling().sums(nn.merge_params(graph, params), batch, key=None, compute=nn.Compute())["loss"]
 
     gradient = jax.grad(loss)(params)
     assert not gradient["encoder"]["embeddings"]["word"][1013:].any()
@@ -129,7 +129,7 @@ def test_masked_logits_are_the_logits_at_those_positions(model):
     batch = random_batch(rows=2)
     batch = as_jax(batch._replace(segment_ids=np.ones_like(batch.segment_ids),
                                   position_ids=np.tile(np.arange(24, dtype=np.int32), (2, 1))))
-    module = nn.module_with(graph, params)
+    module = nn.merge_params(graph, params)
     every = module.mlm_logits(batch.input_ids)
     chosen = module.masked_logits(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions)
     for b in range(2):
@@ -158,7 +158,7 @@ def test_layer_norm_and_gelu_and_their_gradients_are_those_of_jax(dtype):
     """Both have backward passes of their own."""
     rng = np.random.default_rng(0)
     x, dy = (jnp.asarray(3 * rng.standard_normal((4, 7, 33)) + 1, dtype) for _ in range(2))
-    layer = Norm(33)
+    layer = LayerNorm(33)
     layer.scale[...], layer.bias[...] = (jnp.asarray(rng.standard_normal(33), jnp.float32) for _ in range(2))
 
     def reference_norm(x, scale, bias):
@@ -167,7 +167,7 @@ def test_layer_norm_and_gelu_and_their_gradients_are_those_of_jax(dtype):
         return (normed * scale[None, None] + bias[None, None]).astype(dtype)
 
     def ours(x, scale, bias):
-        copy = Norm(33)
+        copy = LayerNorm(33)
         copy.scale[...], copy.bias[...] = scale, bias
         return layer_norm(x, copy, 1e-5)
 
@@ -183,34 +183,34 @@ def test_layer_norm_and_gelu_and_their_gradients_are_those_of_jax(dtype):
 
 def test_no_two_layers_and_no_two_steps_share_a_dropout_mask():
     config = tiny_config(dropout=0.5, attention_dropout=0.5)
-    graph, _ = nn.graph_of(config)
+    graph, _ = nn.abstract_model(config)
     params = nn.random_params(config, 0)
     # Blocks that do nothing but drop: with equal masks in each layer, three layers would drop what one drops.
     batch = as_jax(random_batch(rows=2))
-    run = jax.jit(lambda key: nn.module_with(graph, params).encoder(*batch[:3], key=key))
+    run = jax.jit(lambda key: nn.merge_params(graph, params).encoder(*batch[:3], key=key))
     assert (run(jax.random.key(0)) == run(jax.random.key(0))).all()
     assert (run(jax.random.key(0)) != run(jax.random.key(1))).any()
-    jaxpr = str(jax.make_jaxpr(lambda key: nn.module_with(graph, params).encoder(*batch[:3], key=key))(jax.random.key(0)))
+    jaxpr = str(jax.make_jaxpr(lambda key: nn.merge_params(graph, params).encoder(*batch[:3], key=key))(jax.random.key(0)))
     assert "scan" in jaxpr and "u32[3,2]" not in jaxpr.split("scan")[0].split("random_split")[0]
 
 
 def test_roberta_counts_positions_from_its_offset():
     config = tiny_config(model_type="roberta", position_offset=2, pad_id=1, token_types=1)
-    graph, _ = nn.graph_of(config)
+    graph, _ = nn.abstract_model(config)
     params = nn.random_params(config, 0)
     assert params["encoder"]["embeddings"]["position"].shape == (66, 120)
 
     def first(table):
         changed = {**params, "encoder": {**params["encoder"], "embeddings": {**params["encoder"]["embeddings"], "position": table}}}
         ids = jnp.full((1, 4), 7, jnp.int32)
-        return nn.module_with(graph, changed).hidden_states(ids)[0, 0].sum() ** 2
+        return nn.merge_params(graph, changed).hidden_states(ids)[0, 0].sum() ** 2
 
     used = np.abs(np.asarray(jax.grad(first)(params["encoder"]["embeddings"]["position"]))).sum(-1) > 0
     assert list(np.flatnonzero(used)) == [2, 3, 4, 5]
 
 
 def test_base_shapes_without_allocating():
-    _, abstract = nn.graph_of(nn.EncoderConfig("roberta", 50265, 768, 12, 12, 3072, 512, position_offset=2, token_types=1))
+    _, abstract = nn.abstract_model(nn.EncoderConfig("roberta", 50265, 768, 12, 12, 3072, 512, position_offset=2, token_types=1))
     count = sum(leaf.size for leaf in jax.tree.leaves(abstract))
     assert count - (50304 - 50265) * 769 == 124_697_433  # RobertaForMaskedLM of roberta-base
 
@@ -219,5 +219,5 @@ def test_empty_rows_stay_finite(model):
     graph, params = model
     batch = random_batch(rows=4)
     empty = Batch(*(np.zeros_like(a) for a in batch))
-    sums = MaskedLanguageModelling().sums(nn.module_with(graph, params), as_jax(empty), key=None, compute=nn.Compute())
+    sums = MaskedLanguageModelling().sums(nn.merge_params(graph, params), as_jax(empty), key=None, compute=nn.Compute())
     assert {name: float(value) for name, value in sums.items()} == {"loss": 0.0, "correct": 0.0, "weight": 0.0, "tokens": 0.0}

@@ -8,6 +8,7 @@ from helpers import random_batch, tiny_config, trainer
 
 from jaxplm import config, nn
 from jaxplm.engine import optim
+from jaxplm.nn import paths
 
 PARAMS = nn.random_params(tiny_config(), 0)
 
@@ -15,9 +16,9 @@ PARAMS = nn.random_params(tiny_config(), 0)
 def moved(before, after) -> dict[str, list[bool]]:
     """For each leaf, or for each layer of a stacked one, whether it changed."""
     changed = {}
-    for name, old in optim.named(before).items():
-        new = np.asarray(optim.named(after)[name])
-        layers = zip(np.asarray(old), new, strict=True) if name.startswith(optim.BLOCKS) else [(np.asarray(old), new)]
+    for name, old in paths.named(before).items():
+        new = np.asarray(paths.named(after)[name])
+        layers = zip(np.asarray(old), new, strict=True) if name.startswith(paths.BLOCKS) else [(np.asarray(old), new)]
         changed[name] = [not np.array_equal(a, b) for a, b in layers]
     return changed
 
@@ -29,11 +30,11 @@ def test_frozen_lower_layers_stay_bitwise_and_the_rest_moves(decay):
     for i in range(3):
         state, _ = step(state, put(random_batch(seed=i)))
     for name, layers in moved(before, state.params).items():
-        if name.startswith(optim.BLOCKS):
+        if name.startswith(paths.BLOCKS):
             assert layers == [False, False, True], name
         else:
             assert layers == [not name.startswith("encoder/embeddings/")], name
-    moments = [leaf for path, leaf in optim.named(state.opt_state).items() if path.endswith("blocks/mlp/up/kernel")]
+    moments = [leaf for path, leaf in paths.named(state.opt_state).items() if path.endswith("blocks/mlp/up/kernel")]
     assert len(moments) == 2
     assert all(not np.asarray(leaf)[:2].any() and np.asarray(leaf)[2].any() for leaf in moments)
 
@@ -76,8 +77,8 @@ def test_the_first_update_is_adamw_with_bias_correction():
     grads = jax.tree.map(np.ones_like, PARAMS)
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
-    for name, update in optim.named(updates).items():
-        decay = 0.1 * np.asarray(optim.named(PARAMS)[name]) if optim.decays(name) else 0.0
+    for name, update in paths.named(updates).items():
+        decay = 0.1 * np.asarray(paths.named(PARAMS)[name]) if optim.decays(name) else 0.0
         np.testing.assert_allclose(update, -1e-2 * (1 + decay), rtol=2e-4, err_msg=name)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(optax.apply_updates(PARAMS, updates)))
 
@@ -87,7 +88,7 @@ def test_it_is_optax_adamw(clip):
     """Five updates beside optax's own chain; one that is not good in their midst leaves no trace."""
     settings = config.Train(steps=10, learning_rate=1e-2, warmup=0, weight_decay=0.1, clip=clip)
     tx = optim.optimizer(settings, 10, PARAMS)
-    mask = optim.by_path(lambda name, _: optim.decays(name), PARAMS)
+    mask = paths.by_path(lambda name, _: optim.decays(name), PARAMS)
     adamw = optax.adamw(optim.schedule(settings, 10), b1=settings.beta1, b2=settings.beta2, eps=settings.epsilon, weight_decay=0.1,
                         mask=mask)
     expected = optax.chain(*[optax.clip_by_global_norm(clip)] * bool(clip), adamw)
@@ -104,8 +105,8 @@ def test_it_is_optax_adamw(clip):
                         np.testing.assert_array_equal(new, old)
             updates, state = tx.update(grads, state, PARAMS)
             wanted, other = expected.update(grads, other, PARAMS)
-            for name, update in optim.named(updates).items():
-                np.testing.assert_allclose(update, optim.named(wanted)[name], rtol=2e-5, atol=1e-8, err_msg=f"{name}, update {i}")
+            for name, update in paths.named(updates).items():
+                np.testing.assert_allclose(update, paths.named(wanted)[name], rtol=2e-5, atol=1e-8, err_msg=f"{name}, update {i}")
 
 
 def test_new_rows_are_trained_alone_at_first():
@@ -118,7 +119,7 @@ def test_new_rows_are_trained_alone_at_first():
     with jax.numpy_dtype_promotion("standard"):
         for i in range(3):
             updates, state = tx.update(gradient, state, params)
-            for name, update in optim.named(updates).items():
+            for name, update in paths.named(updates).items():
                 update = np.asarray(update)
                 if name in ("encoder/embeddings/word", "mlm_head/bias"):
                     assert update[first:].all()

@@ -53,18 +53,18 @@ def test_logits_losses_and_gradients(stock):
                     next_sentence_label=torch.tensor(batch.pair_labels).long())
     output.loss.backward()
 
-    graph, task = nn.graph_of(ours.config)[0], MaskedPairs()
+    graph, task = nn.abstract_model(ours.config)[0], MaskedPairs()
 
     @jax.jit
     def both_logits(params, batch):
-        model = nn.module_with(graph, params)
+        model = nn.merge_params(graph, params)
         states, pairs = model.masked_states_and_pair_logits(*batch[:3], batch.token_types, batch.mlm_positions)
         return model.decoded(states, nn.Compute()), pairs
 
     @jax.jit
     @jax.value_and_grad
     def loss(params, batch):
-        sums = task.sums(nn.module_with(graph, params), batch, key=None, compute=nn.Compute())
+        sums = task.sums(nn.merge_params(graph, params), batch, key=None, compute=nn.Compute())
         weights = task.weights_of(batch)
         return sum(sums[name] / weights[name] for name in weights)
 

@@ -32,13 +32,13 @@ def padded_batch(config: nn.EncoderConfig) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _compiled(config: nn.EncoderConfig):
-    graph = nn.graph_of(config)[0]
+    graph = nn.abstract_model(config)[0]
 
     def logits(params, ids, mask):
-        return nn.module_with(graph, params).mlm_logits(ids, mask)
+        return nn.merge_params(graph, params).mlm_logits(ids, mask)
 
     def mean_loss(params, ids, mask, places, positions, labels, weights):
-        logits = nn.module_with(graph, params).masked_logits(ids, mask, places, positions)
+        logits = nn.merge_params(graph, params).masked_logits(ids, mask, places, positions)
         picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], -1)[..., 0]
         return -(picked * weights).sum() / weights.sum()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm.data.mlm.batches import FrozenBatches, MlmBatches, RowOrder
+from jaxplm.data.mlm.batches import FixedMaskBatches, MlmBatches, RowOrder
 from jaxplm.data.mlm.pack import SpecialIds, plan_rows
 from jaxplm.data.prefetch import prefetch
 from jaxplm.errors import UserError
@@ -43,7 +43,7 @@ def train(whole_word=False, **options):
 
 def frozen(**options):
     arguments: dict[str, Any] = OPTIONS | {"eval_seed": 5} | options
-    return FrozenBatches(STORE, PLAN, SPECIAL, RANDOM_IDS, **arguments)
+    return FixedMaskBatches(STORE, PLAN, SPECIAL, RANDOM_IDS, **arguments)
 
 
 def same(a, b) -> bool:
@@ -140,7 +140,7 @@ def test_frozen_sample():
     assert real_rows(frozen(max_rows=20)).items() <= some.items()
     assert len(frozen(max_rows=21)) == 3 and frozen(max_rows=10**6).rows == PLAN.rows
     options = OPTIONS | {"eval_seed": 5, "max_rows": 21}
-    once = FrozenBatches(STORE, PLAN, SPECIAL, RANDOM_IDS, **options)
+    once = FixedMaskBatches(STORE, PLAN, SPECIAL, RANDOM_IDS, **options)
     assert all(same(a, b) for a, b in zip(once, frozen(max_rows=21), strict=True))
 
 
@@ -165,7 +165,7 @@ def test_mistakes():
     with pytest.raises(UserError, match="training data holds no tokens"):
         MlmBatches(STORE, nothing, SPECIAL, RANDOM_IDS, seed=0, **OPTIONS)
     with pytest.raises(UserError, match="evaluation data holds no tokens"):
-        FrozenBatches(STORE, nothing, SPECIAL, RANDOM_IDS, **OPTIONS)
+        FixedMaskBatches(STORE, nothing, SPECIAL, RANDOM_IDS, **OPTIONS)
     with pytest.raises(ValueError, match="plan of 32"):
         train(seq_len=64)
     with pytest.raises(ValueError, match="plan of 32"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_pipeline import RANDOM_IDS, SPECIAL, Store
 
 from jaxplm.data.batch import PairBatch
-from jaxplm.data.mlm.batches import FrozenBatches, MlmBatches
+from jaxplm.data.mlm.batches import FixedMaskBatches, MlmBatches
 from jaxplm.data.mlm.sentence_pairs import gather_pairs, plan_pairs, sentence_ends
 from jaxplm.errors import UserError
 
@@ -38,9 +38,9 @@ def train(kind: str, store=STORE, seq_len=32, **options) -> MlmBatches:
     return MlmBatches(store, plan, SPECIAL, RANDOM_IDS, seq_len=seq_len, **settings)
 
 
-def frozen(kind: str, **options) -> FrozenBatches:
+def frozen(kind: str, **options) -> FixedMaskBatches:
     settings: dict[str, Any] = {"batch_size": 16, "seq_len": 32, "mask_rate": 0.15, "whole_word": False, "eval_seed": 5} | options
-    return FrozenBatches(STORE, plan_pairs(STORE, 32, kind, ENDS), SPECIAL, RANDOM_IDS, **settings)
+    return FixedMaskBatches(STORE, plan_pairs(STORE, 32, kind, ENDS), SPECIAL, RANDOM_IDS, **settings)
 
 
 def text_of(store: Store, token: int) -> int:

@@ -13,7 +13,7 @@ import jax
 from jaxplm import nn
 from jaxplm.config import Mesh
 from jaxplm.devices import sharding
-from jaxplm.engine import optim
+from jaxplm.nn import paths
 
 TABLE = Path(__file__).with_name("sharding.json")
 ROBERTA_BASE = nn.EncoderConfig("roberta", vocab_size=50_265, width=768, layers=12, heads=12, ffn_width=3072, max_positions=512,
@@ -27,10 +27,10 @@ def table() -> dict[str, dict[str, list]]:
     devices = jax.devices()
     assert len(devices) == 8, "the table is of 8 devices"
     mesh = sharding.make_mesh(Mesh(*MESH))
-    _, params = nn.graph_of(ROBERTA_BASE)
-    placed = optim.named(sharding.param_shardings(params, mesh))
+    _, params = nn.abstract_model(ROBERTA_BASE)
+    placed = paths.named(sharding.param_shardings(params, mesh))
     found = {}
-    for path, leaf in sorted(optim.named(params).items()):
+    for path, leaf in sorted(paths.named(params).items()):
         spec = list(placed[path].spec)
         found[path] = {"shape": list(leaf.shape), "spec": spec + [None] * (len(leaf.shape) - len(spec))}
     return found

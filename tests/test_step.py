@@ -10,6 +10,7 @@ from jaxplm import config, nn
 from jaxplm.devices import sharding
 from jaxplm.engine import optim
 from jaxplm.errors import UserError
+from jaxplm.nn import paths
 
 MESH_SHAPE = tiny_config(width=128, heads=4, ffn_width=256, vocab_size=1013)
 
@@ -90,7 +91,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
 def test_frozen_leaves_do_not_move_and_have_no_moments():
     state, step, put = trainer(tiny_config(), freeze=("encoder/",), weight_decay=0.1)
     before = jax.device_get(state.params)
-    moments = {optim.path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state) if leaf.size > 1}
+    moments = {paths.path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state) if leaf.size > 1}
     assert moments
     assert not any("encoder" in name for name in moments)
     for i in range(3):
@@ -113,7 +114,7 @@ def test_decay_and_layer_decay_reach_the_right_leaves():
     assert optim.decays("encoder/embeddings/word")
     for name in ("encoder/blocks/mlp/up/bias", "encoder/blocks/mlp/norm/scale", "mlm_head/norm/bias", "mlm_head/bias"):
         assert not optim.decays(name)
-    _, abstract = nn.graph_of(tiny_config())
+    _, abstract = nn.abstract_model(tiny_config())
     scales = optim.layer_scale(abstract, 0.5)
     np.testing.assert_allclose(np.ravel(scales["encoder"]["blocks"]["mlp"]["up"]["kernel"]), [0.125, 0.25, 0.5])
     assert scales["encoder"]["embeddings"]["word"] == 0.0625
@@ -137,9 +138,9 @@ def test_every_parameter_has_a_rule_and_every_moment_follows_it():
     mesh = sharding.make_mesh(config.Mesh(2, 2, 2))
     state, _, _ = trainer(MESH_SHAPE, mesh)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
-        assert leaf.sharding.spec == sharding.spec_of(optim.path_name(path), leaf.shape, mesh)
+        assert leaf.sharding.spec == sharding.spec_of(paths.path_name(path), leaf.shape, mesh)
     word = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state)
-            if optim.path_name(path).endswith("embeddings/word")]
+            if paths.path_name(path).endswith("embeddings/word")]
     assert len(word) == 2
     assert all(leaf.sharding.spec == state.params["encoder"]["embeddings"]["word"].sharding.spec for leaf in word)
     with pytest.raises(UserError, match="no sharding rule covers"):

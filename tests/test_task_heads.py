@@ -13,7 +13,7 @@ from helpers import tiny_config
 from jaxplm import nn
 from jaxplm.config import Mesh
 from jaxplm.devices import sharding
-from jaxplm.engine import optim
+from jaxplm.nn import paths
 
 QUICK = {"xla_backend_optimization_level": 0}  # half the time of compilation
 LENGTHS, LENGTH, SLOTS = (5, 9, 7), 24, 3
@@ -51,9 +51,9 @@ def packed_and_alone():
 def params_of(config: nn.EncoderConfig, head: nn.HeadConfig):
     """Large random numbers everywhere: biases, gates and the weights of layers too."""
     random = np.random.default_rng(0)
-    return optim.by_path(lambda name, leaf: jnp.asarray(
+    return paths.by_path(lambda name, leaf: jnp.asarray(
         (0.2 if name.startswith("encoder") else 0.4) * random.standard_normal(leaf.shape) + (1.0 if name.endswith("scale") else 0.0),
-        jnp.float32), nn.graph_of_task(config, head)[1])
+        jnp.float32), nn.abstract_task_model(config, head)[1])
 
 
 def places(packed: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -94,14 +94,14 @@ def logits_of_hidden(head: nn.HeadConfig, params, hidden, segments, first, compu
     """Everything above the encoder, compiled in a fraction of the whole's time."""
     stand_in = SimpleNamespace(encoder=Given(hidden), config=config, head_config=head)
     features = nn.TaskModel.features(stand_in, segments, segments, segments, segments, first, compute=compute)  # type: ignore[arg-type]
-    return nn.module_with(nn.head_only_graph(config, head)[0], {"head": params}).logits_from(features, segments, compute=compute)
+    return nn.merge_params(nn.abstract_head_model(config, head)[0], {"head": params}).logits_from(features, segments, compute=compute)
 
 
 def check_gradients(found, expected):
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
         assert jnp.isfinite(a).all()
-        np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(jnp.abs(b).max())), err_msg=optim.path_name(path))
-    unmoved = {name for name, leaf in optim.named(found).items() if not np.abs(leaf).max() > 1e-7}
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(jnp.abs(b).max())), err_msg=paths.path_name(path))
+    unmoved = {name for name, leaf in paths.named(found).items() if not np.abs(leaf).max() > 1e-7}
     assert not unmoved, "these take no part in the loss"
 
 
@@ -133,10 +133,10 @@ def test_packed_logits_and_gradients_equal_unpacked(head):
 
 @pytest.mark.parametrize("head", [POOLED[8], TAGGERS[5]], ids=label)
 def test_the_same_through_the_encoder(head):
-    graph, _ = nn.graph_of_task(CONFIG, head)
+    graph, _ = nn.abstract_task_model(CONFIG, head)
 
     def loss(params, weights, *batch):
-        logits = nn.module_with(graph, params)(*batch)
+        logits = nn.merge_params(graph, params)(*batch)
         return (jnp.sin(logits) * weights).sum(), logits
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
@@ -151,14 +151,14 @@ def test_the_same_through_the_encoder(head):
 @pytest.mark.parametrize("head", [POOLED[5], TAGGERS[5]], ids=label)
 def test_features_and_head_alone_give_the_logits_of_the_whole(head):
     params, packed = params_of(SHALLOW, head), packed_and_alone()[0]
-    graph, outline = nn.head_only_graph(SHALLOW, head)
+    graph, outline = nn.abstract_head_model(SHALLOW, head)
     assert jax.tree.structure(outline) == jax.tree.structure({"head": params["head"]})
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def both(params, *batch):
-        model = nn.module_with(nn.graph_of_task(SHALLOW, head)[0], params)
+        model = nn.merge_params(nn.abstract_task_model(SHALLOW, head)[0], params)
         features = model.features(*batch)
-        return features, nn.module_with(graph, {"head": params["head"]}).logits_from(features, batch[1]), model(*batch)
+        return features, nn.merge_params(graph, {"head": params["head"]}).logits_from(features, batch[1]), model(*batch)
 
     features, alone, whole = both(params, *packed)
     assert features.shape == (3, SLOTS if head.pooled else LENGTH, SHALLOW.layers + 1, SHALLOW.width)
@@ -191,8 +191,8 @@ def test_one_layer_is_all_that_is_computed_where_one_is_all_that_is_needed(monke
     packed, _ = packed_and_alone()
 
     def shape(head):
-        graph, outline = nn.graph_of_task(CONFIG, head)
-        return jax.eval_shape(lambda params: nn.module_with(graph, params)(*packed), outline).shape
+        graph, outline = nn.abstract_task_model(CONFIG, head)
+        return jax.eval_shape(lambda params: nn.merge_params(graph, params)(*packed), outline).shape
 
     assert shape(TAGGERS[0]) == (3, LENGTH, 4)
     with pytest.raises(TypeError):
@@ -204,7 +204,7 @@ def test_a_new_head():
     head = nn.HeadConfig("tag", 5, layers="mix", body="lstm", body_width=50)
     params = jax.tree.map(np.asarray, nn.random_head_params(config, head, 1))
     body = params["body"]
-    assert {name: leaf.shape for name, leaf in optim.named(params).items()} == {
+    assert {name: leaf.shape for name, leaf in paths.named(params).items()} == {
         "mix/weights": (4,), "mix/gamma": (), "body/kernel": (120, 2, 4, 50), "body/recurrent": (2, 50, 4, 50),
         "body/bias": (2, 4, 50), "out/kernel": (100, 5), "out/bias": (5,)}
     for kernel in (body["kernel"], body["recurrent"]):
@@ -215,7 +215,7 @@ def test_a_new_head():
     assert (nn.random_head_params(config, head, 1)["out"]["kernel"] == params["out"]["kernel"]).all()
     assert (nn.random_head_params(config, head, 2)["out"]["kernel"] != params["out"]["kernel"]).any()
     dense = nn.random_head_params(config, nn.HeadConfig("classify", 5), 1)
-    assert {name: leaf.shape for name, leaf in optim.named(dense).items()} == {
+    assert {name: leaf.shape for name, leaf in paths.named(dense).items()} == {
         "dense/kernel": (120, 120), "dense/bias": (120,), "out/kernel": (120, 5), "out/bias": (5,)}
 
 
@@ -228,11 +228,11 @@ def test_the_heads_own_dropout(head, model_type):
 
     def spread(encoder_rate, head_rate):
         config = dataclasses.replace(CONFIG, model_type=model_type, dropout=encoder_rate)
-        graph, _ = nn.head_only_graph(config, dataclasses.replace(head, dropout=head_rate))
+        graph, _ = nn.abstract_head_model(config, dataclasses.replace(head, dropout=head_rate))
 
         @functools.partial(jax.jit, compiler_options=QUICK)
         def runs(params):
-            model = nn.module_with(graph, {"head": params})
+            model = nn.merge_params(graph, {"head": params})
             return [model.logits_from(features, segments, key=key) for key in (None, jax.random.key(0), jax.random.key(1))]
 
         found = runs(params_of(CONFIG, head)["head"])
@@ -247,7 +247,7 @@ def test_logits_of_plain_arguments():
     packed, alone = packed_and_alone()
     ids, segments, _, types, _ = alone
     for head, tokens in ((POOLED[3], False), (TAGGERS[3], True)):
-        model = nn.module_with(nn.graph_of_task(SHALLOW, head, ("a", "b", "c", "d")[: head.classes])[0], params_of(SHALLOW, head))
+        model = nn.merge_params(nn.abstract_task_model(SHALLOW, head, ("a", "b", "c", "d")[: head.classes])[0], params_of(SHALLOW, head))
         assert model.labels == ("a", "b", "c", "d")[: head.classes]
         found = model.logits(input_ids=ids, attention_mask=segments.astype(np.int64), token_type_ids=types)
         assert found.shape == ((3, LENGTH, 4) if tokens else (3, 3)) and found.dtype == jnp.float32
@@ -299,14 +299,14 @@ def test_every_parameter_has_its_place_on_a_mesh(sizes):
     mesh = sharding.make_mesh(Mesh(*sizes))
     for head in (nn.HeadConfig("classify", 5, pooling="max", layers="mix"),
                  *(nn.HeadConfig("tag", 5, layers="mix", body=body, body_width=20) for body in ("", "lstm", "transformer"))):
-        _, outline = nn.graph_of_task(config, head)
-        placed = optim.named(sharding.param_shardings(outline, mesh))
-        for name in optim.named(outline):
+        _, outline = nn.abstract_task_model(config, head)
+        placed = paths.named(sharding.param_shardings(outline, mesh))
+        for name in paths.named(outline):
             axes = [axis for axis in placed[name].spec if axis]
             assert ("fsdp" in axes) == name.endswith(("kernel", "word", "position", "token_type")), name
             assert "data" not in axes, name
-        _, alone = nn.head_only_graph(config, head)
-        assert optim.named(sharding.param_shardings(alone, mesh)) == {
+        _, alone = nn.abstract_head_model(config, head)
+        assert paths.named(sharding.param_shardings(alone, mesh)) == {
             name: where for name, where in placed.items() if name.startswith("head/")}
 
 
@@ -314,7 +314,7 @@ def test_every_parameter_has_its_place_on_a_mesh(sizes):
     nn.HeadConfig("tag", 3, body=body, body_width=20) for body in ("lstm", "transformer")], ids=label)
 def test_eight_devices_equal_one(head):
     config = tiny_config(width=96, heads=4, layers=5)
-    _, outline = nn.head_only_graph(config, head)
+    _, outline = nn.abstract_head_model(config, head)
     params = jax.tree.map(lambda leaf: 0.4 * leaf, params_of(config, head)["head"])
     _, segments, _, _, first = packed_and_alone()[0]
     segments, first = (np.concatenate([part, part[:1]]) for part in (segments, first))  # 4 rows for data 2 × fsdp 2

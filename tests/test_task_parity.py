@@ -78,10 +78,10 @@ def their_loss(kind: str, output, labels: np.ndarray, mask: np.ndarray):
 
 @functools.cache
 def _compiled(config: nn.EncoderConfig, head: nn.HeadConfig):
-    graph = nn.graph_of_task(config, head)[0]
+    graph = nn.abstract_task_model(config, head)[0]
 
     def logits(params, ids, mask, types):
-        return nn.module_with(graph, params).logits(ids, mask, types)
+        return nn.merge_params(graph, params).logits(ids, mask, types)
 
     def both(params, ids, mask, types, cotangent):
         found, back = jax.vjp(lambda params: logits(params, ids, mask, types), params)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jaxplm.data.labelled.task_batches import FixedTaskBatches, TaskBatches
 from jaxplm.data.labelled.unit_index import take, token_index
 from jaxplm.data.labelled.units import Units
-from jaxplm.engine.predict import put_back
+from jaxplm.engine.predict import scatter_to_units
 
 L = 20
 lengths_st = st.lists(st.integers(2, L) | st.integers(2, 5), min_size=1, max_size=60).map(lambda values: np.array(values, np.int64))
@@ -35,7 +35,7 @@ def test_the_index_says_what_the_rows_hold(lengths, rows, max_units):
 @settings(deadline=None, max_examples=60)
 @given(lengths_st, st.integers(1, 9), st.booleans(), st.sampled_from([(), (3,), (2, 3)]))
 def test_there_and_back(lengths, rows, by_token, shape):
-    """take() to rows and put_back() from them: nothing is lost, whatever stands in unused places."""
+    """take() to rows and scatter_to_units() from them: nothing is lost, whatever stands in unused places."""
     batches = FixedTaskBatches(make_units(lengths), rows, L, pad_id=0)
     count = int(lengths.sum()) if by_token else len(lengths)
     values = np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32)
@@ -47,7 +47,7 @@ def test_there_and_back(lengths, rows, by_token, shape):
         assert laid.shape == (*index.shape, *shape) and laid.dtype == values.dtype
         assert not laid[index < 0].any()
         laid[index < 0] = 99
-        put_back(back, laid, units, lengths, by_token=by_token)
+        scatter_to_units(back, laid, units, lengths, by_token=by_token)
     assert np.array_equal(back, values)
 
 

@@ -18,8 +18,8 @@ from jaxplm.data.batch import FeatureBatch
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
 from jaxplm.engine import loop as engine_loop
-from jaxplm.engine import optim
 from jaxplm.errors import UserError
+from jaxplm.nn import paths
 from jaxplm.recipes.finetune.cached_features import VectorCache, fingerprint_of
 from jaxplm.recipes.finetune.job import Downstream
 
@@ -113,20 +113,20 @@ def test_cached_is_frozen(start, tmp_path, kind, task):
         for name, value in row.items():
             np.testing.assert_allclose(cached_row[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
     assert rows[STEPS - 1]["loss"] != rows[0]["loss"] and rows[0]["tokens"] > 0
-    head, cached_head = optim.named(state.params["head"]), optim.named(cached_state.params["head"])
+    head, cached_head = paths.named(state.params["head"]), paths.named(cached_state.params["head"])
     assert head.keys() == cached_head.keys() and cached_state.params.keys() == {"head"}
     moved = 0.0
     for name, leaf in head.items():
         if (kind, name) == ("qa", "out/bias"):
             continue  # one number more on every token changes no loss: its gradient is rounding, which Adam makes large
         np.testing.assert_allclose(np.asarray(cached_head[name]), np.asarray(leaf), rtol=0, atol=1e-5, err_msg=name)
-        moved = max(moved, float(np.abs(np.asarray(leaf) - np.asarray(optim.named(run.job.params["head"])[name])).max()))
+        moved = max(moved, float(np.abs(np.asarray(leaf) - np.asarray(paths.named(run.job.params["head"])[name])).max()))
     assert moved > 1e-2, "the head has learned"
 
     assert same(state.params["encoder"], run.job.params["encoder"]), "the frozen encoder is bitwise that of the start"
     for made, ended in ((run, state), (cached, cached_state)):
-        paths = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(ended.opt_state) if leaf.size > 1]
-        assert not [path for path in paths if "encoder" in path], "the optimizer keeps nothing for the encoder"
+        kept = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(ended.opt_state) if leaf.size > 1]
+        assert not [path for path in kept if "encoder" in path], "the optimizer keeps nothing for the encoder"
         moments = sum(leaf.size for leaf in jax.tree.leaves(ended.opt_state))
         assert moments <= 2 * sum(leaf.size for leaf in jax.tree.leaves(made.job.params["head"])) + 10
 
@@ -240,6 +240,6 @@ def test_the_frozen_step_costs_at_most_two_fifths(tmp_path):
         cost = run.train_step.lower(run.abstract, batch).compile().cost_analysis()
         flops[freeze] = cost["flops"] if isinstance(cost, dict) else cost[0]["flops"]
     assert flops[("encoder",)] <= 0.4 * flops[()], flops
-    params = optim.named(nn.graph_of_task(run.job._shape, run.job.head)[1])
+    params = paths.named(nn.abstract_task_model(run.job._shape, run.job.head)[1])
     forward = 2 * sum(leaf.size for name, leaf in params.items() if "blocks" in name and name.endswith("kernel"))
     assert flops[()] > forward * batch.input_ids.size, "the count has the layers in it"

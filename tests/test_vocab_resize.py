@@ -14,6 +14,7 @@ from jaxplm import hf, nn
 from jaxplm.config import Train
 from jaxplm.engine import optim
 from jaxplm.errors import UserError
+from jaxplm.nn import paths
 from jaxplm.vocab.append import append
 from jaxplm.vocab.resize import BIAS, INITS, WORD, resize_embeddings, resize_optimizer_state
 
@@ -28,7 +29,7 @@ def table(params):
 @pytest.fixture(scope="module")
 def model():
     config, random = helpers.tiny_config(), np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(np.float32) / 8, nn.graph_of(config)[1])
+    params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(np.float32) / 8, nn.abstract_model(config)[1])
     params["encoder"]["embeddings"]["word"][config.vocab_size :] = 0
     params["mlm_head"]["bias"][config.vocab_size :] = 0
     return params, config
@@ -50,9 +51,9 @@ def test_old_rows_are_bitwise_and_pads_zero(model, init, new):
     assert word[:1013].tobytes() == old_word[:1013].tobytes() and bias[:1013].tobytes() == old_bias[:1013].tobytes()
     assert not word[1013 + new :].any() and not bias[1013 + new :].any()
     assert all(word[1013 : 1013 + new].any(axis=1))
-    others = optim.named(params).keys() - {WORD, BIAS}
-    assert all(optim.named(params)[name] is optim.named(model[0])[name] for name in others)
-    assert nn.graph_of(config)[1]["encoder"]["embeddings"]["word"].shape == word.shape
+    others = paths.named(params).keys() - {WORD, BIAS}
+    assert all(paths.named(params)[name] is paths.named(model[0])[name] for name in others)
+    assert nn.abstract_model(config)[1]["encoder"]["embeddings"]["word"].shape == word.shape
 
 
 def test_subword_mean(model):
@@ -127,7 +128,8 @@ def test_as_in_transformers(family, tmp_path):
     real = inputs["attention_mask"].numpy() == 1
     with torch.no_grad():
         theirs = stock(**inputs).logits.numpy()
-    ours = nn.module_with(nn.graph_of(config)[0], params).mlm_logits(*(inputs[name].numpy() for name in ("input_ids", "attention_mask")))
+    module = nn.merge_params(nn.abstract_model(config)[0], params)
+    ours = module.mlm_logits(*(inputs[name].numpy() for name in ("input_ids", "attention_mask")))
     np.testing.assert_allclose(np.asarray(ours)[real], theirs[real], atol=1e-4)
 
     own = transformers.AutoModelForMaskedLM.from_pretrained(source).eval()
@@ -162,11 +164,11 @@ def test_optimizer_state_goes_on(model, kind):
 
     def gradient(tree, seed):
         numbers = np.random.default_rng(seed)
-        by_name = {name: numbers.normal(size=np.shape(leaf)).astype(np.float32) for name, leaf in optim.named(params).items()}
-        padded = {name: np.zeros(np.shape(leaf), np.float32) for name, leaf in optim.named(tree).items()}
+        by_name = {name: numbers.normal(size=np.shape(leaf)).astype(np.float32) for name, leaf in paths.named(params).items()}
+        padded = {name: np.zeros(np.shape(leaf), np.float32) for name, leaf in paths.named(tree).items()}
         for name, leaf in by_name.items():
             padded[name][: len(leaf) if name not in (WORD, BIAS) else 1013] = leaf if name not in (WORD, BIAS) else leaf[:1013]
-        return optim.by_path(lambda name, _: jnp.asarray(padded[name]), tree)
+        return paths.by_path(lambda name, _: jnp.asarray(padded[name]), tree)
 
     def update(tx, *arguments):
         with jax.numpy_dtype_promotion("standard"):  # as in jaxplm.engine.step
@@ -179,15 +181,15 @@ def test_optimizer_state_goes_on(model, kind):
     fresh = new_tx.init(grown)
     assert jax.tree.structure(new_state) == jax.tree.structure(fresh)
     assert [np.shape(leaf) for leaf in jax.tree.leaves(new_state)] == [np.shape(leaf) for leaf in jax.tree.leaves(fresh)]
-    moments = [leaf for name, leaf in optim.named(new_state).items() if name.endswith(WORD)]
+    moments = [leaf for name, leaf in paths.named(new_state).items() if name.endswith(WORD)]
     assert len(moments) == (0 if kind == "frozen table" else 2)
     assert all(np.asarray(leaf)[:1013].any() and not np.asarray(leaf)[1013:].any() for leaf in moments)
-    unchanged = {name for name in optim.named(state) if not name.endswith((WORD, BIAS))}
-    assert all(optim.named(new_state)[name] is optim.named(state)[name] for name in unchanged)
+    unchanged = {name for name in paths.named(state) if not name.endswith((WORD, BIAS))}
+    assert all(paths.named(new_state)[name] is paths.named(state)[name] for name in unchanged)
     old_update, _ = update(old_tx, gradient(params, 9), state, params)
     new_update, _ = update(new_tx, gradient(grown, 9), new_state, grown)
-    moved = optim.named(optax.apply_updates(grown, new_update))
-    for name, leaf in optim.named(optax.apply_updates(params, old_update)).items():
+    moved = paths.named(optax.apply_updates(grown, new_update))
+    for name, leaf in paths.named(optax.apply_updates(params, old_update)).items():
         size = 1013 if name in (WORD, BIAS) else None
         np.testing.assert_array_equal(np.asarray(moved[name])[:size], np.asarray(leaf)[:size], err_msg=name)
 

@@ -18,8 +18,8 @@ from jaxplm.devices.processes import all_agree
 from jaxplm.errors import UserError
 from jaxplm.nn import Compute, EncoderConfig
 from jaxplm.nn.attention.dispatch import FLASH
-from jaxplm.nn.attention.selfcheck import fault_of
-from jaxplm.nn.layers import Split
+from jaxplm.nn.attention.selfcheck import find_fault
+from jaxplm.nn.layers import MeshSplit
 
 log = logging.getLogger("jaxplm")
 
@@ -47,7 +47,7 @@ def resolve_compute(settings: config.Compute, mesh: jax.sharding.Mesh) -> Comput
     """
     activations, operands = _precision(settings.dtype)
     attention = _attention(settings.attention, activations)
-    split = Split(mesh, tuple(sharding.BATCH[0]), "tensor") if attention != "plain" and mesh.size > 1 else None
+    split = MeshSplit(mesh, tuple(sharding.BATCH[0]), "tensor") if attention != "plain" and mesh.size > 1 else None
     unroll = settings.unroll
     if unroll and settings.remat != "none":
         # Laid out one after the other, blocks save nothing on a CPU: XLA makes all of them again at once. In a loop it cannot.
@@ -83,11 +83,11 @@ def _attention(wanted: str, dtype: str) -> str:
     if wanted == "plain":
         return "plain"
     if wanted == "auto" and jax.default_backend() == "cpu":
-        return "parts"
+        return "chunked"
     device = jax.local_devices()[0]
     kernel, lack = flash_kernel(device, dtype)
     if kernel:
-        fault = _fault_of(kernel, dtype, device)
+        fault = _find_fault(kernel, dtype, device)
         if not all_agree(not fault):
             lack = f"{kernel} attention does not pass its check here: {fault or 'in another process'}"
     if lack and wanted == "flash":
@@ -100,7 +100,7 @@ def _attention(wanted: str, dtype: str) -> str:
     return kernel
 
 
-_fault_of = functools.cache(fault_of)  # compiled and run once a process
+_find_fault = functools.cache(find_fault)  # compiled and run once a process
 
 
 def flash_kernel(device: Any, dtype: str) -> tuple[str, str]:

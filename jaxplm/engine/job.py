@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from jaxplm.config import Train
-from jaxplm.engine.optim import HeadStart
+from jaxplm.engine.optim import TrainFirst
 from jaxplm.nn import ParamTree
 from jaxplm.reporting import report
 from jaxplm.tasks import Task
@@ -34,7 +34,7 @@ class Job(Protocol):
     params: ParamTree  # of that module before the first step; NumPy or JAX float32 arrays
     rows: int  # B, rows a step over all processes
     settings: Train  # the config's, less what does not apply (see the class that makes it)
-    head_start: HeadStart | None  # what is trained alone at first
+    train_first: TrainFirst | None  # what is trained alone at first
     fingerprint: str  # of all texts that were read
     metric: str  # of the validation set, by which the best checkpoint is chosen
     lower_is_better: bool

@@ -60,7 +60,7 @@ class Run:
         train = job.settings
         self.steps = steps_in(train.steps, train.epochs, job.train.steps_per_epoch)
         abstract = jax.eval_shape(lambda: job.params)
-        tx = optim.optimizer(train, self.steps, abstract, job.head_start)
+        tx = optim.optimizer(train, self.steps, abstract, job.train_first)
         self.abstract = jax.eval_shape(lambda params: new_state(params, tx, config.seed), abstract)
         self.placed = sharding.state_shardings(self.abstract, abstract, mesh)
         frozen = optim.frozen_layers(abstract, train.freeze) if train.freeze else None

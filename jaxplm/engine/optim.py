@@ -127,7 +127,7 @@ def _scaled(scales: Callable[[jax.Array], Tree]) -> optax.GradientTransformation
     return optax.GradientTransformation(init, update)
 
 
-class HeadStart(NamedTuple):
+class TrainFirst(NamedTuple):
     """Parts of the parameters that are trained alone at first.
 
     Attributes:
@@ -139,7 +139,7 @@ class HeadStart(NamedTuple):
     parts: Tree
 
 
-def new_rows_first(params: Tree, first: int, steps: int) -> HeadStart:
+def new_rows_first(params: Tree, first: int, steps: int) -> TrainFirst:
     """A head start for the tokens from id `first` on: their rows of the word table and of the decoder's bias, or exBERT's own."""
     extended = any(name.startswith("encoder/extension/") for name in named(params))
 
@@ -150,23 +150,23 @@ def new_rows_first(params: Tree, first: int, steps: int) -> HeadStart:
             return (np.arange(leaf.shape[0]) >= first).astype(np.float32).reshape((-1,) + (1,) * (leaf.ndim - 1))
         return np.zeros((), np.float32)
 
-    return HeadStart(steps, by_path(part, params))
+    return TrainFirst(steps, by_path(part, params))
 
 
-def _gates(train: Train, params: Tree, frozen: Tree, head_start: HeadStart | None) -> Callable[[jax.Array], Tree] | None:
+def _gates(train: Train, params: Tree, frozen: Tree, train_first: TrainFirst | None) -> Callable[[jax.Array], Tree] | None:
     """0 for what does not move at a step, 1 for the rest; None if all leaves move whole from the start."""
     partly = [mask for mask in jax.tree.leaves(frozen) if mask.any() and not mask.all()]
-    if not partly and not train.unfreeze_every and not head_start:
+    if not partly and not train.unfreeze_every and not train_first:
         return None
 
     def gates(step: jax.Array) -> Tree:
         opened = _by_depth(params, lambda depth: jnp.float32(step >= depth * train.unfreeze_every))
         found = jax.tree.map(lambda gate, mask, leaf: gate * (1 - mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))).astype(
             np.float32), opened, frozen, params)
-        if head_start is None:
+        if train_first is None:
             return found
-        alone = step < head_start.steps
-        return jax.tree.map(lambda gate, part: jnp.where(alone, gate * part, gate), found, head_start.parts)
+        alone = step < train_first.steps
+        return jax.tree.map(lambda gate, part: jnp.where(alone, gate * part, gate), found, train_first.parts)
 
     return gates
 
@@ -199,7 +199,7 @@ def _scale_by_adam(beta1: float, beta2: float, epsilon: float) -> optax.Gradient
     return optax.GradientTransformationExtraArgs(optax.scale_by_adam().init, update)
 
 
-def optimizer(train: Train, steps: int, params: Tree, head_start: HeadStart | None = None) -> optax.GradientTransformationExtraArgs:
+def optimizer(train: Train, steps: int, params: Tree, train_first: TrainFirst | None = None) -> optax.GradientTransformationExtraArgs:
     """Clip by global norm → AdamW (Loshchilov & Hutter 2019, bias correction on) → layer-wise rates; frozen leaves: zero.
 
     Frozen leaves get `set_to_zero` through `optax.partition`, so no moments exist for them. Frozen layers of a stacked
@@ -208,7 +208,7 @@ def optimizer(train: Train, steps: int, params: Tree, head_start: HeadStart | No
     and shapes are read. `update(…, good=False)` leaves the moments as they were.
     """
     frozen = frozen_layers(params, train.freeze)
-    gates = _gates(train, params, frozen, head_start)
+    gates = _gates(train, params, frozen, train_first)
     parts = [] if gates is None else [_scaled(gates)]
     if train.clip:
         parts.append(_clip_by_global_norm(train.clip))

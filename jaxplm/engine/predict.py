@@ -59,7 +59,7 @@ class Predictor:
             sums.append(part)
             if values is None:
                 values = np.zeros((int(lengths.sum()) if self._by_token else len(lengths), found.shape[-1]), np.float32)
-            put_back(values, found, batches.units_of(index), lengths, by_token=self._by_token)
+            scatter_to_units(values, found, batches.units_of(index), lengths, by_token=self._by_token)
         assert values is not None, "a set has at least one batch"
         return Outputs(values, add(sums))
 
@@ -73,7 +73,7 @@ def measured(predict: Predictor, params: ParamTree, batches: UnitBatches, readin
     return loss | result.scores | {"seconds": round(time.monotonic() - began, 3)}, result
 
 
-def put_back(values: np.ndarray, found: np.ndarray, units: np.ndarray, lengths: np.ndarray, *, by_token: bool) -> None:
+def scatter_to_units(values: np.ndarray, found: np.ndarray, units: np.ndarray, lengths: np.ndarray, *, by_token: bool) -> None:
     """Write what a batch of packed rows gave to its place in the set.
 
     Args:

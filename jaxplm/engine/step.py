@@ -11,7 +11,7 @@ from flax import nnx
 
 from jaxplm.devices.sharding import batch_sharding, param_shardings, replicated, state_shardings
 from jaxplm.engine.optim import Tree, stop_frozen
-from jaxplm.nn import Compute, ParamTree, module_with
+from jaxplm.nn import Compute, ParamTree, merge_params
 from jaxplm.tasks import Task
 
 Metrics = dict[str, jax.Array]
@@ -51,7 +51,7 @@ def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransform
     optimizer as they were and reports `bad` = 1; the step still counts.
 
     Args:
-      graph: of the model, from `nn.graph_of`.
+      graph: of the model, from `nn.abstract_model`.
       rate: the schedule inside `tx`, for the log.
       state: abstract or concrete; only shapes are read.
       frozen: what has no gradient (`optim.frozen_layers`), or None.
@@ -61,7 +61,7 @@ def make_train_step(graph: nnx.GraphDef, task: Task, tx: optax.GradientTransform
     def one_part(params: ParamTree, part: Any, key: jax.Array, weights: dict[str, jax.Array]):
         if frozen is not None:
             params = stop_frozen(params, frozen)
-        sums = task.sums(module_with(graph, params), part, key=key, compute=compute)
+        sums = task.sums(merge_params(graph, params), part, key=key, compute=compute)
         return sum(sums[name] / weight for name, weight in weights.items()), sums
 
     gradient = jax.grad(one_part, has_aux=True)
@@ -105,7 +105,7 @@ def make_eval_step(graph: nnx.GraphDef, measure: Measure, params: ParamTree, mes
     """
     def eval_step(params: ParamTree, batch: Any) -> Any:
         TRACES["evaluation"] += 1
-        return measure(module_with(graph, params), batch, key=None, compute=compute)
+        return measure(merge_params(graph, params), batch, key=None, compute=compute)
 
     return jax.jit(eval_step, in_shardings=(param_shardings(params, mesh), batch_sharding(mesh)),
                    out_shardings=replicated(mesh))

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import jax
 
 from jaxplm import nn
-from jaxplm.data.mlm.batches import FrozenBatches
+from jaxplm.data.mlm.batches import FixedMaskBatches
 from jaxplm.data.prefetch import prefetch
 from jaxplm.devices import sharding
 from jaxplm.engine.step import EvalStep
@@ -39,7 +39,7 @@ def sweep(step: Callable[[ParamTree, Any], Any], params: ParamTree, batches: Bat
         yield jax.device_get(pending)
 
 
-def evaluation_sums(eval_step: EvalStep, params: nn.ParamTree, batches: FrozenBatches, batch_size: int,
+def evaluation_sums(eval_step: EvalStep, params: nn.ParamTree, batches: FixedMaskBatches, batch_size: int,
                     mesh: jax.sharding.Mesh) -> Sums:
     """The task's sums over a whole evaluation set; a few numbers a batch are all that leaves the device."""
     return add(sweep(eval_step, params, batches, batch_size, mesh))

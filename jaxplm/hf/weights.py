@@ -26,7 +26,7 @@ from jaxplm.hf.names import (
     token_type_table,
 )
 from jaxplm.hf.tensors import Tensors, listed
-from jaxplm.nn import EncoderConfig, HeadConfig, graph_of, graph_of_task, random_head_params
+from jaxplm.nn import EncoderConfig, HeadConfig, abstract_model, abstract_task_model, random_head_params
 
 Params = dict[str, Any]
 
@@ -62,7 +62,7 @@ def params_from(tensors: Tensors, config: EncoderConfig, source: str, *, tied: b
     if pairs:
         check_pairs(config, source)
         config = replace(config, pooler=True, pair_head=True)
-    shapes = graph_of(config)[1]
+    shapes = abstract_model(config)[1]
     wanted = list(slots(config, shapes))
     notes += _resolve_decoder(tensors, found, config, tied, source)
     absent = [branch for branch in _MAY_LACK if branch in shapes
@@ -99,7 +99,7 @@ def task_params_from(tensors: Tensors, config: EncoderConfig, head: HeadConfig, 
     """
     found, notes = _by_canonical_name(tensors, config, source, architecture)
     config = replace(_settled(config, found, notes, source), pooler=False)
-    shapes = graph_of_task(config, head)[1]
+    shapes = abstract_task_model(config, head)[1]
     notes += _resolve_decoder(tensors, found, config, tied, source)
     _leave_out(found, is_mlm_head)
     wanted = list(slots(config, shapes, architecture))
@@ -125,7 +125,7 @@ def _begun_by_pooler(config: EncoderConfig, head: HeadConfig, shapes: Params, fo
 
 def own_head_from(tensors: Tensors, config: EncoderConfig, head: HeadConfig, source: str) -> Params:
     """The subtree "head" from tensors that bear our own names. Raises UserError as `params_from` does."""
-    shapes = graph_of_task(config, head)[1]
+    shapes = abstract_task_model(config, head)[1]
     wanted = list(own_slots(shapes, "head"))
     found = {name: name for name in tensors}
     _check(tensors, found, wanted, config, source)

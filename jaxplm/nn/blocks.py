@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxplm.nn.attention.dispatch import Segments, attend
 from jaxplm.nn.config import EncoderConfig
-from jaxplm.nn.layers import Affine, Compute, Norm, dense, dropout, gelu, layer_norm
+from jaxplm.nn.layers import Compute, LayerNorm, Linear, dense, dropout, gelu, layer_norm
 
 
 class Attention(nnx.Module):
@@ -18,9 +18,9 @@ class Attention(nnx.Module):
         c, stack = config, (config.layers,)
         heads = (c.heads, c.head_width)
         self.config = config
-        self.qkv = Affine(rngs.params(), (c.width,), (3, *heads), c.init_std, stack)
-        self.out = Affine(rngs.params(), heads, (c.width,), c.init_std, stack)
-        self.norm = Norm(c.width, stack)
+        self.qkv = Linear(rngs.params(), (c.width,), (3, *heads), c.init_std, stack)
+        self.out = Linear(rngs.params(), heads, (c.width,), c.init_std, stack)
+        self.norm = LayerNorm(c.width, stack)
 
     def __call__(self, x: jax.Array, segments: Segments, key: jax.Array | None, compute: Compute) -> jax.Array:
         keys = (None, None) if key is None else jax.random.split(key)
@@ -37,9 +37,9 @@ class FeedForward(nnx.Module):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
         c, stack = config, (config.layers,)
         self.config = config
-        self.up = Affine(rngs.params(), (c.width,), (c.ffn_width,), c.init_std, stack)
-        self.down = Affine(rngs.params(), (c.ffn_width,), (c.width,), c.init_std, stack)
-        self.norm = Norm(c.width, stack)
+        self.up = Linear(rngs.params(), (c.width,), (c.ffn_width,), c.init_std, stack)
+        self.down = Linear(rngs.params(), (c.ffn_width,), (c.width,), c.init_std, stack)
+        self.norm = LayerNorm(c.width, stack)
 
     def __call__(self, x: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
         y = dense(gelu(dense(x, self.up, compute)), self.down, compute)

@@ -13,7 +13,7 @@ def _contract(x: jax.Array, y: jax.Array, x_axes, y_axes, out: jnp.dtype) -> jax
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def mixed_product(x: jax.Array, kernel: jax.Array, operands: str, axis: int = 0) -> jax.Array:
+def low_precision_matmul(x: jax.Array, kernel: jax.Array, operands: str, axis: int = 0) -> jax.Array:
     """x [M, I] · kernel [I, O], or with `axis` 1 · tableᵀ, table [O, I]; float32 in and out, factors rounded to `operands` in
     all three products.
 
@@ -24,11 +24,11 @@ def mixed_product(x: jax.Array, kernel: jax.Array, operands: str, axis: int = 0)
     return _contract(x.astype(operands), kernel.astype(operands), (1,), (axis,), jnp.float32)
 
 
-def _mixed_forward(x, kernel, operands, axis):
-    return mixed_product(x, kernel, operands, axis), (x.astype(operands), kernel.astype(operands))
+def _low_precision_matmul_forward(x, kernel, operands, axis):
+    return low_precision_matmul(x, kernel, operands, axis), (x.astype(operands), kernel.astype(operands))
 
 
-def _mixed_backward(operands, axis, saved, dy):
+def _low_precision_matmul_backward(operands, axis, saved, dy):
     x, kernel = saved
     low = dy.astype(operands)
     # The CPU's bfloat16 product wants its left factor row by row. Left to itself, XLA would fold the transposition
@@ -39,7 +39,7 @@ def _mixed_backward(operands, axis, saved, dy):
     return _contract(low, kernel, (1,), (1 - axis,), jnp.float32), dw
 
 
-mixed_product.defvjp(_mixed_forward, _mixed_backward)
+low_precision_matmul.defvjp(_low_precision_matmul_forward, _low_precision_matmul_backward)
 
 
 @jax.custom_vjp

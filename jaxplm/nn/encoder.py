@@ -8,7 +8,7 @@ from jaxplm.nn.attention.dispatch import Segments, segments_of
 from jaxplm.nn.blocks import Blocks
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.exbert.modules import Extension, GatedBlocks
-from jaxplm.nn.layers import PRODUCT, Compute, Norm, dropout, layer_norm
+from jaxplm.nn.layers import PRODUCT, Compute, LayerNorm, dropout, layer_norm
 
 # What the backward pass finds kept of each block, by `Compute.remat`; the rest it makes again (Chen et al. 2016). "dots" keeps
 # the products with kernels, which are most of the work, and makes again what is cheap and wide: softmax, GELU, LayerNorm.
@@ -31,7 +31,7 @@ class Embeddings(nnx.Module):
         self.position = table(config.max_positions + config.position_offset)
         if config.token_types:
             self.token_type = table(config.token_types)
-        self.norm = Norm(config.width)
+        self.norm = LayerNorm(config.width)
 
     def __call__(self, words: jax.Array, position_ids: jax.Array, token_types: jax.Array | None,
                  key: jax.Array | None, compute: Compute) -> jax.Array:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxplm.nn.config import EncoderConfig, ExtensionConfig
-from jaxplm.nn.cpu_kernels import add_wide_bias, mixed_product
-from jaxplm.nn.layers import Affine, Compute, Norm, dense, gelu, layer_norm
+from jaxplm.nn.cpu_kernels import add_wide_bias, low_precision_matmul
+from jaxplm.nn.layers import Compute, LayerNorm, Linear, dense, gelu, layer_norm
 
 
 class MLMHead(nnx.Module):
@@ -18,8 +18,8 @@ class MLMHead(nnx.Module):
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
         self.config = config
-        self.dense = Affine(rngs.params(), (config.width,), (config.width,), config.init_std)
-        self.norm = Norm(config.width)
+        self.dense = Linear(rngs.params(), (config.width,), (config.width,), config.init_std)
+        self.norm = LayerNorm(config.width)
         self.bias = nnx.Param(jnp.zeros((config.padded_vocab,), jnp.float32))
 
     def __call__(self, hidden: jax.Array, table: jax.Array, compute: Compute) -> jax.Array:
@@ -47,9 +47,9 @@ class SentencePairHead(nnx.Module):
     """Two classes from BERT's pooler: 0 the segments follow each other, 1 they do not (Devlin et al. 2019)."""
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
-        self.out = Affine(rngs.params(), (config.width,), (2,), config.init_std)
+        self.out = Linear(rngs.params(), (config.width,), (2,), config.init_std)
 
-    def __call__(self, first: jax.Array, pooler: Affine) -> jax.Array:
+    def __call__(self, first: jax.Array, pooler: Linear) -> jax.Array:
         """first [B, D], the vectors of [CLS] → float32 logits [B, 2]. In float32 whatever the encoder computes in: it is small."""
         compute = Compute()
         return dense(jnp.tanh(dense(first.astype(jnp.float32), pooler, compute)), self.out, compute)
@@ -61,6 +61,6 @@ def decode(x: jax.Array, table: jax.Array, bias: jax.Array, tokens: int, compute
         logits = jax.lax.dot_general(x, table.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())),
                                      preferred_element_type=jnp.float32)
     else:
-        rows: jax.Array = mixed_product(x.reshape(-1, x.shape[-1]), table, compute.operands, 1)
+        rows: jax.Array = low_precision_matmul(x.reshape(-1, x.shape[-1]), table, compute.operands, 1)
         logits = rows.reshape(*x.shape[:-1], len(table))
     return add_wide_bias(logits, jnp.where(jnp.arange(len(bias)) < tokens, bias, jnp.float32(-1e9)))

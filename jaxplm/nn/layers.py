@@ -14,11 +14,11 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxplm.nn.cpu_kernels import (
     _along_rows,
     _contract,
-    mixed_product,
+    low_precision_matmul,
 )
 
 
-class Split(NamedTuple):
+class MeshSplit(NamedTuple):
     """The axes of a mesh that activations [B, L, H, Dh] are split over: rows B and heads H."""
 
     mesh: jax.sharding.Mesh
@@ -35,8 +35,8 @@ class Compute:
     activations (its elementwise code has no bfloat16) and bfloat16 operands. `unroll` lays the blocks
     out one after the other instead of looping over them: faster steps, longer compilation.
 
-    `attention` is the kernel (`nn.attention`): plain, parts, cudnn or splash. All but the first are opaque to XLA's
-    partitioner and so need `split`, None on one device. `texts_a_row` is a bound on the texts of a row that the
+    `attention` is the kernel (`nn.attention`): plain, chunked, cudnn or splash. All but the first are opaque to XLA's
+    partitioner and so need `split`, None on one device. `max_segments_per_row` is a bound on the texts of a row that the
     data promise; 0: none is known. `remat` is what the backward pass makes again (`nn.encoder`): none, blocks, dots.
     `logit_parts`: in how many parts the masked positions are projected onto the vocabulary (`tasks.mlm`).
     """
@@ -45,13 +45,13 @@ class Compute:
     operands: str = "float32"
     unroll: bool = False
     attention: str = "plain"
-    split: Split | None = None
-    texts_a_row: int = 0
+    split: MeshSplit | None = None
+    max_segments_per_row: int = 0
     remat: str = "none"
     logit_parts: int = 1
 
 
-class Affine(nnx.Module):
+class Linear(nnx.Module):
     """Kernel [*stack, *inputs, *outputs] drawn from N(0, std²), BERT's initialisation, and bias [*stack, *outputs], zero."""
 
     def __init__(self, key: jax.Array, inputs: tuple[int, ...], outputs: tuple[int, ...], std: float,
@@ -60,7 +60,7 @@ class Affine(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((*stack, *outputs), jnp.float32))
 
 
-class Norm(nnx.Module):
+class LayerNorm(nnx.Module):
     """LayerNorm's scale (ones) and bias (zeros), [*stack, D] each."""
 
     def __init__(self, width: int, stack: tuple[int, ...] = ()) -> None:
@@ -71,25 +71,25 @@ class Norm(nnx.Module):
 PRODUCT = "product"  # the name by which `compute.remat` = dots knows what to keep
 
 
-def product(x: jax.Array, kernel: jax.Array, compute: Compute, axes: int = 1) -> jax.Array:
+def matmul(x: jax.Array, kernel: jax.Array, compute: Compute, axes: int = 1) -> jax.Array:
     """Contract the last `axes` dimensions of x [..., *I] with the first ones of kernel [*I, *O] → [..., *O]."""
     if compute.operands != compute.activations:
         inputs, outputs = math.prod(kernel.shape[:axes]), kernel.shape[axes:]
-        y: jax.Array = mixed_product(x.reshape(-1, inputs), kernel.reshape(inputs, -1), compute.operands)
+        y: jax.Array = low_precision_matmul(x.reshape(-1, inputs), kernel.reshape(inputs, -1), compute.operands)
         y = y.reshape(*x.shape[: x.ndim - axes], *outputs)
     else:
         y = _contract(x, kernel.astype(x.dtype), range(x.ndim - axes, x.ndim), range(axes), x.dtype)
     return checkpoint_name(y, PRODUCT)
 
 
-def dense(x: jax.Array, layer: Affine, compute: Compute, axes: int = 1) -> jax.Array:
+def dense(x: jax.Array, layer: Linear, compute: Compute, axes: int = 1) -> jax.Array:
     """x [..., *I] → [..., *O] by the layer's kernel and bias."""
     bias = layer.bias[...].astype(x.dtype)
-    y = product(x, layer.kernel[...], compute, axes)
+    y = matmul(x, layer.kernel[...], compute, axes)
     return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
 
 
-def layer_norm(x: jax.Array, layer: Norm, eps: float) -> jax.Array:
+def layer_norm(x: jax.Array, layer: LayerNorm, eps: float) -> jax.Array:
     """LayerNorm over the last axis of x [..., D] (Ba et al. 2016); statistics in float32, result in x's dtype."""
     return _layer_norm(x, layer.scale[...], layer.bias[...], eps)
 

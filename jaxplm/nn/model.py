@@ -10,7 +10,7 @@ from jaxplm.nn.attention.dispatch import without_flash
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.encoder import Encoder
 from jaxplm.nn.heads import ExtensionHead, MLMHead, SentencePairHead, decode
-from jaxplm.nn.layers import Affine, Compute
+from jaxplm.nn.layers import Compute, Linear
 
 ParamTree = dict[str, Any]  # nested dicts; leaves are arrays
 
@@ -26,7 +26,7 @@ class MaskedLM(nnx.Module):
         if config.extension:
             self.mlm_extension = ExtensionHead(config.extension)
         if config.pooler:
-            self.pooler = Affine(rngs.params(), (config.width,), (config.width,), config.init_std)
+            self.pooler = Linear(rngs.params(), (config.width,), (config.width,), config.init_std)
         if config.pair_head:
             self.pair_head = SentencePairHead(config, rngs)
 
@@ -80,14 +80,14 @@ def params_of(module: nnx.Module) -> ParamTree:
     return nnx.to_pure_dict(nnx.state(module, nnx.Param))
 
 
-def graph_of(config: EncoderConfig) -> tuple[nnx.GraphDef, ParamTree]:
+def abstract_model(config: EncoderConfig) -> tuple[nnx.GraphDef, ParamTree]:
     """The structure of a `MaskedLM` and its parameters as `jax.ShapeDtypeStruct`s; nothing is allocated."""
     abstract = nnx.eval_shape(lambda: MaskedLM(config))
     graph, state = nnx.split(abstract)
     return graph, nnx.to_pure_dict(state)
 
 
-def module_with(graph: nnx.GraphDef, params: ParamTree) -> MaskedLM:
+def merge_params(graph: nnx.GraphDef, params: ParamTree) -> MaskedLM:
     """The module of `graph` over `params`: cheap, and meant to be called inside a jitted function."""
     return nnx.merge(graph, params)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxplm.nn.layers import Compute, product
+from jaxplm.nn.layers import Compute, matmul
 
 
 class BiLSTM(nnx.Module):
@@ -28,7 +28,7 @@ class BiLSTM(nnx.Module):
         Where the segment changes, both directions begin anew from zeros, so what else is in a row changes nothing.
         The recurrence is float32; the products with the inputs, which are most of the work, follow `compute`.
         """
-        gates = product(x.astype(compute.activations), self.kernel[...], compute).astype(jnp.float32)
+        gates = matmul(x.astype(compute.activations), self.kernel[...], compute).astype(jnp.float32)
         gates = gates + self.bias[...][None, None]  # [B, L, 2, 4, h]
         gates = jnp.stack([gates[:, :, 0], gates[:, ::-1, 1]])  # the backward direction reads from the end
         ids = jnp.stack([segment_ids, segment_ids[:, ::-1]])

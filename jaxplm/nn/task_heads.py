@@ -10,7 +10,7 @@ from jaxplm.nn.attention.dispatch import segments_of, without_flash
 from jaxplm.nn.blocks import Blocks
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.head_config import HeadConfig
-from jaxplm.nn.layers import Affine, Compute, dense, dropout
+from jaxplm.nn.layers import Compute, Linear, dense, dropout
 from jaxplm.nn.recurrent import BiLSTM
 
 _FLOAT32 = Compute()  # of the layers at the end, whatever the encoder computes in: they are small, and logits are float32
@@ -49,8 +49,8 @@ class TaskHead(nnx.Module):
         elif head.body == "transformer":
             self.body = Blocks(dataclasses.replace(config, layers=1, ffn_width=head.body_width, dropout=self.rate), rngs)
         if head.pooled:
-            self.dense = Affine(rngs.params(), (width,), (width,), config.init_std)
-        self.out = Affine(rngs.params(), (width,), (head.classes,), config.init_std)
+            self.dense = Linear(rngs.params(), (width,), (width,), config.init_std)
+        self.out = Linear(rngs.params(), (width,), (head.classes,), config.init_std)
 
     def __call__(self, features: jax.Array, segment_ids: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
         """features [..., M, D] float32, segment_ids [B, L] → float32 logits [..., C]."""

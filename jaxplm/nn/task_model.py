@@ -63,7 +63,7 @@ class TaskModel(HeadModel):
           embeddings first, and 1 otherwise. last4 is the mean over the last four blocks (all, if there are
           fewer) of their vectors, each pooled by itself.
         """
-        compute = dataclasses.replace(compute, texts_a_row=first.shape[1])
+        compute = dataclasses.replace(compute, max_segments_per_row=first.shape[1])
         types = token_types if self.config.token_types > 1 else None  # a table of one row needs no lookup
         if self.head_config.layers == "last":
             hidden = self.encoder(input_ids, segment_ids, position_ids, types, key=key, compute=compute)[None]
@@ -110,12 +110,12 @@ def _logits_of(graph: nnx.GraphDef, params: nnx.State, ids: jax.Array, mask: jax
     return found[:, 0] if model.head_config.pooled else found
 
 
-def graph_of_task(config: EncoderConfig, head: HeadConfig, labels: tuple[str, ...] = ()) -> tuple[nnx.GraphDef, ParamTree]:
+def abstract_task_model(config: EncoderConfig, head: HeadConfig, labels: tuple[str, ...] = ()) -> tuple[nnx.GraphDef, ParamTree]:
     """The structure of a `TaskModel` and its parameters as `jax.ShapeDtypeStruct`s; nothing is allocated."""
     return _outline(TaskModel, config, head, labels)
 
 
-def head_only_graph(config: EncoderConfig, head: HeadConfig) -> tuple[nnx.GraphDef, ParamTree]:
+def abstract_head_model(config: EncoderConfig, head: HeadConfig) -> tuple[nnx.GraphDef, ParamTree]:
     """The same of a `HeadModel`: {"head": ...}."""
     return _outline(HeadModel, config, head, ())
 

@@ -85,18 +85,18 @@ class MaskedLanguageModelling:
     Args:
       characters: [V] characters of each token (`jaxplm.data.corpus.words.token_characters`). With them the loss of a character is
         measured as well: a token's loss does not compare where vocabularies cut the same text into more or fewer tokens.
-      texts_a_row: see `nn.Compute`.
+      max_segments_per_row: see `nn.Compute`.
     """
 
-    def __init__(self, characters: np.ndarray | None = None, texts_a_row: int = 0) -> None:
-        self._characters, self._texts_a_row = characters, texts_a_row
+    def __init__(self, characters: np.ndarray | None = None, max_segments_per_row: int = 0) -> None:
+        self._characters, self._texts_a_row = characters, max_segments_per_row
 
     def weights_of(self, batch: Batch) -> dict[str, jax.Array]:
         return {"loss": batch.mlm_weights.sum()}
 
     def sums(self, model: MaskedLM, batch: Batch, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
         states = model.masked_states(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions,
-                                     key=key, compute=dataclasses.replace(compute, texts_a_row=self._texts_a_row))
+                                     key=key, compute=dataclasses.replace(compute, max_segments_per_row=self._texts_a_row))
         return mlm_sums(model, states, batch, self._characters, compute)
 
     def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:

@@ -34,7 +34,7 @@ class MaskedPairs:
     def sums(self, model: MaskedLM, batch: PairBatch, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
         states, pairs = model.masked_states_and_pair_logits(
             batch.input_ids, batch.segment_ids, batch.position_ids, batch.token_types, batch.mlm_positions, key=key,
-            compute=dataclasses.replace(compute, texts_a_row=1))
+            compute=dataclasses.replace(compute, max_segments_per_row=1))
         losses, correct = cross_entropy(pairs, batch.pair_labels)
         return mlm_sums(model, states, batch, self._characters, compute) | {
             "pair_loss": (losses * batch.pair_weights).sum(),

@@ -78,7 +78,7 @@ class MlmBatches:
         self._slots = np.arange(batch_size) if slots is None else np.asarray(slots, np.int64)
         self.rows = plan.rows
         self.real_tokens = plan.real_tokens  # of one epoch
-        self.texts_a_row = plan.max_segments
+        self.max_segments_per_row = plan.max_segments
         self.steps_per_epoch = plan.rows / batch_size
 
     def rows_of_step(self, step: int) -> np.ndarray:
@@ -94,7 +94,7 @@ class MlmBatches:
         return self._make.rows(self.rows_of_step(step), (self._seed, step), self._slots)[0]
 
 
-class FrozenBatches:
+class FixedMaskBatches:
     """Evaluation batches: masks that depend on nothing but the evaluation's seed and the row.
 
     So two models, two runs or two batch sizes are measured on the same guesses. Rows come in a seeded order;

@@ -37,7 +37,7 @@ class Batches(Protocol):
 
     real_tokens: int
     steps_per_epoch: float
-    texts_a_row: int  # at most
+    max_segments_per_row: int  # at most
 
     def batch(self, step: int) -> Any: ...
 
@@ -80,7 +80,7 @@ class ShortThenLong:
         self.short_steps = lengths.short_steps(steps)
         self._short, self._long = short, long(self.short_steps)
         self.steps_per_epoch = lengths.steps_per_epoch
-        self.texts_a_row = max(self._short.texts_a_row, self._long.texts_a_row)
+        self.max_segments_per_row = max(self._short.max_segments_per_row, self._long.max_segments_per_row)
         # A pass over the text is made in short rows for this share of the tokens.
         by_short = self.steps_per_epoch * lengths.share / lengths.short_epoch
         self.real_tokens = round(by_short * self._short.real_tokens + (1 - by_short) * self._long.real_tokens)

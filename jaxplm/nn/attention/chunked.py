@@ -44,7 +44,7 @@ def numbers_of(rows: int, heads: int) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
-def attend_parts(qkv: jax.Array, segment_ids: jax.Array, numbers: jax.Array, key: jax.Array | None, rate: float) -> jax.Array:
+def attend_chunked(qkv: jax.Array, segment_ids: jax.Array, numbers: jax.Array, key: jax.Array | None, rate: float) -> jax.Array:
     """As `attention.attend_plain`, dropout's mask too.
 
     qkv: [B, L, 3, H, Dh], segment_ids: [B, L], numbers: [B, H] as `numbers_of` the whole batch has them → [B, L, H, Dh].
@@ -66,7 +66,7 @@ def attend_parts(qkv: jax.Array, segment_ids: jax.Array, numbers: jax.Array, key
 
 
 def _forward(qkv, segment_ids, numbers, key, rate):
-    return attend_parts(qkv, segment_ids, numbers, key, rate), (qkv, segment_ids, numbers, key)
+    return attend_chunked(qkv, segment_ids, numbers, key, rate), (qkv, segment_ids, numbers, key)
 
 
 def _backward(rate, saved, dy):
@@ -90,7 +90,7 @@ def _backward(rate, saved, dy):
     return _for_parts(size, qkv, put, jnp.zeros_like(qkv)), None, None, None
 
 
-attend_parts.defvjp(_forward, _backward)
+attend_chunked.defvjp(_forward, _backward)
 
 
 def _for_parts(size: Part, qkv: jax.Array, put, start: jax.Array) -> jax.Array:

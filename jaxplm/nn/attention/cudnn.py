@@ -17,17 +17,17 @@ class Runs(NamedTuple):
     too_many: jax.Array  # [B] bool: the row has more than M
 
 
-def runs_of(segment_ids: jax.Array, texts_a_row: int) -> Runs:
+def runs_of(segment_ids: jax.Array, max_segments_per_row: int) -> Runs:
     """The runs of equal ids of each row.
 
     cuDNN's workspace and its softmax statistics [B M, H, L] grow with M, so it matters that a bound is known.
 
     Args:
       segment_ids: [B, L] int32.
-      texts_a_row: bound on the texts of a row, padding not among them; 0: none is known, and M is L.
+      max_segments_per_row: bound on the texts of a row, padding not among them; 0: none is known, and M is L.
     """
     rows, length = segment_ids.shape
-    most = min(texts_a_row + 1, length) if texts_a_row else length
+    most = min(max_segments_per_row + 1, length) if max_segments_per_row else length
     begins = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)  # [B, L]
     places = jnp.where(begins, jnp.arange(length, dtype=jnp.int32)[None], length)
     edges = jnp.pad(jnp.sort(places, axis=1), ((0, 0), (0, 1)), constant_values=length)[:, : most + 1]  # [B, M + 1]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from jaxplm.nn.attention.chunked import attend_parts, numbers_of
+from jaxplm.nn.attention.chunked import attend_chunked, numbers_of
 from jaxplm.nn.attention.cudnn import Runs, attend_cudnn, cudnn_lacks, runs_of
 from jaxplm.nn.attention.plain import apart, attend_plain, segment_bias
 from jaxplm.nn.attention.splash import attend_splash, splash_lacks
@@ -29,7 +29,7 @@ class Segments(NamedTuple):
     runs: Runs | None
 
     def checked(self, x: jax.Array) -> jax.Array:
-        """x [B, L, D], with NaN in every row that has more texts than `Compute.texts_a_row` promised: the step is then counted
+        """x [B, L, D], with NaN in every row that has more texts than `Compute.max_segments_per_row` promised: the step is then counted
         as bad, instead of computed from a part of the row."""
         if self.runs is None:
             return x
@@ -46,7 +46,7 @@ def segments_of(segment_ids: jax.Array, compute: Compute, head_widths: tuple[int
     """
     kernels = {kernel_for(compute.attention, segment_ids.shape[1], width) for width in head_widths}
     return Segments(segment_ids, segment_bias(segment_ids) if "plain" in kernels else None,
-                    runs_of(segment_ids, compute.texts_a_row) if "cudnn" in kernels else None)
+                    runs_of(segment_ids, compute.max_segments_per_row) if "cudnn" in kernels else None)
 
 
 def kernel_for(attention: str, length: int, head_width: int) -> str:
@@ -76,9 +76,9 @@ def attend(qkv: jax.Array, segments: Segments, dropout_rate: float, key: jax.Arr
     """
     rows, length, _, heads, width = qkv.shape
     kernel = kernel_for(compute.attention, length, width)
-    if kernel == "parts":
+    if kernel == "chunked":
         split = compute.split
-        over = _over_mesh(partial(attend_parts, rate=dropout_rate), compute, split and (P(split.rows), P(split.rows, split.heads), P()))
+        over = _over_mesh(partial(attend_chunked, rate=dropout_rate), compute, split and (P(split.rows), P(split.rows, split.heads), P()))
         return over(qkv, segments.ids, numbers_of(rows, heads), key)
     if kernel == "cudnn":
         return _over_mesh(lambda qkv, runs: attend_cudnn(*apart(qkv), runs), compute)(qkv, segments.runs)

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxplm.nn.attention.dispatch import attend, segments_of
 from jaxplm.nn.attention.plain import attend_plain, segment_bias
-from jaxplm.nn.layers import Compute, Split
+from jaxplm.nn.layers import Compute, MeshSplit
 
 TOLERANCE = 0.03  # several roundings to bfloat16; a token of another text in the softmax shows as some tenths or more
 
@@ -26,14 +26,14 @@ def packed_ids(rows: int, length: int, seed: int = 0) -> np.ndarray:
 
 
 def differences(kernel: str, *, rows: int = 4, length: int = 256, heads: int = 2, head_width: int = 64,
-                dtype: str = "bfloat16", device: Any = None, split: Split | None = None) -> dict[str, float]:
+                dtype: str = "bfloat16", device: Any = None, split: MeshSplit | None = None) -> dict[str, float]:
     """Largest error of the output and of the gradients dq, dk, dv, as a share of the largest value of plain attention in float32
     on the same inputs.
 
     device: a `jax.Device`; None is the default one. Raises what the kernel raises.
     """
     ids = packed_ids(rows, length)
-    compute = Compute(dtype, dtype, attention=kernel, split=split, texts_a_row=int(ids.max()))
+    compute = Compute(dtype, dtype, attention=kernel, split=split, max_segments_per_row=int(ids.max()))
     random = np.random.default_rng(1)
     given = [jax.device_put(random.standard_normal((rows, length, heads, head_width)).astype(jnp.dtype(dtype)), device)
              for _ in range(4)]
@@ -60,7 +60,7 @@ def differences(kernel: str, *, rows: int = 4, length: int = 256, heads: int = 2
     return errors
 
 
-def fault_of(kernel: str, dtype: str, device: Any) -> str:
+def find_fault(kernel: str, dtype: str, device: Any) -> str:
     """What is wrong with the kernel on this device, in one line; "" if nothing is."""
     try:
         errors = differences(kernel, dtype=dtype, device=device)

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxplm.nn.attention.dispatch import Segments
 from jaxplm.nn.blocks import Blocks
 from jaxplm.nn.config import EncoderConfig, ExtensionConfig
-from jaxplm.nn.layers import Affine, Compute
+from jaxplm.nn.layers import Compute, Linear
 
 # The parameters of the base, all that are not the extension's: what `train.freeze` holds for extension-only training.
 BASE = r"(encoder/(embeddings|blocks)|mlm_head|pooler|pair_head)/"
@@ -42,7 +42,7 @@ class ExtensionBlocks(Blocks):
         assert config.extension is not None
         own = config.extension
         super().__init__(dataclasses.replace(config, heads=own.heads, head_width=own.head_width, ffn_width=own.ffn_width), rngs)
-        self.gate = Affine(rngs.params(), (config.width,), (), 0.0, (config.layers,))
+        self.gate = Linear(rngs.params(), (config.width,), (), 0.0, (config.layers,))
         self.gate.bias = nnx.Param(jnp.full((config.layers,), own.gate_bias / GATE_SCALE, jnp.float32))
 
     def share(self, h: jax.Array) -> jax.Array:

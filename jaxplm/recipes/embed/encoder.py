@@ -14,7 +14,7 @@ from jaxplm.config import Embed
 from jaxplm.data.labelled.task_batches import FixedTaskBatches, default_max_units
 from jaxplm.data.labelled.units import Units
 from jaxplm.devices import sharding
-from jaxplm.engine.predict import put_back
+from jaxplm.engine.predict import scatter_to_units
 from jaxplm.engine.step import make_eval_step
 from jaxplm.engine.sweep import sweep
 from jaxplm.errors import UserError
@@ -85,7 +85,7 @@ class TextEncoder:
         self.by_token = settings.pooling == "none"
         self.dtype = np.dtype(settings.dtype)
         self.rows, self.length, self._mesh, self._pad_id = rows, length, mesh, source.config.pad_id
-        graph, abstract = nn.graph_of(source.config)
+        graph, abstract = nn.abstract_model(source.config)
         shares = source.shares
 
         def measure(module: nn.MaskedLM, batch: EncoderRows, *, key: None, compute: nn.Compute) -> jax.Array:
@@ -121,7 +121,7 @@ class TextEncoder:
                     n = int(batches.lengths.sum()) if self.by_token else len(batches.lengths)
                     values = np.zeros((n, found.shape[-1]), self.dtype)
                 units = batches.units_of(index)
-                put_back(values, found, units, batches.lengths, by_token=self.by_token)
+                scatter_to_units(values, found, units, batches.lengths, by_token=self.by_token)
                 between(int((units >= 0).sum()))
         assert values is not None, "a block has at least one unit"
         if not np.isfinite(values).all():
@@ -132,7 +132,7 @@ class TextEncoder:
 
 def _mixed(module: nn.MaskedLM, batch: EncoderRows, shares: np.ndarray, compute: nn.Compute) -> jax.Array:
     """[B, L, D] float32: the layers' hidden states, weighted by `shares` [N + 1]."""
-    compute = dataclasses.replace(compute, texts_a_row=batch.first.shape[1])
+    compute = dataclasses.replace(compute, max_segments_per_row=batch.first.shape[1])
     wanted = np.flatnonzero(shares).tolist()
     places = (batch.input_ids, batch.segment_ids, batch.position_ids)
     if wanted == [len(shares) - 1]:

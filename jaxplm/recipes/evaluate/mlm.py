@@ -39,7 +39,7 @@ def run(config: Config, workdir: Path) -> None:
     sharding.check_batch(batch_size, 1, mesh)
     model = start_model(config, workdir)
     tokenized = Tokenized(config, model.tokenizer, sharding.my_rows(batch_size, mesh))
-    graph, abstract = nn.graph_of(model.config)
+    graph, abstract = nn.abstract_model(model.config)
     characters = token_characters(model.tokenizer.backend_tokenizer)
     task = (MaskedPairs if config.model.pairs else MaskedLanguageModelling)(characters)
     step = make_eval_step(graph, task.sums, abstract, mesh, compute=resolve_compute(config.compute, mesh))

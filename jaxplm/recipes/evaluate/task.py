@@ -48,7 +48,7 @@ def run(config: Config, workdir: Path) -> None:
     rows = config.train.batch_size
     sharding.check_batch(rows, 1, mesh)
     labels = labels_of_checkpoint(kind, dict(enumerate(loaded.labels)))
-    graph, abstract = nn.graph_of_task(loaded.config, loaded.head)
+    graph, abstract = nn.abstract_task_model(loaded.config, loaded.head)
     task = task_of(config.task.__class__(kind=kind), labels)
     predict = Predictor(graph, abstract, task, mesh, resolve_compute(config.compute, mesh),
                         by_token=not loaded.head.pooled, rows=rows)

@@ -15,7 +15,7 @@ from flax import nnx
 from jaxplm.data.batch import FeatureBatch, TaskBatch
 from jaxplm.data.labelled.unit_index import take, token_index
 from jaxplm.devices.processes import is_first, wait_for_all
-from jaxplm.engine.predict import UnitBatches, put_back
+from jaxplm.engine.predict import UnitBatches, scatter_to_units
 from jaxplm.engine.step import make_eval_step
 from jaxplm.engine.sweep import sweep
 from jaxplm.errors import UserError
@@ -104,7 +104,7 @@ class VectorCache:
             if values is None:
                 shape = (int(lengths.sum()) if self._by_token else len(lengths), *found.shape[2:])
                 values = _new_file(partial, shape)
-            put_back(values, found, batches.units_of(index), lengths, by_token=self._by_token)
+            scatter_to_units(values, found, batches.units_of(index), lengths, by_token=self._by_token)
         if values is None:
             return
         values.flush()

@@ -22,6 +22,7 @@ from jaxplm.engine import optim
 from jaxplm.engine.job import Metrics
 from jaxplm.engine.predict import Predictor, measured
 from jaxplm.errors import UserError
+from jaxplm.nn import paths
 from jaxplm.recipes.finetune.cached_features import FeatureBatches, VectorCache, fingerprint_of
 from jaxplm.recipes.finetune.labelled_sets import read_sets, units_of
 from jaxplm.reporting import report
@@ -93,9 +94,9 @@ class Downstream:
     def _prepare_model(self) -> None:
         """The whole model, or its head alone on vectors that are computed once, where the encoder is frozen."""
         config = self.config
-        graph, abstract = nn.graph_of_task(self._shape, self.head)
+        graph, abstract = nn.abstract_task_model(self._shape, self.head)
         self.settings, self.params, self.graph = config.train, self._whole, graph
-        self.head_start: optim.HeadStart | None = None
+        self.train_first: optim.TrainFirst | None = None
         self.cached = self._is_cached(abstract)
         if self.cached:
             by_token = not self.head.pooled
@@ -111,9 +112,9 @@ class Downstream:
                     rows, vectors, units.lengths, sharding.my_rows(count, self._mesh), by_token=by_token)
             self.train = batches["train"](self.train, self.rows)
             self._fixed = {name: batches[name](rows, self._evaluation_rows) for name, rows in self._fixed.items()}
-            self.graph, abstract = nn.head_only_graph(self._shape, self.head)
+            self.graph, abstract = nn.abstract_head_model(self._shape, self.head)
             self.params = {"head": self._whole["head"]}
-            names = optim.named(abstract)
+            names = paths.named(abstract)
             freeze = tuple(pattern for pattern in config.train.freeze if any(re.match(pattern, name) for name in names))
             self.settings = dataclasses.replace(config.train, freeze=freeze, layer_decay=1.0, unfreeze_every=0)
         self._predict = Predictor(self.graph, abstract, self.task, self._mesh, self._compute, by_token=not self.head.pooled,
@@ -124,7 +125,7 @@ class Downstream:
         if self.config.task.cache == "off" or not self.config.train.freeze:
             frozen = False
         else:
-            masks = optim.named(optim.frozen_layers(abstract, self.config.train.freeze))
+            masks = paths.named(optim.frozen_layers(abstract, self.config.train.freeze))
             frozen = all(mask.all() for name, mask in masks.items() if name.startswith("encoder/"))
         if self.config.task.cache == "on" and not frozen:
             raise UserError("task.cache=on needs a frozen encoder: give train.freeze=\"('encoder',)\"")
@@ -151,8 +152,8 @@ class Downstream:
 
     def facts(self, steps: int) -> dict[str, Any]:
         config, shape, batches = self.config, self._shape, self.train
-        size = {name: leaf.size for name, leaf in optim.named(self._whole).items()}
-        frozen = optim.named(optim.frozen_layers(self._whole, config.train.freeze))
+        size = {name: leaf.size for name, leaf in paths.named(self._whole).items()}
+        frozen = paths.named(optim.frozen_layers(self._whole, config.train.freeze))
         trained = sum(round(size[name] * (1 - mask.mean())) for name, mask in frozen.items())
         parts = (self.head.kind, f"pooling {self.head.pooling}" if self.head.pooled else "", f"layers {self.head.layers}", self.head.body)
         head = ", ".join(filter(None, parts))

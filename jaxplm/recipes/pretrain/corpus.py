@@ -12,7 +12,7 @@ from jaxplm.config import Config
 from jaxplm.data.corpus.holdout import hold_out
 from jaxplm.data.corpus.store import TokenStore
 from jaxplm.data.corpus.tokenize import tokenize
-from jaxplm.data.mlm.batches import FrozenBatches, MlmBatches
+from jaxplm.data.mlm.batches import FixedMaskBatches, MlmBatches
 from jaxplm.data.mlm.pack import RowPlan, SpecialIds, plan_rows
 from jaxplm.data.mlm.schedule import Lengths, MaskRate, ShortThenLong, steps_in
 from jaxplm.data.mlm.sentence_pairs import PairPlan, plan_pairs, sentence_ends
@@ -30,10 +30,10 @@ class Corpus:
     """The batches of a run, and what there is to say about them."""
 
     train: MlmBatches | ShortThenLong
-    evaluations: dict[str, FrozenBatches]  # 'validation', and 'general' if it was asked for
+    evaluations: dict[str, FixedMaskBatches]  # 'validation', and 'general' if it was asked for
     facts: dict[str, str]
     fingerprint: str  # of all texts that were read
-    texts_a_row: int  # at most, in training and evaluation
+    max_segments_per_row: int  # at most, in training and evaluation
 
 
 class Tokenized:
@@ -72,8 +72,8 @@ class Tokenized:
                           mask_rate=self._data.mask_rate if mask_rate is None else mask_rate, whole_word=self._data.whole_word,
                           seed=seed, slots=self._slots, prefer_from=prefer_from, first_step=first_step)
 
-    def frozen(self, store: TokenStore, plan: RowPlan | PairPlan, batch_size: int) -> FrozenBatches:
-        return FrozenBatches(store, plan, self.special, self.random_ids, batch_size=batch_size,
+    def frozen(self, store: TokenStore, plan: RowPlan | PairPlan, batch_size: int) -> FixedMaskBatches:
+        return FixedMaskBatches(store, plan, self.special, self.random_ids, batch_size=batch_size,
                              seq_len=self._data.seq_len, mask_rate=self._data.mask_rate, whole_word=self._data.whole_word,
                              eval_seed=EVAL_SEED, max_rows=self._data.eval_rows, slots=self._slots)
 
@@ -103,7 +103,7 @@ def load_corpus(config: Config, tokenizer: Any, slots: np.ndarray, prefer_from: 
     plan = maker.plan(store, config.seed, chosen)
     train, rows = _training(config, maker, store, plan, chosen, prefer_from)
     evaluations = {"validation": maker.frozen(held, held_plan, batch)}
-    texts_a_row = max(train.texts_a_row, held_plan.max_segments)
+    max_segments_per_row = max(train.max_segments_per_row, held_plan.max_segments)
     facts = {
         "training text": f"{data.train}: {len(store.offsets) - 1 if chosen is None else len(chosen):,} texts, {plan.tokens:,} tokens",
         "rows": rows,
@@ -113,9 +113,9 @@ def load_corpus(config: Config, tokenizer: Any, slots: np.ndarray, prefer_from: 
         general = maker.store(data.general, split="validation")
         general_plan = maker.plan(general, 0)
         evaluations["general"] = maker.frozen(general, general_plan, batch)
-        texts_a_row = max(texts_a_row, general_plan.max_segments)
+        max_segments_per_row = max(max_segments_per_row, general_plan.max_segments)
         facts["general text"] = f"{data.general}: {general_plan.tokens:,} tokens"
-    return Corpus(train, evaluations, facts, hashlib.sha256("\n".join(maker.fingerprints).encode()).hexdigest()[:16], texts_a_row)
+    return Corpus(train, evaluations, facts, hashlib.sha256("\n".join(maker.fingerprints).encode()).hexdigest()[:16], max_segments_per_row)
 
 
 def _training(config: Config, maker: Tokenized, store: TokenStore, plan: RowPlan | PairPlan, texts: np.ndarray | None,

@@ -41,12 +41,12 @@ class Pretraining:
         self.corpus = load_corpus(config, self.model.tokenizer, sharding.my_rows(self.rows, mesh),
                                   prefer_from=new.first if new and config.vocab.mask_new else None)
         self._shape = without_attention_dropout(self.model.training, compute)
-        self.graph, abstract = nn.graph_of(self._shape)
+        self.graph, abstract = nn.abstract_model(self._shape)
         self.params, self.train = self.model.params, self.corpus.train
-        self.head_start = optim.new_rows_first(abstract, new.first, first) if new and first else None
+        self.train_first = optim.new_rows_first(abstract, new.first, first) if new and first else None
         self.fingerprint = self.corpus.fingerprint
         characters = token_characters(self.model.tokenizer.backend_tokenizer)
-        self.task = MaskedPairs(characters) if config.model.pairs else MaskedLanguageModelling(characters, self.corpus.texts_a_row)
+        self.task = MaskedPairs(characters) if config.model.pairs else MaskedLanguageModelling(characters, self.corpus.max_segments_per_row)
         self._mesh = mesh
         self._step = make_eval_step(self.graph, self.task.sums, abstract, mesh, compute=compute)
 
