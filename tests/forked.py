@@ -12,9 +12,9 @@ from commands import LIMIT, ROOT, Lab
 # Reads [[arguments of a command, file for its output, file for its errors], ...] and answers with their exit statuses.
 SERVER = """
 import json, os, runpy, sys, traceback, warnings
-from jaxplm import logs
-logs.setup()
-import jaxplm.downstream, jaxplm.evaluate, jaxplm.pretraining, jaxplm.train, transformers, tensorboardX
+from jaxplm.reporting import console
+console.setup()
+import jaxplm.recipes.evaluate.recipe, jaxplm.recipes.finetune.recipe, jaxplm.recipes.pretrain.recipe, transformers, tensorboardX
 from transformers import AutoTokenizer
 warnings.simplefilter("ignore")  # JAX's of a fork: no device was asked for anything yet
 

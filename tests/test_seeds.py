@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,8 @@ def test_what_was_left_half_done_goes_on(tmp_path):
     with pytest.raises(Stopped):
         seeds.run(CONFIG, tmp_path, "", until_the_third)
     assert not (tmp_path / "export").exists() and (tmp_path / "config.json").exists()
-    (tmp_path / "export.partial").mkdir()  # of a run that was killed while it copied
-    (tmp_path / "export.partial" / "old").write_text("")
+    (tmp_path / f".export.{socket.gethostname()}.partial").mkdir()  # of a run that was killed while it copied
+    (tmp_path / f".export.{socket.gethostname()}.partial" / "old").write_text("")
     seeds.run(CONFIG, tmp_path, "", second)
     assert second.played == [9] and {path.name for path in (tmp_path / "export").iterdir()} == {"exported.json", "model.safetensors"}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxplm.config import Config, flatten
+from jaxplm.data import atomic
 from jaxplm.errors import UserError
 from jaxplm.version import VERSION
 
@@ -42,10 +43,8 @@ def claim(workdir: Path, config: Config, *, write: bool, corpus: str = "") -> No
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".json.partial")
         content = {"version": VERSION, "corpus": corpus, **dataclasses.asdict(config)}
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        partial.replace(path)
+        atomic.write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"cannot write the workdir {workdir}: {error.strerror or error}") from None
 

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from jaxplm.data import atomic
 from jaxplm.errors import UserError
 from jaxplm.hf.config import config_to_hf
 from jaxplm.hf.names import MASKED_LM, Slot, is_extension, is_pair_head, is_pooler, leaf_of, slots, token_type_table
@@ -120,37 +121,22 @@ def write_directory(directory: str | Path, weights: Mapping[str, Mapping[str, np
     contents = {"config.json": json.dumps(described, indent=2, ensure_ascii=False) + "\n", **texts}
     if config.extension:
         contents["README.md"] = f"{contents.get('README.md', '').rstrip()}\n\n{EXTENDED_CARD}".lstrip()
-    scratch = target.with_name(f".{target.name}.partial")  # a fixed name: a killed run's is found again
     try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        staged = scratch / "export"
-        staged.mkdir(parents=True)
-        if shutil.disk_usage(scratch).free < need + _SMALL_FILES:
-            raise OSError(errno.ENOSPC, "no space")  # before rather than after minutes of writing
-        for name, tensors in weights.items():
-            if tensors:
-                save_file(dict(tensors), staged / name, metadata={"format": "pt"})
-        for name, text in contents.items():
-            (staged / name).write_text(text, "utf-8")
-        save_tokenizer(tokenizer, staged, config.max_positions)
-        for file in staged.iterdir():
-            file.chmod(staged.stat().st_mode & 0o666)  # safetensors lets the owner alone read
-            _flush(file)
-        if target.exists():  # rename() does not replace a full directory, so the old one steps aside
-            os.rename(target, scratch / "old")
-        os.rename(staged, target)
+        with atomic.new_directory(target) as staged:
+            if shutil.disk_usage(staged).free < need + _SMALL_FILES:
+                raise OSError(errno.ENOSPC, "no space")  # before minutes of writing, not after them
+            for name, tensors in weights.items():
+                if tensors:
+                    save_file(dict(tensors), staged / name, metadata={"format": "pt"})
+            for name, text in contents.items():
+                (staged / name).write_text(text, "utf-8")
+            save_tokenizer(tokenizer, staged, config.max_positions)
+            for file in staged.iterdir():
+                file.chmod(staged.stat().st_mode & 0o666)  # safetensors lets the owner alone read
     except (OSError, SafetensorError) as error:
         _explain(error, target, need)
         raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return target
-
-
-def _flush(file: Path) -> None:
-    """Have the file on the disk before the rename makes it count: a power cut must not leave it empty."""
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())
 
 
 def _explain(error: OSError | SafetensorError, target: Path, need: int) -> None:

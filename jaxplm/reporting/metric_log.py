@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from jaxplm.data import atomic
 from jaxplm.errors import UserError
 
 
@@ -98,9 +99,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def _rewrite(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    partial = path.with_suffix(".jsonl.partial")
-    partial.write_text("".join(map(_line, rows)), "utf-8")
-    partial.replace(path)
+    atomic.write_text(path, "".join(map(_line, rows)))
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -54,11 +54,3 @@ def log_lines(text: str) -> None:
     """Log every line of a text by itself."""
     for line in text.split("\n"):
         log.info("%s", line)
-
-
-def keep(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)

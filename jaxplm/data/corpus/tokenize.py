@@ -8,8 +8,6 @@ import json
 import logging
 import os
 import shutil
-import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 import tokenizers
 
+from jaxplm.data import atomic
 from jaxplm.data.corpus.encode import encode_corpus
 from jaxplm.data.corpus.store import FORMAT_VERSION, TokenStore
 from jaxplm.data.sources.texts import Texts
@@ -27,7 +26,6 @@ log = logging.getLogger("jaxplm")
 _HIGH_UNK = 0.1
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Already there, on a directory: which of the two depends on the file system.
-_EXISTS = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 def default_cache() -> Path:
@@ -120,27 +118,12 @@ def _build(texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, fina
     os.environ.setdefault(
         "TOKENIZERS_PARALLELISM", "true"
     )  # unset, a fork earlier in the process turns it off
-    prefix = f"{final.name}.{socket.gethostname()}."
-    for left in final.parent.glob(f"{prefix}*"):  # of a killed run on this machine: we hold the lock
-        shutil.rmtree(left, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=final.parent))
-    try:
+    # Another machine on a shared disk may have been first, with the same store.
+    with atomic.new_directory(final, keep_existing=True) as staged:
         start = time.monotonic()
-        meta = encode_corpus(texts, backend, unk_id, temporary)
+        meta = encode_corpus(texts, backend, unk_id, staged)
         seconds = max(time.monotonic() - start, 1e-9)
-        (temporary / "meta.json").write_text(json.dumps(meta))
-        for path in temporary.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())  # else a power cut can leave a store that looks complete
-        try:
-            temporary.rename(final)
-        except OSError as error:
-            if (
-                error.errno not in _EXISTS
-            ):  # there: another machine on a shared disk was first, with the same store
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (staged / "meta.json").write_text(json.dumps(meta))
     log.info(
         "%s: %s texts, %s tokens, tokenized in %.1f s (%s tokens/s)",
         texts.describe, f"{meta['texts']:,}", f"{meta['tokens']:,}", seconds,

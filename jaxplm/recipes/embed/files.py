@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxplm.data import atomic
 from jaxplm.errors import UserError
 from jaxplm.recipes.embed.array_file import ArrayFile
 
@@ -84,10 +85,8 @@ class VectorFiles:
             if not (file.is_file() and file.stat().st_size == record.pop("bytes")):
                 break
             shards.append(record)
-        partial = self._directory / f"{_PROGRESS}.partial"
         kept = [{"identity": identity}, *shards]
-        partial.write_text("".join(json.dumps(record | self._size_of(record)) + "\n" for record in kept), "utf-8")
-        partial.replace(self._progress)
+        atomic.write_text(self._progress, "".join(json.dumps(record | self._size_of(record)) + "\n" for record in kept))
         return shards
 
     def _size_of(self, record: dict[str, Any]) -> dict[str, int]:
@@ -146,12 +145,7 @@ class VectorFiles:
         """Write index.json: `described`, totals and shards. After it the directory is complete."""
         totals = {name: sum(shard[name] for shard in self.shards) for name in ("rows", "vectors", "empty", "truncated")}
         index = {**described, "width": self._width, "dtype": self._dtype.name, **totals, "shards": self.shards}
-        partial = self._directory / f"{INDEX}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(index, indent=2, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._directory / INDEX)
+        atomic.write_text(self._directory / INDEX, json.dumps(index, indent=2, ensure_ascii=False) + "\n")
         self._progress.unlink()
         return index
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxplm.data import atomic
 from jaxplm.data.batch import FeatureBatch, TaskBatch
 from jaxplm.data.labelled.unit_index import take, token_index
 from jaxplm.devices.processes import is_first, wait_for_all
@@ -110,7 +111,7 @@ class VectorCache:
         values.flush()
         note.unlink(missing_ok=True)  # it speaks of the old file
         partial.replace(file)
-        note.write_text(json.dumps({"fingerprint": fingerprint}), "utf-8")
+        atomic.write_text(note, json.dumps({"fingerprint": fingerprint}))
         log.info("%s: vectors of the frozen encoder for %s %s, %.0f MB, in %.1f s", name, f"{len(values):,}",
                  "tokens" if self._by_token else "texts", values.nbytes / 1e6, time.monotonic() - began)
 

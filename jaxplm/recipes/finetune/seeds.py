@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxplm.config import Config
+from jaxplm.data import atomic
 from jaxplm.devices.processes import is_first, wait_for_all
 from jaxplm.engine.workdir import claim, is_finished
 from jaxplm.errors import UserError
@@ -103,10 +104,8 @@ def _finish(config: Config, workdir: Path, command: str, outcomes: list[Outcome]
     report.write_report(workdir, facts, best.rows)
     if (best.workdir / "predictions.jsonl").exists():
         shutil.copy2(best.workdir / "predictions.jsonl", workdir / "predictions.jsonl")
-    partial = workdir / "export.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(best.workdir / "export", partial)
-    partial.rename(workdir / "export")
+    with atomic.new_directory(workdir / "export") as staged:
+        shutil.copytree(best.workdir / "export", staged, dirs_exist_ok=True)
     for line in summary_table(seed_table(by_seed), header=True).split("\n"):
         log.info("%s", line)
     log.info("exported: %s (seed %d); report: %s", workdir / "export", best.seed, workdir / "report.md")

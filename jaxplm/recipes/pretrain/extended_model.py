@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxplm import hf, nn
 from jaxplm.config import Config
+from jaxplm.data import atomic
 from jaxplm.devices.processes import is_first, wait_for_all
 from jaxplm.engine.workdir import is_claimed
 from jaxplm.errors import UserError
@@ -17,7 +18,7 @@ from jaxplm.reporting.tables import markdown
 from jaxplm.vocab.append import Appended, append
 from jaxplm.vocab.choose import choose
 from jaxplm.vocab.measure import measured_again
-from jaxplm.vocab.measured import KEPT, keep, log_lines, measure_vocabulary
+from jaxplm.vocab.measured import KEPT, log_lines, measure_vocabulary
 from jaxplm.vocab.report import figures
 from jaxplm.vocab.resize import resize_embeddings
 from jaxplm.vocab.terms import read_terms
@@ -86,7 +87,7 @@ def _choose(config: Config, workdir: Path, tokenizer: Any) -> None:
                            f"{len(appended.tokens):,} new tokens, those first that save most: {shown}"])
     content = {"tokens": chosen.tokens, "section": section}
     content = {"tokens": chosen.tokens, "section": section}
-    keep(workdir / KEPT / "tokens.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    atomic.write_text(workdir / KEPT / "tokens.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def _extended(config: Config, loaded: hf.Loaded, appended: Appended) -> hf.Loaded:

@@ -2,17 +2,17 @@
 
 import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
 from jaxplm import hf, nn
 from jaxplm.config import Config
+from jaxplm.data import atomic
 from jaxplm.data.sources.texts import open_corpus
 from jaxplm.devices.processes import is_first, wait_for_all
 from jaxplm.engine.workdir import is_claimed
 from jaxplm.errors import UserError
-from jaxplm.vocab.measured import KEPT, keep, measure_vocabulary
+from jaxplm.vocab.measured import KEPT, measure_vocabulary
 from jaxplm.vocab.train_tokenizer import train_tokenizer
 
 log = logging.getLogger("jaxplm")
@@ -74,11 +74,9 @@ def new_tokenizer(config: Config, workdir: Path) -> Any:
     if not model.tokenizer and is_first() and not (directory.exists() and is_claimed(workdir)):
         texts = open_corpus(data, data.train, max_rows=data.max_rows)
         log.info("training a vocabulary of %s (%s) on %s", f"{vocab.size:,}", vocab.kind, texts.describe)
-        partial = directory.with_name("tokenizer.partial")
-        train_tokenizer(texts, vocab.kind, vocab.size, partial, language=vocab.language, cased=vocab.cased,
-                        max_positions=model.max_positions)
-        shutil.rmtree(directory, ignore_errors=True)
-        partial.replace(directory)
+        with atomic.new_directory(directory) as staged:
+            train_tokenizer(texts, vocab.kind, vocab.size, staged, language=vocab.language, cased=vocab.cased,
+                            max_positions=model.max_positions)
     wait_for_all("tokenizer")
     return hf.load_tokenizer(directory, str(directory))[0]
 
@@ -86,6 +84,6 @@ def new_tokenizer(config: Config, workdir: Path) -> Any:
 def _measured(config: Config, workdir: Path, tokenizer: Any) -> str:
     kept = workdir / KEPT / "section.md"
     if is_first() and not (kept.exists() and is_claimed(workdir)):
-        keep(kept, measure_vocabulary(config, workdir, tokenizer, new=not config.model.tokenizer).section)
+        atomic.write_text(kept, measure_vocabulary(config, workdir, tokenizer, new=not config.model.tokenizer).section)
     wait_for_all("vocabulary")
     return kept.read_text("utf-8")
