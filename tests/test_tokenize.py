@@ -180,7 +180,7 @@ def test_no_half_store_is_left(tokenizer, corpus, tmp_path, monkeypatch):
     monkeypatch.undo()
     # What a killed run left of the same corpus is cleaned up by the next.
     (lock,) = (cache / "tokens").iterdir()
-    left = cache / "tokens" / f"{lock.stem}.{socket.gethostname()}.xyz"
+    left = cache / "tokens" / f".{lock.stem}.{socket.gethostname()}.partial"
     left.mkdir()
     tokenize(open_texts(corpus), tokenizer, cache)
     assert not left.exists()
