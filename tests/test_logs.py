@@ -58,7 +58,7 @@ def test_lines_are_plain_and_warnings_say_so(own_logger: logging.Logger, capsys:
 def test_other_processes_say_nothing_but_errors(enabled: bool, shown: str) -> None:
     code = f"""
         import logging
-        from jaxplm import logs
+        from jaxplm.reporting import console
         console.setup(enabled={enabled})
         log = logging.getLogger("jaxplm")
         log.debug("dbg"); log.info("inf"); log.warning("wrn"); log.error("bad")
@@ -68,7 +68,7 @@ def test_other_processes_say_nothing_but_errors(enabled: bool, shown: str) -> No
 
 def test_libraries_are_silent() -> None:
     code = """
-        from jaxplm import logs
+        from jaxplm.reporting import console
         console.setup()
         import logging, warnings
         import absl.logging
@@ -88,12 +88,12 @@ def test_libraries_are_silent() -> None:
 
 
 def test_a_console_without_korean_and_a_closed_pipe_do_not_end_the_run() -> None:
-    code = "from jaxplm import logs; console.setup(); console.log.info('학습')"
+    code = "from jaxplm.reporting import console; console.setup(); console.log.info('학습')"
     done = run(code, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (done.returncode, done.stderr) == (0, "") and "\\ud559" in done.stdout
     code = """
         import sys
-        from jaxplm import logs
+        from jaxplm.reporting import console
         console.setup()
         for i in range(20000):
             console.log.info("line %d", i)
@@ -220,7 +220,7 @@ def test_progress_of_other_processes_and_of_a_lost_loss(own_logger: logging.Logg
 def test_on_a_terminal_there_is_a_bar_and_lines_stand_above_it(size: tuple[int, int]) -> None:
     code = textwrap.dedent("""
         import logging, time
-        from jaxplm import logs
+        from jaxplm.reporting import console
         console.setup()
         with console.Progress(30, log_every=10) as progress:
             for step in range(1, 31):
