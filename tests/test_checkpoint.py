@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxplm.checkpoint.manager import Checkpoints
 from jaxplm.errors import UserError
+from jaxplm.scores.metric import Metric, metric_named
 
 _REPLICATED = P()
 
@@ -143,16 +144,16 @@ def test_a_state_of_something_else_than_arrays_is_a_bug(tmp_path: Path) -> None:
 # -------------------------------------------------------------------- what stays
 
 
-@pytest.mark.parametrize("lower, best", [(True, 2), (False, 3)])
-def test_keeps_the_newest_and_the_best(tmp_path: Path, on: Mesh, lower: bool, best: int) -> None:
-    metrics = {1: 3.0, 2: 1.0, 3: 9.0, 4: float("nan"), 5: None, 6: 2.0, 7: 1.0 if lower else 9.0}
-    with Checkpoints(tmp_path, keep=2, save_every=1, lower_is_better=lower) as checkpoints:
-        for step, metric in metrics.items():
-            checkpoints.save(step, {"x": put(np.float32(step), on)}, metric)
+@pytest.mark.parametrize("metric, best", [(metric_named("loss"), 2), (metric_named("f1"), 3)])
+def test_keeps_the_newest_and_the_best(tmp_path: Path, on: Mesh, metric: Metric, best: int) -> None:
+    metrics = {1: 3.0, 2: 1.0, 3: 9.0, 4: float("nan"), 5: None, 6: 2.0, 7: 9.0 if metric.higher_is_better else 1.0}
+    with Checkpoints(tmp_path, keep=2, save_every=1, metric=metric) as checkpoints:
+        for step, value in metrics.items():
+            checkpoints.save(step, {"x": put(np.float32(step), on)}, value)
         checkpoints.wait()
         assert checkpoints.steps == [best, 6, 7]
         assert (checkpoints.best_step, checkpoints.latest_step) == (best, 7)
-    with Checkpoints(tmp_path, keep=2, save_every=1, lower_is_better=lower) as checkpoints:  # remembered
+    with Checkpoints(tmp_path, keep=2, save_every=1, metric=metric) as checkpoints:  # remembered
         assert (checkpoints.best_step, checkpoints.latest_step) == (best, 7)
         assert checkpoints.metric(best) == metrics[best]
         found = checkpoints.restore_best({"x": jax.ShapeDtypeStruct((), jnp.float32)})
@@ -281,7 +282,7 @@ def test_incompatible_checkpoint_names_what_differs(saved: Path, on: Mesh) -> No
 def test_killed_while_writing_leaves_complete_checkpoints(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import sys, numpy as np, jax
-        from jaxplm.checkpoint import Checkpoints
+        from jaxplm.checkpoint.manager import Checkpoints
         checkpoints = Checkpoints({str(tmp_path)!r}, keep=3, save_every=1)
         first = (checkpoints.latest_step or 0) + 1
         for step in range(first, first + 10_000):

@@ -14,7 +14,7 @@ from jaxplm.config import CHOICES, METRICS, RANGES, Config, Data, Train, check_f
 from jaxplm.engine import optim, workdir
 from jaxplm.errors import UserError
 from jaxplm.nn import paths
-from jaxplm.scores.names import is_better
+from jaxplm.scores.metric import metric_named
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "configs").glob("*.py"))
@@ -252,7 +252,7 @@ def test_tasks_that_validate(kind):
     for config in (of_kind(kind), *(of_kind(kind, train__metric=metric) for metric in METRICS[kind])):
         validate(config)
     assert METRICS[kind][0] != "loss" and METRICS[kind][-1] == "loss"
-    assert all(is_better(metric, 1.0, 0.0) != is_better(metric, 0.0, 1.0) for metric in METRICS[kind]), "each has a sense"
+    assert all(metric_named(name).better(1.0, 0.0) != metric_named(name).better(0.0, 1.0) for name in METRICS[kind])
 
 
 def test_the_recipes_of_tasks():

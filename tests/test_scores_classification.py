@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxplm.scores.classification import UNSEEN, classification_scores, confusion, multilabel_per_class, multilabel_scores, per_class
-from jaxplm.scores.names import is_better, title, words
+from jaxplm.scores.names import title, words
 from jaxplm.scores.regression import regression_scores
 
 
@@ -145,12 +145,7 @@ def test_regression_at_the_edges() -> None:
         regression_scores([1, 2], [1])
 
 
-def test_which_way_is_better() -> None:
-    assert is_better("macro_f1", 0.5, 0.4) and not is_better("macro_f1", 0.4, 0.4)
-    assert is_better("mse", 0.4, 0.5) and is_better("loss", 1, 2) and not is_better("perplexity", 2, 1)
-    assert is_better("f1", 0, math.nan) and not is_better("f1", math.nan, 0) and not is_better("loss", math.nan, math.nan)
-    with pytest.raises(ValueError, match="f2"):
-        is_better("f2", 1, 0)
+def test_how_names_are_written() -> None:
     assert [words(name) for name in ("macro_f1", "mcc", "exact_match", "loss")] == ["macro-F1", "MCC", "exact match", "loss"]
     assert title("micro_f1") == "Micro-F1" and title("f1") == "F1"
 

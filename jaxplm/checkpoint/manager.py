@@ -24,6 +24,7 @@ from jaxplm.checkpoint import manifest, reader
 from jaxplm.checkpoint.checksums import digests
 from jaxplm.checkpoint.manifest import Damaged
 from jaxplm.errors import UserError
+from jaxplm.scores.metric import LOSS, Metric
 
 log = logging.getLogger("jaxplm")
 
@@ -43,18 +44,18 @@ class Checkpoints:
       directory: made if it is not there. What an interrupted write left in it is removed.
       keep: how many of the newest checkpoints stay, at least 1; the best one stays besides.
       save_every: in steps: `save` does nothing on the steps between, unless forced. 0: only when forced.
-      lower_is_better: the sense of the metric given to `save`.
+      metric: the score whose value is given to `save`; the best checkpoint is the one with the best value.
 
     Raises:
       UserError: the directory cannot be made or written.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int, save_every: int, lower_is_better: bool = True) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, keep: int, save_every: int, metric: Metric = LOSS) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}")
         self.directory = Path(directory).absolute()
         self.save_every = save_every
-        self._sign = 1.0 if lower_is_better else -1.0
+        self._metric = metric
         self._keep = keep
         self._metrics: dict[int, float] = {}
         options = ocp.CheckpointManagerOptions(
@@ -169,8 +170,8 @@ class Checkpoints:
         """As `restore_latest`, but by the metric; those without one come last, newest first."""
 
         def rank(step: int) -> tuple[float, int]:
-            metric = self._metrics.get(step)
-            return (math.inf, -step) if metric is None else (self._sign * metric, step)
+            value = self._metrics.get(step)
+            return (math.inf, -step) if value is None else (self._metric.cost(value), step)
 
         self.wait()
         return self._first_usable(sorted(self.steps, key=rank), abstract)
@@ -274,7 +275,7 @@ class Checkpoints:
                 self._metrics[step] = metric
 
     def _best(self, steps: Iterable[int]) -> int | None:
-        ranked = [(self._sign * self._metrics[step], step) for step in steps if step in self._metrics]
+        ranked = [(self._metric.cost(self._metrics[step]), step) for step in steps if step in self._metrics]
         return min(ranked)[1] if ranked else None
 
     def _kept(self, steps: list[int]) -> set[int]:

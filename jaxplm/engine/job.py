@@ -11,6 +11,7 @@ from jaxplm.config import Train
 from jaxplm.engine.optim import TrainFirst
 from jaxplm.nn import ParamTree
 from jaxplm.reporting import report
+from jaxplm.scores.metric import Metric
 from jaxplm.tasks import Task
 
 Metrics = dict[str, float]
@@ -36,8 +37,7 @@ class Job(Protocol):
     settings: Train  # the config's, less what does not apply (see the class that makes it)
     train_first: TrainFirst | None  # what is trained alone at first
     fingerprint: str  # of all texts that were read
-    metric: str  # of the validation set, by which the best checkpoint is chosen
-    lower_is_better: bool
+    metric: Metric  # of the validation set, by which the best checkpoint is chosen
 
     @property
     def task(self) -> Task: ...

@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ class Run:
         # From here on a signal is noted, not obeyed: an exception in the middle of a compilation or a write is no way out.
         with StopRequest() as stop, Checkpoints(self.workdir / "checkpoints", keep=checkpoint.keep,
                                                 save_every=checkpoint.every,
-                                                lower_is_better=self.job.lower_is_better) as checkpoints:
+                                                metric=self.job.metric) as checkpoints:
             state, start = self._first_state(checkpoints)
             if start < self.steps:
                 checkpoints.require_space(state)
@@ -135,21 +134,22 @@ class Run:
                     if step == start + 5 and (left := progress.seconds_left) is not None and self.steps > step + 20:
                         log.info("estimated time for the %s steps left: %s", f"{self.steps - step:,}", duration(left))
                     evaluate = step % train.eval_every == 0 or step == self.steps
-                    cost = None  # what is to be as low as possible
+                    cost = value = None
                     with progress.paused(), meter.paused():
                         if evaluate:
-                            cost = self._evaluate(state.params, step, metrics)
+                            value = self._evaluate(state.params, step, metrics)
+                            cost = self.job.metric.cost(value)
                             since_best = 0 if cost < best else since_best + 1
                         better = cost is not None and cost < best
-                        checkpoints.save(step, state, metric=self._metric_of(cost), force=step == self.steps or better)
+                        checkpoints.save(step, state, metric=value, force=step == self.steps or better)
                         best = min(best, math.inf if cost is None else cost)
                     if train.patience and since_best >= train.patience:
                         log.info("no gain in %d evaluations: stopping at step %d", since_best, step)
-                        checkpoints.save(step, state, metric=self._metric_of(cost), force=True)
+                        checkpoints.save(step, state, metric=value, force=True)
                         return state, step
                     # One process looks at every step; several must look at the same one, so they agree now and then.
                     if (jax.process_count() == 1 or boundary) and (status := stop.agreed()) and step < self.steps:
-                        checkpoints.save(step, state, metric=self._metric_of(cost), force=True)
+                        checkpoints.save(step, state, metric=value, force=True)
                         checkpoints.wait()
                         raise Interrupted(status, f"stopped at step {step} of {self.steps}, saved: the same command goes on from here")
             finally:
@@ -172,30 +172,22 @@ class Run:
 
     # ---------------------------------------------------------------- evaluation
 
-    def _cost_of(self, found: Mapping[str, Any]) -> float:
-        """The job's metric as something to be as low as possible; infinite where it is not a number."""
-        value = found.get(self.job.metric)
-        if value is None or not math.isfinite(value):
-            return math.inf
-        return value if self.job.lower_is_better else -value
-
-    def _metric_of(self, cost: float | None) -> float | None:
-        return cost if cost is None or self.job.lower_is_better else -cost
-
     def _validation_costs(self, upto: int) -> list[float]:
         """Of the trained states so far, in order: for patience and for knowing the best after a resume."""
         path = self.workdir / "metrics.jsonl"
         if not upto or not path.exists():
             return []
-        return [self._cost_of(row) for row in read_metrics(path) if row["split"] == "validation" and 0 < row["step"] <= upto]
+        metric = self.job.metric
+        return [metric.cost(row.get(metric.name)) for row in read_metrics(path)
+                if row["split"] == "validation" and 0 < row["step"] <= upto]
 
-    def _evaluate(self, params: nn.ParamTree, step: int, metrics: MetricLog) -> float:
-        """Writes a row for each evaluation set; returns the validation set's cost."""
+    def _evaluate(self, params: nn.ParamTree, step: int, metrics: MetricLog) -> float | None:
+        """Write a row for each evaluation set; return the validation set's value of the job's metric, None where it has none."""
         found = self.job.evaluate(params)
         for split, values in found.items():
             metrics.write(step, split, values)
         log.info("%s", f"evaluation at step {step}: " + "; ".join(f"{split} {in_words(values)}" for split, values in found.items()))
-        return self._cost_of(found["validation"])
+        return found["validation"].get(self.job.metric.name)
 
     # ---------------------------------------------------------------- what the user sees
 

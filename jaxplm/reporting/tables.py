@@ -8,11 +8,10 @@ from typing import Any
 from jaxplm.scores.classification import UNSEEN, ClassScore
 from jaxplm.scores.names import SHARES, words
 from jaxplm.scores.seeds import format_mean_std, format_score
+from jaxplm.scores.sums import NOT_SCORES
 
 SPLITS = {"validation": "validation", "test": "test", "general": "general text"}
 _RELATIVE = ("loss", "perplexity")
-# Numbers of a row that are no scores.
-_NOT_SCORES = {"step", "split", "seconds", "learning_rate", "tokens_per_second", "tokens", "rows", "epoch"}
 
 Table = Sequence[Sequence[str]]
 
@@ -47,7 +46,7 @@ def scores(rows: Sequence[Mapping[str, Any]], exported_step: int) -> list[Score]
         after = upto[-1] if upto else measured[0]
         before = measured[0] if measured[0]["step"] == 0 and after["step"] > 0 else {}
         for name, value in after.items():
-            if name not in _NOT_SCORES and isinstance(value, int | float):
+            if name not in NOT_SCORES and isinstance(value, int | float):
                 found.append(Score(split, name, before.get(name), value))
     return found
 

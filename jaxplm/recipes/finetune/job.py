@@ -27,7 +27,7 @@ from jaxplm.recipes.finetune.cached_features import FeatureBatches, VectorCache,
 from jaxplm.recipes.finetune.labelled_sets import read_sets, units_of
 from jaxplm.reporting import report
 from jaxplm.reporting.predictions import write_predictions
-from jaxplm.scores.names import LOWER_IS_BETTER
+from jaxplm.scores.metric import metric_named
 from jaxplm.tasks.labelled import LabelledTask, task_of
 from jaxplm.tasks.results import Result
 
@@ -48,8 +48,7 @@ class Downstream:
     def __init__(self, config: Config, workdir: Path, mesh: jax.sharding.Mesh, compute: nn.Compute, *, vectors: Path) -> None:
         self.config, self.workdir, self._vectors, self._mesh, self._compute = config, workdir, vectors, mesh, compute
         self.sets = read_sets(config)
-        self.metric = chosen_metric(config, plain_tags=config.task.kind == "tag" and not self.sets.labels.scheme)
-        self.lower_is_better = self.metric in LOWER_IS_BETTER
+        self.metric = metric_named(chosen_metric(config, plain_tags=config.task.kind == "tag" and not self.sets.labels.scheme))
         task = config.task
         head = nn.HeadConfig(task.kind, self.sets.labels.outputs, task.pooling, task.layers, task.body, task.body_width, task.dropout)
         self.loaded = hf.load_task_model(config.model.path, head, seed=config.seed)
@@ -170,13 +169,13 @@ class Downstream:
             "settings": {
                 "steps": f"{steps:,} × {self.rows} rows, about {batches.units_per_step:.1f} texts"
                          f" ({steps / batches.steps_per_epoch:.2f} epochs)",
-                "chosen by": f"validation {self.metric}",
+                "chosen by": f"validation {self.metric.name}",
                 "dropout": f"{shape.dropout:g}, attention {shape.attention_dropout:g}"
                            + (f", head {self.head.dropout:g}" if self.head.dropout is not None else ""),
                 **({"vectors": "of the frozen encoder, computed once"} if self.cached else {}),
             },
             "architecture": {"tag": "TokenClassification", "qa": "QuestionAnswering"}.get(self.head.kind, "SequenceClassification"),
-            "task": config.task.kind, "metric": self.metric, "stock": self.head.stock and not shape.extension,
+            "task": config.task.kind, "metric": self.metric.name, "stock": self.head.stock and not shape.extension,
         }
         if self.detail is not None:
             described |= {"detail_split": self._detail_split, "classes": self.detail.classes, "entities": self.detail.entities,
@@ -185,7 +184,7 @@ class Downstream:
 
     def export(self, directory: Path, params: nn.ParamTree, facts: report.Facts, rows: list[dict[str, Any]]) -> None:
         whole = {"encoder": self._whole["encoder"], **params} if self.cached else params
-        note = {"step": facts.exported_step, "metric": self.metric, "may_lack": self.sets.may_lack}
+        note = {"step": facts.exported_step, "metric": self.metric.name, "may_lack": self.sets.may_lack}
         hf.save_task_model(directory, self.loaded.config, self.head, whole, self.loaded.tokenizer, self.loaded.hf_config,
                            self.sets.labels.names,
                            files={"README.md": report.model_card(facts, rows), "exported.json": json.dumps(note) + "\n"})

@@ -18,7 +18,7 @@ from jaxplm.reporting import report
 from jaxplm.reporting.console import duration, summary_table
 from jaxplm.reporting.metric_log import read_metrics
 from jaxplm.reporting.tables import seed_table
-from jaxplm.scores.names import is_better
+from jaxplm.scores.metric import metric_named
 from jaxplm.scores.sums import NOT_SCORES
 
 log = logging.getLogger("jaxplm")
@@ -71,7 +71,7 @@ def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
     if is_first():
         best = outcomes[0]
         for one in outcomes[1:]:
-            if is_better(one.metric, one.scores["validation"][one.metric], best.scores["validation"][best.metric]):
+            if metric_named(one.metric).better(one.scores["validation"][one.metric], best.scores["validation"][best.metric]):
                 best = one
         _finish(config, workdir, command, outcomes, best)
     wait_for_all("seeds")

@@ -19,6 +19,7 @@ from jaxplm.engine.sweep import evaluation_sums
 from jaxplm.recipes.pretrain.corpus import load_corpus
 from jaxplm.recipes.pretrain.model import start_model
 from jaxplm.reporting import report
+from jaxplm.scores.metric import LOSS
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 from jaxplm.tasks.pairs import MaskedPairs
 
@@ -31,7 +32,7 @@ PAIRS = {"nsp": "is B the next segment, or one of another text?", "sop": "are A 
 class Pretraining:
     """See `jaxplm.engine.job.Job`. Raises UserError for a model, corpus or batch size that cannot be used."""
 
-    metric, lower_is_better = "loss", True
+    metric = LOSS
 
     def __init__(self, config: Config, workdir: Path, mesh: jax.sharding.Mesh, compute: nn.Compute) -> None:
         self.config, self.settings, self.rows = config, config.train, config.train.batch_size
