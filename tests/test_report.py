@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxplm.reporting import usage
+from jaxplm.reporting.card import Card, model_card
+from jaxplm.reporting.facts import Facts, Figure, Section
 from jaxplm.reporting.plots import series, smooth, write_plots
-from jaxplm.reporting.report import Facts, model_card, score_table, scores, write_report
+from jaxplm.reporting.report import write_report
+from jaxplm.reporting.tables import score_table, scores
 
 PLOTS = ["accuracy.png", "learning_rate.png", "loss.png", "speed.png"]
 
@@ -37,13 +41,20 @@ def facts(**changes: Any) -> Facts:
         "recipe": "extend_vocab",
         "command": "python -m jaxplm.main --config=configs/dapt.py",
         "base_model": "builtin:tiny",
-        "model": {"parameters": "5.2 M"},
-        "data": {"training": "a|b\n말뭉치"},
-        "settings": {},
-        "cost": {"hardware": "2 CPU cores"},
         "exported_step": 100,
+        "sections": [
+            Section("Vocabulary", markdown="Words *kept* whole.", figures=[Figure("Splits", "plots/vocabulary.png")], in_card=False),
+            Section("Data", {"training": "a|b\n말뭉치"}),
+            Section("Settings", {}),
+            Section("Cost", {"hardware": "2 CPU cores"}),
+        ],
     }
     return Facts(**{**given, **changes})
+
+
+def card_of(*, license: str = "", languages: tuple[str, ...] = (), found: list[dict[str, Any]] | None = None, **changes: Any) -> str:
+    card = Card(usage=usage.FILL_MASK, pipeline_tag="fill-mask", license=license, languages=languages)
+    return model_card(facts(**changes), card, found or [])
 
 
 def test_scores_before_and_as_exported() -> None:
@@ -84,6 +95,7 @@ def test_report(tmp_path: Path) -> None:
     assert "| validation loss | 3.0000 | 2.0000 | -33.3 % |" in text
     assert "| training | a\\|b 말뭉치 |" in text  # one cell, one line
     assert "## Settings" not in text  # nothing to say
+    assert "## Vocabulary\n\n![Splits](plots/vocabulary.png)\n\nWords *kept* whole.\n\n## Data" in text
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == PLOTS
     for name in PLOTS:
         assert f"](plots/{name})" in text
@@ -129,7 +141,7 @@ def test_smooth_has_no_lag_and_keeps_lines() -> None:
 
 
 def test_model_card() -> None:
-    card = model_card(facts(licence="apache-2.0", languages=("en", "no"), base_model="roberta-base"), rows())
+    card = card_of(license="apache-2.0", languages=("en", "no"), base_model="roberta-base", found=rows())
     header, body = card.split("---\n", 2)[1:]
     assert header.splitlines() == [
         "library_name: transformers",
@@ -145,20 +157,21 @@ def test_model_card() -> None:
     ]
     assert 'pipeline("fill-mask"' in body and "| validation perplexity | 20.09 | 7.39 | -63.2 % |" in body
     assert "2 CPU cores" in body and "python -m jaxplm.main" in body and "Licence: apache-2.0." in body
+    assert "Vocabulary" not in body and "](" not in body  # pictures stay in the report
 
 
 def test_model_card_says_what_is_unknown(tmp_path: Path) -> None:
-    card = model_card(facts(), [])
+    card = card_of()
     assert "license: unknown" in card and "No licence is recorded" in card
     assert "base_model:" not in card and "language:" not in card  # builtin:tiny is no id of the hub's
     assert "## Scores" not in card
     for path in (str(tmp_path), "runs/dapt/export/", "../model", ".", "a/b/c", ""):
-        assert "base_model:" not in model_card(facts(base_model=path), [])
-    assert "from random weights" in model_card(facts(base_model=""), [])
-    other = model_card(facts(architecture="Model"), [])
-    assert "fill-mask" not in other and "pipeline_tag" not in other and "AutoModel" in other
+        assert "base_model:" not in card_of(base_model=path)
+    assert "from random weights" in card_of(base_model="")
+    other = model_card(facts(), Card(usage="import other"), [])
+    assert "pipeline_tag" not in other and "```python\nimport other\n```" in other
 
 
 def test_matplotlib_is_not_loaded_before_it_is_needed() -> None:
-    code = "import sys, jaxplm.reporting.report; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, jaxplm.reporting.report, jaxplm.reporting.card; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

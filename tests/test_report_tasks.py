@@ -1,6 +1,5 @@
 """What a person sees of a labelled task: confusion matrix, tables, seeds, and how the exported model is used."""
 
-import re
 import unicodedata
 import warnings
 from pathlib import Path
@@ -15,10 +14,13 @@ import transformers
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
-from jaxplm.reporting import fonts
+from jaxplm.reporting import fonts, usage
+from jaxplm.reporting.card import Card, model_card
 from jaxplm.reporting.confusion_plot import write_confusion
-from jaxplm.reporting.report import Facts, model_card, write_report
-from jaxplm.reporting.tables import summary
+from jaxplm.reporting.facts import Facts
+from jaxplm.reporting.report import write_report
+from jaxplm.reporting.sections import classes_section, confusion_figure, entities_section, seeds_section
+from jaxplm.reporting.tables import scores, seeds_headline, summary
 from jaxplm.scores.classification import UNSEEN, ClassScore, confusion, per_class
 
 KOREAN = ["경제", "정치와 사회", "IT과학"]
@@ -27,8 +29,7 @@ KOREAN = ["경제", "정치와 사회", "IT과학"]
 def facts(**changes: Any) -> Facts:
     given: dict[str, Any] = {
         "title": "Fine-tuning", "recipe": "finetune", "command": "python -m jaxplm.main --config=configs/finetune.py",
-        "base_model": "builtin:tiny", "model": {}, "data": {}, "settings": {}, "cost": {}, "exported_step": 50,
-        "architecture": "SequenceClassification", "task": "classify", "metric": "macro_f1",
+        "base_model": "builtin:tiny", "exported_step": 50, "metric": "macro_f1",
     }  # fmt: skip
     return Facts(**{**given, **changes})
 
@@ -123,39 +124,38 @@ def test_fonts_that_are_gone(tmp_path: Path, no_hangul: None) -> None:
 def test_report_of_a_classifier(tmp_path: Path, no_hangul: None) -> None:
     found = counts(3, unseen=2)
     seeds = {seed: {"validation macro_f1": 0.7 + seed / 100, "test macro_f1": 0.6 + seed / 100} for seed in (1, 2, 3)}
-    given = facts(confusion=found, classes=per_class(found, KOREAN), seeds=seeds, detail_split="validation")
+    table = per_class(found, KOREAN)
+    classes = classes_section(table, "validation", [confusion_figure(tmp_path, found, table)])
+    given = facts(sections=[seeds_section(seeds), classes], headline=seeds_headline(seeds, "macro_f1"))
     text = write_report(tmp_path, given, rows()).read_text("utf-8")
     assert "Validation macro-F1 **72.0 ± 1.0 %**, test macro-F1 **62.0 ± 1.0 %** over 3 seeds." in text
     assert "| validation mcc | 0.00 % | 65.00 % | +65.00 points |" in text and "| test macro f1 |  | 62.50 % |  |" in text
     assert "| seed | validation macro-F1, % | test macro-F1, % |\n| --- | ---: | ---: |\n| 1 | 71.0 | 61.0 |" in text
     assert "| mean ± std | 72.0 ± 1.0 | 62.0 ± 1.0 |" in text
     assert "## Classes (validation)" in text and "](plots/confusion.png)" in text and "](plots/macro_f1.png)" in text
-    # No font for the names: the picture has numbers, and the table says what they stand for.
-    assert "| no. | class |" in text and f"| 2 | {KOREAN[1]} |" in text
-    assert re.search(rf"\|  \| {re.escape(UNSEEN)} \| – \| 0.0 \| 0.0 \| 2 \|", text)
+    # No font for the names: the picture has numbers, and its legend says what they stand for.
+    assert f"1 {KOREAN[0]}, 2 {KOREAN[1]}, 3 {KOREAN[2]}" in text
+    assert f"| {UNSEEN} | – | 0.0 | 0.0 | 2 |" in text
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {
         "loss.png", "macro_f1.png", "speed.png", "learning_rate.png", "confusion.png"
     }  # fmt: skip
-    card = model_card(given, rows())
+    card = model_card(given, Card(usage=""), rows())
     assert "confusion.png" not in card and f"| {KOREAN[1]} |" in card and "mean ± std" in card
 
 
 def test_report_of_entities(tmp_path: Path) -> None:
     table = [ClassScore("LOC", 0.5, 1.0, 2 / 3, 1200), ClassScore("", float("nan"), 0.0, 0.0, 3)]
-    given = facts(architecture="TokenClassification", task="tag", metric="f1", entities=table)
+    given = facts(metric="f1", sections=[entities_section(table, "test")])
     text = write_report(tmp_path, given, []).read_text("utf-8")
     assert "## Entities (test)" in text and "| LOC | 50.0 | 100.0 | 66.7 | 1,200 |" in text and "| (no type) | – | 0.0 | 0.0 | 3 |" in text
     assert "Classes" not in text and "Seeds" not in text and "Result" not in text
 
 
 def test_summary_of_one_run() -> None:
-    from jaxplm.reporting.report import scores
-
     found = scores(rows(), 50)
     assert summary(found, "macro_f1") == "Validation macro-F1 10.00 % → **75.00 %** (+65.00 points), test macro-F1 **62.50 %**."
-    assert summary(found, "macro_f1", {1: {"test macro_f1": 0.5}}).startswith("Validation macro-F1 10.00 %")
     assert summary(found, "f1") == ""
-    assert summary([], "mse", {1: {"mse": 0.5}, 2: {"mse": 0.6}}) == "MSE **0.550 ± 0.071** over 2 seeds."
+    assert seeds_headline({1: {"mse": 0.5}, 2: {"mse": 0.6}}, "mse") == "MSE **0.550 ± 0.071** over 2 seeds."
 
 
 def snippet(card: str) -> str:
@@ -172,7 +172,7 @@ def snippet(card: str) -> str:
     ],
 )
 def test_the_card_s_code_runs(tmp_path: Path, architecture: str, task: str, tag: str) -> None:
-    card = model_card(facts(architecture=architecture, task=task), [])
+    card = model_card(facts(), Card(usage=usage.TASKS[task], pipeline_tag=tag), [])
     assert f"library_name: transformers\npipeline_tag: {tag}\n" in card
     options = {} if task == "qa" else {"num_labels": 3}
     checkpoints.save(tmp_path / "export", "bert", checkpoints.model("bert", head=f"For{architecture}", **options))
@@ -194,6 +194,6 @@ def test_the_card_s_code_runs(tmp_path: Path, architecture: str, task: str, tag:
 
 
 def test_the_card_of_a_head_that_transformers_lacks() -> None:
-    card = model_card(facts(stock=False), [])
+    card = model_card(facts(), Card(usage=usage.JAXPLM, pipeline_tag="text-classification", library="jaxplm"), [])
     assert "library_name: jaxplm\npipeline_tag: text-classification\n" in card
     assert 'jaxplm.load("path/to/this/directory")' in card and "transformers has no class" in card

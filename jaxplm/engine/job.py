@@ -10,7 +10,7 @@ from flax import nnx
 from jaxplm.config import Train
 from jaxplm.engine.optim import TrainFirst
 from jaxplm.nn import ParamTree
-from jaxplm.reporting import report
+from jaxplm.reporting.facts import Facts, JobFacts
 from jaxplm.scores.metric import Metric
 from jaxplm.tasks import Task
 
@@ -53,11 +53,11 @@ class Job(Protocol):
         """Called once, with the best parameters: measures what is measured only then; `write(split, metrics)` logs it."""
         ...
 
-    def facts(self, steps: int) -> dict[str, Any]:
-        """Fields of `report.Facts` that describe this job; `model`, `data` and `settings` are completed by the loop."""
+    def facts(self, steps: int) -> JobFacts:
+        """Return what a report says about this job; the loop adds its own settings and the cost."""
         ...
 
-    def export(self, directory: Path, params: ParamTree, facts: report.Facts, rows: list[dict[str, Any]]) -> None:
+    def export(self, directory: Path, params: ParamTree, facts: Facts, rows: list[dict[str, Any]]) -> None:
         """Write the model directory. `params` are whole NumPy arrays. Called in the first process only."""
         ...
 

@@ -25,6 +25,7 @@ from jaxplm.engine.workdir import claim, is_finished
 from jaxplm.errors import Interrupted, UserError
 from jaxplm.reporting import report
 from jaxplm.reporting.console import Progress, count, duration, in_words, summary_table
+from jaxplm.reporting.facts import Facts, Section
 from jaxplm.reporting.metric_log import MetricLog, read_metrics
 
 log = logging.getLogger("jaxplm")
@@ -80,7 +81,7 @@ class Run:
                 checkpoints.require_space(state)
             resumed = start if start or checkpoints.latest_step is not None else None
             with MetricLog(self.workdir, enabled=is_first(), resume_from=resumed) as metrics:
-                self._summarise(start)
+                self._summarise()
                 if resumed is None:
                     self._evaluate(state.params, 0, metrics)
                     if status := stop.agreed():
@@ -191,39 +192,47 @@ class Run:
 
     # ---------------------------------------------------------------- what the user sees
 
-    def _facts(self, exported_step: int) -> report.Facts:
-        config, train = self.config, self.job.settings
-        rows = read_metrics(self.workdir / "metrics.jsonl") if (self.workdir / "metrics.jsonl").exists() else []
-        trained = [row for row in rows if row["split"] == "train"]
-        seconds = sum(row["seconds"] for row in trained)
-        tokens = sum(row["tokens"] for row in trained)
-        device = jax.devices()[0]
-        described = self.job.facts(self.steps)
-        compiled = TRACES - self.traced  # by this process, since the run began
-        described["settings"] = described["settings"] | {
+    def _settings(self) -> dict[str, str]:
+        """Return the settings of the loop, for the report."""
+        config, train, compute = self.config, self.job.settings, self.compute
+        return {
             "learning rate": f"{train.learning_rate:g}, warm-up {train.warmup:g}, {train.schedule}",
             "weight decay": f"{train.weight_decay:g}",
             **({"layer decay": f"{train.layer_decay:g}"} if train.layer_decay != 1 else {}),
             **({"frozen": ", ".join(config.train.freeze)} if config.train.freeze else {}),
-            "compute": f"activations {self.compute.activations}, products {self.compute.operands}, attention {self.compute.attention}",
+            "compute": f"activations {compute.activations}, products {compute.operands}, attention {compute.attention}",
             "seed": str(config.seed),
         }
-        return report.Facts(
-            recipe=config.recipe, command=self.command, base_model=config.model.path, **described,
-            cost={
-                "hardware": f"{jax.device_count()} × {device.device_kind} ({jax.default_backend()}), {jax.process_count()} process(es)",
-                "mesh": " × ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items()),
-                "training time": duration(seconds) if seconds else "none",
-                "real tokens trained on": count(tokens) if tokens else "none",
-                **({"compilations": ", ".join(f"{name} {times}" for name, times in sorted(compiled.items()))} if compiled else {}),
-            },
-            exported_step=exported_step)
 
-    def _summarise(self, start: int) -> None:
-        facts = self._facts(0)
-        pairs = [*facts.model.items(), *facts.data.items(), *facts.settings.items(),
-                 ("devices", facts.cost["hardware"]), ("mesh", facts.cost["mesh"]), ("workdir", str(self.workdir))]
-        for line in summary_table(pairs).split("\n"):
+    def _hardware(self) -> dict[str, str]:
+        device = jax.devices()[0]
+        return {
+            "hardware": f"{jax.device_count()} × {device.device_kind} ({jax.default_backend()}), {jax.process_count()} process(es)",
+            "mesh": " × ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items()),
+        }
+
+    def _facts(self, exported_step: int, rows: list[dict[str, Any]]) -> Facts:
+        """Return what report and model card say; `rows` as in metrics.jsonl."""
+        trained = [row for row in rows if row["split"] == "train"]
+        seconds, tokens = (sum(row[name] for row in trained) for name in ("seconds", "tokens"))
+        compiled = TRACES - self.traced  # by this process, since the run began
+        cost = self._hardware() | {
+            "training time": duration(seconds) if seconds else "none",
+            "real tokens trained on": count(tokens) if tokens else "none",
+            **({"compilations": ", ".join(f"{name} {times}" for name, times in sorted(compiled.items()))} if compiled else {}),
+        }
+        job = self.job.facts(self.steps)
+        return Facts(
+            title=job.title, recipe=self.config.recipe, command=self.command, base_model=self.config.model.path,
+            exported_step=exported_step, metric=job.metric,
+            sections=[*job.sections, Section("Model", job.model), Section("Data", job.data),
+                      Section("Settings", {**job.settings, **self._settings()}), Section("Cost", cost)])
+
+    def _summarise(self) -> None:
+        """Log what the run is about to do."""
+        job = self.job.facts(self.steps)
+        pairs = {**job.model, **job.data, **job.settings, **self._settings(), **self._hardware(), "workdir": str(self.workdir)}
+        for line in summary_table(list(pairs.items())).split("\n"):
             log.info("%s", line)
 
     def _finish(self, state: TrainState, step: int) -> None:
@@ -231,7 +240,8 @@ class Run:
         params = sharding.gather(state.params)
         if not is_first():
             return
-        facts, rows = self._facts(step), read_metrics(self.workdir / "metrics.jsonl")
+        rows = read_metrics(self.workdir / "metrics.jsonl")
+        facts = self._facts(step, rows)
         found = report.scores(rows, step)
         if any(s.split == "validation" and s.name == "loss" and s.before is not None and s.after >= s.before for s in found):
             log.warning("the validation loss did not improve on the start: a lower train.learning_rate or more text may help")

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxplm.scores.classification import UNSEEN, ClassScore
+from jaxplm.scores.classification import ClassScore
 from jaxplm.scores.names import SHARES, words
 from jaxplm.scores.seeds import format_mean_std, format_score
 from jaxplm.scores.sums import NOT_SCORES
@@ -61,22 +61,19 @@ def score_table(found: Sequence[Score]) -> list[tuple[str, str, str, str]]:
     return table
 
 
-def class_table(rows: Sequence[ClassScore], what: str, *, numbered: bool = False) -> list[tuple[str, ...]]:
-    """Rows of text: each class or type with precision, recall and F1 in percent, and how often it occurs; – where undefined.
+def class_table(rows: Sequence[ClassScore], what: str) -> list[tuple[str, ...]]:
+    """Return rows of text: each class or type with precision, recall and F1 in percent, and how often it occurs; – where undefined.
 
     Args:
+      rows: the classes.
       what: heading of the names, "class" or "entity".
-      numbered: a first column counts from 1, as the classes of a picture without names.
     """
     def percent(share: float) -> str:
         return "–" if math.isnan(share) else f"{100 * share:.1f}"
 
     table = [(what, "precision, %", "recall, %", "F1, %", "support")]
     table += [(row.name or "(no type)", percent(row.precision), percent(row.recall), percent(row.f1), f"{row.support:,}") for row in rows]
-    if not numbered:
-        return table
-    numbers = ["no.", *("" if row.name == UNSEEN else str(i + 1) for i, row in enumerate(rows))]  # its row in the picture has its name
-    return [(number, *row) for number, row in zip(numbers, table, strict=True)]
+    return table
 
 
 def seed_table(runs: Mapping[int, Mapping[str, float]]) -> list[tuple[str, ...]]:
@@ -100,28 +97,36 @@ def seed_table(runs: Mapping[int, Mapping[str, float]]) -> list[tuple[str, ...]]
     return [("seed", *heading), *rows, ("mean ± std", *means)]
 
 
-def summary(found: Sequence[Score], metric: str = "", runs: Mapping[int, Mapping[str, float]] | None = None) -> str:
-    """One sentence with what matters most; "" where it was not measured.
+def summary(found: Sequence[Score], metric: str = "") -> str:
+    """Return one sentence with the most important result; "" where it was not measured.
 
-    Without a metric: the first measured gain in perplexity and accuracy and, if it was followed, what was forgotten.
-    With one: its value on each split, or its mean over several seeds (`runs`, as in `seed_table`).
+    Args:
+      found: of `scores`.
+      metric: the score to give, on the validation and the test set. Empty: perplexity and accuracy of masked language modelling,
+        and the perplexity on general text where it was measured.
     """
-    if metric and runs and len(runs) > 1:
-        columns = [column for column in next(iter(runs.values())) if column.split(" ")[-1] == metric]
-        unit = " %" if metric in SHARES else ""
-        parts = [
-            f"{_spoken(column)} **{format_mean_std(metric, [run[column] for run in runs.values()])}{unit}**" for column in columns
-        ]  # fmt: skip
-        parts[-1:] = [f"{part} over {len(runs)} seeds" for part in parts[-1:]]
-    elif metric:
+    if metric:
         parts = [_gain(score) for score in found if score.name == metric and score.split in ("validation", "test")]
     else:
         wanted = (("validation", "perplexity"), ("validation", "accuracy"), ("general", "perplexity"))
-        parts = [
-            _gain(score) for pair in wanted for score in found if (score.split, score.name) == pair and score.before is not None
-        ]  # fmt: skip
-    sentence = ", ".join(parts)
-    return sentence[:1].upper() + sentence[1:] + "." if sentence else ""
+        parts = [_gain(score) for pair in wanted for score in found
+                 if (score.split, score.name) == pair and score.before is not None]
+    return _sentence(parts)
+
+
+def seeds_headline(runs: Mapping[int, Mapping[str, float]], metric: str) -> str:
+    """Return one sentence with the mean ± standard deviation of `metric` on each split; `runs` as in `seed_table`."""
+    columns = [column for column in next(iter(runs.values())) if column.split(" ")[-1] == metric]
+    unit = " %" if metric in SHARES else ""
+    parts = [f"{_spoken(column)} **{format_mean_std(metric, [run[column] for run in runs.values()])}{unit}**" for column in columns]
+    if parts:
+        parts[-1] += f" over {len(runs)} seeds"
+    return _sentence(parts)
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    joined = ", ".join(parts)
+    return joined[:1].upper() + joined[1:] + "." if joined else ""
 
 
 def markdown(rows: Table, align: str) -> str:

@@ -61,9 +61,9 @@ def vocabulary_text(measured: Measured, tokenizer: Any, advice: Advice, general:
 
 
 def vocabulary_markdown(measured: Measured, tokenizer: Any, advice: Advice, general: Measured | None = None, most: int = SHOWN) -> str:
-    """The section "Vocabulary" of report.md; the damaging splits have the numbers of `jaxplm.vocab.plot`."""
+    """The section "Vocabulary" of report.md without its heading; the damaging splits have the numbers of `jaxplm.vocab.plot`."""
     columns = [("domain", measured), *([("general text", general)] if general else [])]
-    parts = ["## Vocabulary", advice.sentence, markdown(figures(columns, general), "l" + "r" * len(columns))]
+    parts = [advice.sentence, markdown(figures(columns, general), "l" + "r" * len(columns))]
     for heading, splits in _splits(measured, general, most):
         if splits:
             table = split_table(splits, tokenizer)  # numbered: a plot without a font for the words has numbers in their place

@@ -25,14 +25,18 @@ from jaxplm.errors import UserError
 from jaxplm.nn import paths
 from jaxplm.recipes.finetune.cached_features import FeatureBatches, VectorCache, fingerprint_of
 from jaxplm.recipes.finetune.labelled_sets import read_sets, units_of
-from jaxplm.reporting import report
+from jaxplm.reporting import usage
+from jaxplm.reporting.card import Card, model_card
+from jaxplm.reporting.facts import Facts, JobFacts, Section
 from jaxplm.reporting.predictions import write_predictions
+from jaxplm.reporting.sections import classes_section, confusion_figure, entities_section
 from jaxplm.scores.metric import metric_named
 from jaxplm.tasks.labelled import LabelledTask, task_of
 from jaxplm.tasks.results import Result
 
 log = logging.getLogger("jaxplm")
 
+PIPELINE_TAGS = {"tag": "token-classification", "qa": "question-answering"}  # others: text-classification
 TITLES = {"finetune": "Fine-tuning", "feature_extraction": "Feature extraction"}
 # Rows that are looked at in one go without a gradient: enough to keep a device busy.
 EVALUATION_ROWS = 32
@@ -118,7 +122,7 @@ class Downstream:
             self.settings = dataclasses.replace(config.train, freeze=freeze, layer_decay=1.0, unfreeze_every=0)
         self._predict = Predictor(self.graph, abstract, self.task, self._mesh, self._compute, by_token=not self.head.pooled,
                                   rows=self._evaluation_rows)
-        self.detail: Result | None = None
+        self.sections: list[Section] = []  # of the report: scores by class, once they are measured
 
     def _is_cached(self, abstract: nn.ParamTree) -> bool:
         if self.config.task.cache == "off" or not self.config.train.freeze:
@@ -145,49 +149,52 @@ class Downstream:
         metrics, result = self._measure(name, params)
         if name == "test" and result.scores:
             write("test", metrics)
-        self.detail, self._detail_split = result, name
-        if is_first() and name == "test":
+        if not is_first():
+            return
+        if name == "test":
             write_predictions(self.workdir / "predictions.jsonl", result.predictions)
+        if result.classes:
+            figures = [confusion_figure(self.workdir, result.confusion, result.classes)] if result.confusion is not None else []
+            self.sections.append(classes_section(result.classes, name, figures))
+        if result.entities:
+            self.sections.append(entities_section(result.entities, name))
 
-    def facts(self, steps: int) -> dict[str, Any]:
+    def facts(self, steps: int) -> JobFacts:
         config, shape, batches = self.config, self._shape, self.train
         size = {name: leaf.size for name, leaf in paths.named(self._whole).items()}
         frozen = paths.named(optim.frozen_layers(self._whole, config.train.freeze))
         trained = sum(round(size[name] * (1 - mask.mean())) for name, mask in frozen.items())
         parts = (self.head.kind, f"pooling {self.head.pooling}" if self.head.pooled else "", f"layers {self.head.layers}", self.head.body)
         head = ", ".join(filter(None, parts))
-        described: dict[str, Any] = {
-            "title": f"{TITLES[config.recipe]}: {config.task.kind}",
-            "model": {
+        return JobFacts(
+            title=f"{TITLES[config.recipe]}: {config.task.kind}", metric=self.metric.name, sections=self.sections,
+            model={
                 "start": config.model.path,
                 "architecture": f"{shape.model_type}, {shape.layers} layers × {shape.width}, {shape.heads} heads,"
                                 f" vocabulary {shape.total_vocab:,}",
                 "head": head,
                 "parameters": f"{sum(size.values()):,}, of which {trained:,} are trained",
             },
-            "data": self.sets.facts | {"packed rows": f"{batches.rows:,} × {config.data.seq_len}, {batches.fill:.1%} full"},
-            "settings": {
+            data=self.sets.facts | {"packed rows": f"{batches.rows:,} × {config.data.seq_len}, {batches.fill:.1%} full"},
+            settings={
                 "steps": f"{steps:,} × {self.rows} rows, about {batches.units_per_step:.1f} texts"
                          f" ({steps / batches.steps_per_epoch:.2f} epochs)",
                 "chosen by": f"validation {self.metric.name}",
                 "dropout": f"{shape.dropout:g}, attention {shape.attention_dropout:g}"
                            + (f", head {self.head.dropout:g}" if self.head.dropout is not None else ""),
                 **({"vectors": "of the frozen encoder, computed once"} if self.cached else {}),
-            },
-            "architecture": {"tag": "TokenClassification", "qa": "QuestionAnswering"}.get(self.head.kind, "SequenceClassification"),
-            "task": config.task.kind, "metric": self.metric.name, "stock": self.head.stock and not shape.extension,
-        }
-        if self.detail is not None:
-            described |= {"detail_split": self._detail_split, "classes": self.detail.classes, "entities": self.detail.entities,
-                          "confusion": self.detail.confusion}
-        return described
+            })
 
-    def export(self, directory: Path, params: nn.ParamTree, facts: report.Facts, rows: list[dict[str, Any]]) -> None:
+    def export(self, directory: Path, params: nn.ParamTree, facts: Facts, rows: list[dict[str, Any]]) -> None:
         whole = {"encoder": self._whole["encoder"], **params} if self.cached else params
         note = {"step": facts.exported_step, "metric": self.metric.name, "may_lack": self.sets.may_lack}
+        in_transformers = self.head.stock and not self._shape.extension
+        card = Card(usage=usage.TASKS[self.head.kind] if in_transformers else usage.JAXPLM,
+                    pipeline_tag=PIPELINE_TAGS.get(self.head.kind, "text-classification"),
+                    library="transformers" if in_transformers else "jaxplm")
         hf.save_task_model(directory, self.loaded.config, self.head, whole, self.loaded.tokenizer, self.loaded.hf_config,
                            self.sets.labels.names,
-                           files={"README.md": report.model_card(facts, rows), "exported.json": json.dumps(note) + "\n"})
+                           files={"README.md": model_card(facts, card, rows), "exported.json": json.dumps(note) + "\n"})
 
 
 def chosen_metric(config: Config, *, plain_tags: bool = False) -> str:

@@ -14,10 +14,12 @@ from jaxplm.data import atomic
 from jaxplm.devices.processes import is_first, wait_for_all
 from jaxplm.engine.workdir import claim, is_finished
 from jaxplm.errors import UserError
-from jaxplm.reporting import report
 from jaxplm.reporting.console import duration, summary_table
+from jaxplm.reporting.facts import Facts, Section
 from jaxplm.reporting.metric_log import read_metrics
-from jaxplm.reporting.tables import seed_table
+from jaxplm.reporting.report import write_report
+from jaxplm.reporting.sections import seeds_section
+from jaxplm.reporting.tables import seed_table, seeds_headline
 from jaxplm.scores.metric import metric_named
 from jaxplm.scores.sums import NOT_SCORES
 
@@ -92,16 +94,16 @@ def _finish(config: Config, workdir: Path, command: str, outcomes: list[Outcome]
     by_seed = {one.seed: {f"{split} {name}": value for split, found in one.scores.items() for name, value in found.items()}
                for one in outcomes}
     seconds = sum(row["seconds"] for one in outcomes for row in one.rows if row["split"] == "train")
-    facts = report.Facts(
+    data = {"training": config.data.train, "validation": config.data.validation or "held out, or the built-in task's own",
+            "test": config.data.test or "none, or the built-in task's own"}
+    settings = {"seeds": ", ".join(str(one.seed) for one in outcomes), "exported": f"seed {best.seed}, the best validation {best.metric}"}
+    facts = Facts(
         title=f"{config.recipe.replace('_', ' ').capitalize()}: {config.task.kind}, {len(outcomes)} seeds", recipe=config.recipe,
-        command=command, base_model=config.model.path, model={"start": config.model.path},
-        data={"training": config.data.train, "validation": config.data.validation or "held out, or the built-in task's own",
-              "test": config.data.test or "none, or the built-in task's own"},
-        settings={"seeds": ", ".join(str(one.seed) for one in outcomes),
-                  "exported": f"seed {best.seed}, the best validation {best.metric}"},
-        cost={"training time of all seeds": duration(seconds)}, exported_step=best.step, task=config.task.kind, metric=best.metric,
-        seeds=by_seed)
-    report.write_report(workdir, facts, best.rows)
+        command=command, base_model=config.model.path, exported_step=best.step, metric=best.metric,
+        headline=seeds_headline(by_seed, best.metric) if len(by_seed) > 1 else "",
+        sections=[seeds_section(by_seed), Section("Model", {"start": config.model.path}), Section("Data", data),
+                  Section("Settings", settings), Section("Cost", {"training time of all seeds": duration(seconds)})])
+    write_report(workdir, facts, best.rows)
     if (best.workdir / "predictions.jsonl").exists():
         shutil.copy2(best.workdir / "predictions.jsonl", workdir / "predictions.jsonl")
     with atomic.new_directory(workdir / "export") as staged:

@@ -18,7 +18,9 @@ from jaxplm.engine.step import make_eval_step
 from jaxplm.engine.sweep import evaluation_sums
 from jaxplm.recipes.pretrain.corpus import load_corpus
 from jaxplm.recipes.pretrain.model import start_model
-from jaxplm.reporting import report
+from jaxplm.reporting import usage
+from jaxplm.reporting.card import Card, model_card
+from jaxplm.reporting.facts import Facts, JobFacts, Section
 from jaxplm.scores.metric import LOSS
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 from jaxplm.tasks.pairs import MaskedPairs
@@ -62,13 +64,13 @@ class Pretraining:
     def finish(self, params: nn.ParamTree, write: Callable[[str, Metrics], None]) -> None:
         """Nothing is left to measure: the validation set was measured with these parameters."""
 
-    def facts(self, steps: int) -> dict[str, Any]:
+    def facts(self, steps: int) -> JobFacts:
         config, shape, new = self.config, self._shape, self.model.new
-        return {
-            "title": TITLES[config.recipe],
-            "sections": [self.model.vocabulary] if self.model.vocabulary else [],
-            "stock": not shape.extension,
-            "model": {
+        vocabulary = Section("Vocabulary", markdown=self.model.vocabulary, in_card=False)
+        return JobFacts(
+            title=TITLES[config.recipe],
+            sections=[vocabulary],
+            model={
                 "start": config.model.path or f"random weights, size {config.model.size}",
                 "architecture": f"{shape.model_type}, {shape.layers} layers × {shape.width}, {shape.heads} heads,"
                                 f" vocabulary {shape.total_vocab:,}",
@@ -76,18 +78,20 @@ class Pretraining:
                 **({"extension": _extension(shape)} if shape.extension else {}),
                 "parameters": f"{self.model.size:,}",
             },
-            "data": self.corpus.facts | {"tokens an epoch": f"{self.corpus.train.real_tokens:,}"},
-            "settings": {
+            data=self.corpus.facts | {"tokens an epoch": f"{self.corpus.train.real_tokens:,}"},
+            settings={
                 "steps": f"{steps:,} × {self.rows} rows ({steps / self.corpus.train.steps_per_epoch:.2f} epochs)",
                 "masking": _masking(config),
                 **({"pairs": PAIRS[config.model.pairs]} if config.model.pairs else {}),
                 "dropout": f"{shape.dropout:g}, attention {shape.attention_dropout:g}",
-            },
-        }
+            })
 
-    def export(self, directory: Path, params: nn.ParamTree, facts: report.Facts, rows: list[dict[str, Any]]) -> None:
+    def export(self, directory: Path, params: nn.ParamTree, facts: Facts, rows: list[dict[str, Any]]) -> None:
+        extended = self._shape.extension is not None
+        card = Card(usage=usage.JAXPLM if extended else usage.FILL_MASK, pipeline_tag="fill-mask",
+                    library="jaxplm" if extended else "transformers")
         hf.save(directory, self.model.config, params, self.model.tokenizer, self.model.hf_config,
-                files={"README.md": report.model_card(facts, rows)})
+                files={"README.md": model_card(facts, card, rows)})
 
 
 def _extension(shape: nn.EncoderConfig) -> str:
