@@ -118,7 +118,7 @@ class Work:
         self.state = jax.jit(lambda p: new_state(p, tx, 0), out_shardings=placed)(
             jax.tree.map(sharding.place, nn.random_params(encoder, 0), placed.params))
         self.batch = sharding.put_batch(random_batch(case), case.rows, mesh)
-        task = MaskedLanguageModelling(max_segments_per_row=case.texts)
+        task = MaskedLanguageModelling(max_segments_per_row=case.texts, logit_parts=case.logit_parts)
         step = make_train_step(graph, task, tx, optim.schedule(train, 1000), outline, mesh, compute=compute)
         self.compiled = step.lower(self.state, self.batch).compile()
         self.seconds_to_build = time.perf_counter() - began

@@ -46,7 +46,8 @@ def inside(module, ids):
 
 
 def masked_logits(module, batch):
-    return module.masked_logits(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions)
+    states = module.masked_states(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions)
+    return module.decoded(states, nn.Compute())
 
 
 def new_rows(width: int, tokens: int = TOKENS) -> tuple[np.ndarray, np.ndarray]:

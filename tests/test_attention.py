@@ -50,7 +50,7 @@ def test_the_runs_of_packed_rows_cover_them():
 
 def test_more_texts_than_promised_are_not_computed_silently():
     ids = jnp.asarray([[1, 1, 2, 2, 3, 0], [1, 1, 1, 2, 2, 0]], jnp.int32)
-    made = dispatch.segments_of(ids, Compute("bfloat16", "bfloat16", attention="cudnn", max_segments_per_row=2), (24,))
+    made = dispatch.segments_of(ids, Compute("bfloat16", "bfloat16", attention="cudnn"), (24,), 2)
     found = made.checked(jnp.ones((2, 6, 4), jnp.bfloat16))
     assert jnp.isnan(found[0]).all() and (found[1] == 1).all()
 
@@ -66,12 +66,12 @@ def a_hopper(monkeypatch):
 
 
 def lowered_for_cuda(split: MeshSplit | None = None) -> str:
-    compute = Compute("bfloat16", "bfloat16", attention="cudnn", max_segments_per_row=3, split=split)
+    compute = Compute("bfloat16", "bfloat16", attention="cudnn", split=split)
     ids = jnp.asarray(selfcheck.packed_ids(4, 64))
     qkv = jnp.ones((4, 64, 3, 2, 24), jnp.bfloat16)
 
     def loss(qkv, ids):
-        made = dispatch.segments_of(ids, compute, (24,))
+        made = dispatch.segments_of(ids, compute, (24,), 3)
         return dispatch.attend(qkv, made, 0.5, jax.random.key(0), compute).astype(jnp.float32).sum()
 
     return jax.jit(jax.grad(loss)).trace(qkv, ids).lower(lowering_platforms=("cuda",)).as_text()

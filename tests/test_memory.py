@@ -14,10 +14,10 @@ from jaxplm.nn.attention import chunked
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
 
-def gradient_with(compute: Compute, shape: nn.EncoderConfig):
+def gradient_with(compute: Compute, shape: nn.EncoderConfig, logit_parts: int = 1):
     """Jitted params, batch, key → loss and gradient of masked language modelling."""
     graph, _ = nn.abstract_model(shape)
-    task = MaskedLanguageModelling()
+    task = MaskedLanguageModelling(logit_parts=logit_parts)
     return jax.jit(jax.value_and_grad(lambda params, batch, key: task.sums(
         nn.merge_params(graph, params), batch, key=key, compute=compute)["loss"]))
 
@@ -88,13 +88,13 @@ def test_logits_in_parts_are_the_same_logits(operands):
     assert slots % 3
     loss, wanted = gradient_with(Compute(operands=operands), shape)(params, batch, jax.random.key(3))
     for parts in (3, slots, 1000):
-        found, gradient = gradient_with(Compute(operands=operands, logit_parts=parts), shape)(params, batch, jax.random.key(3))
+        found, gradient = gradient_with(Compute(operands=operands), shape, parts)(params, batch, jax.random.key(3))
         assert_same(found, loss, gradient, wanted, 1e-5)
 
 
 def test_logits_in_parts_take_less_memory():
     shape = tiny_config(vocab_size=50_000)
     _, params = nn.abstract_model(shape)
-    taken = [gradient_with(Compute(logit_parts=parts), shape).lower(params, random_batch(32, 64, masked=32), jax.random.key(0)).compile()
+    taken = [gradient_with(Compute(), shape, parts).lower(params, random_batch(32, 64, masked=32), jax.random.key(0)).compile()
              .memory_analysis().temp_size_in_bytes for parts in (8, 1)]
     assert taken[0] < 0.5 * taken[1], taken

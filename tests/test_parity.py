@@ -38,7 +38,8 @@ def _compiled(config: nn.EncoderConfig):
         return nn.merge_params(graph, params).mlm_logits(ids, mask)
 
     def mean_loss(params, ids, mask, places, positions, labels, weights):
-        logits = nn.merge_params(graph, params).masked_logits(ids, mask, places, positions)
+        model = nn.merge_params(graph, params)
+        logits = model.decoded(model.masked_states(ids, mask, places, positions), nn.Compute())
         picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], -1)[..., 0]
         return -(picked * weights).sum() / weights.sum()
 

@@ -54,7 +54,7 @@ def resolve_compute(settings: config.Compute, mesh: jax.sharding.Mesh) -> Comput
         # For a TPU only the loop has been looked at.
         log.info("compute: blocks in a loop (compute.unroll=false), for compute.remat=%s to save memory", settings.remat)
         unroll = False
-    return Compute(activations, operands, unroll, attention, split, remat=settings.remat, logit_parts=settings.logit_parts)
+    return Compute(activations, operands, unroll, attention, split, remat=settings.remat)
 
 
 def without_attention_dropout(shape: EncoderConfig, compute: Compute) -> EncoderConfig:

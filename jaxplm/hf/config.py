@@ -94,7 +94,7 @@ def config_from_hf(hf_config: Mapping[str, Any], source: str) -> EncoderConfig:
         init_std=float(hf_config.get("initializer_range", 0.02)),
         dropout=float(hf_config.get("hidden_dropout_prob", 0.1)),
         attention_dropout=float(hf_config.get("attention_probs_dropout_prob", 0.1)),
-        extension=extension,
+        extension=extension, head_dropout_first=is_roberta(kind),
     )
 
 

@@ -51,6 +51,7 @@ class EncoderConfig:
     pad_id: int = 0
     pooler: bool = False
     extension: ExtensionConfig | None = None
+    head_dropout_first: bool = False  # of a head on [CLS]: dropout before its dense layer too, as RoBERTa has it
     pair_head: bool = False  # on the pooler: are two segments next to each other? See `nn.heads.SentencePairHead`
 
     def __post_init__(self) -> None:

@@ -56,7 +56,7 @@ class Encoder(nnx.Module):
 
     def __call__(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
                  token_types: jax.Array | None = None, *, key: jax.Array | None = None,
-                 compute: Compute = Compute()) -> jax.Array:
+                 compute: Compute = Compute(), max_segments_per_row: int = 0) -> jax.Array:
         """Hidden states of the last layer, [B, L, D] in `compute.activations`.
 
         Args:
@@ -65,14 +65,15 @@ class Encoder(nnx.Module):
           position_ids: [B, L] int32, from 0 (RoBERTa's offset is added here).
           token_types: [B, L] int32, or None for all zeros.
           key: dropout's; None turns dropout off. Split by layer, so no two layers share a mask.
+          max_segments_per_row: upper bound of the texts per row that the data guarantee; 0 if none is known.
         """
-        return self._run(input_ids, segment_ids, position_ids, token_types, key, compute, every=False)[0]
+        return self._run(input_ids, segment_ids, position_ids, token_types, key, compute, max_segments_per_row, every=False)[0]
 
     def every_layer(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
                     token_types: jax.Array | None = None, *, key: jax.Array | None = None,
-                    compute: Compute = Compute()) -> jax.Array:
+                    compute: Compute = Compute(), max_segments_per_row: int = 0) -> jax.Array:
         """Hidden states of the embeddings and of all N blocks, [N + 1, B, L, D]; arguments as in a call."""
-        _, (first, rest) = self._run(input_ids, segment_ids, position_ids, token_types, key, compute, every=True)
+        _, (first, rest) = self._run(input_ids, segment_ids, position_ids, token_types, key, compute, max_segments_per_row, every=True)
         assert rest is not None
         return jnp.concatenate([first[None], rest])
 
@@ -83,13 +84,13 @@ class Encoder(nnx.Module):
         words = self.extension.rows(table, input_ids) if self.config.extension else table[input_ids]
         return self.embeddings(words, position_ids, token_types, key, compute)
 
-    def _run(self, input_ids, segment_ids, position_ids, token_types, key, compute, *,
+    def _run(self, input_ids, segment_ids, position_ids, token_types, key, compute, max_segments_per_row: int, *,
              every: bool) -> tuple[jax.Array, tuple[jax.Array, jax.Array | None]]:
         """The last layer [B, L, D]; and the embeddings [B, L, D] with, if `every`, all blocks [N, B, L, D]."""
         n = self.config.layers
         keys = None if key is None else jax.random.split(key, n + 1)
         first = self.embed(input_ids, position_ids, token_types, None if keys is None else keys[n], compute)
-        segments = segments_of(segment_ids, compute, self.config.head_widths)
+        segments = segments_of(segment_ids, compute, self.config.head_widths, max_segments_per_row)
         first = segments.checked(first)
         graph, stacked = nnx.split(GatedBlocks(self.blocks, self.extension.blocks) if self.config.extension else self.blocks)
 

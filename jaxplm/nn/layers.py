@@ -36,9 +36,7 @@ class Compute:
     out one after the other instead of looping over them: faster steps, longer compilation.
 
     `attention` is the kernel (`nn.attention`): plain, chunked, cudnn or splash. All but the first are opaque to XLA's
-    partitioner and so need `split`, None on one device. `max_segments_per_row` is a bound on the texts of a row that the
-    data promise; 0: none is known. `remat` is what the backward pass makes again (`nn.encoder`): none, blocks, dots.
-    `logit_parts`: in how many parts the masked positions are projected onto the vocabulary (`tasks.mlm`).
+    partitioner and so need `split`, None on one device. `remat` is what the backward pass recomputes (`nn.encoder`): none, blocks, dots.
     """
 
     activations: str = "float32"
@@ -46,9 +44,7 @@ class Compute:
     unroll: bool = False
     attention: str = "plain"
     split: MeshSplit | None = None
-    max_segments_per_row: int = 0
     remat: str = "none"
-    logit_parts: int = 1
 
 
 class Linear(nnx.Module):

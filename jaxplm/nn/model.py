@@ -32,23 +32,17 @@ class MaskedLM(nnx.Module):
 
     def masked_states(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
                       positions: jax.Array, *, key: jax.Array | None = None,
-                      compute: Compute = Compute()) -> jax.Array:
+                      compute: Compute = Compute(), max_segments_per_row: int = 0) -> jax.Array:
         """The encoder's output at `positions` [B, K] only: [B, K, D], which is all that the head is given."""
-        hidden = self.encoder(input_ids, segment_ids, position_ids, key=key, compute=compute)
+        hidden = self.encoder(input_ids, segment_ids, position_ids, key=key, compute=compute, max_segments_per_row=max_segments_per_row)
         return jnp.take_along_axis(hidden, positions[..., None], axis=1)
-
-    def masked_logits(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
-                      positions: jax.Array, *, key: jax.Array | None = None,
-                      compute: Compute = Compute()) -> jax.Array:
-        """Logits at `positions` [B, K] only: float32, of [B, K, V] and some more that are padding. [B, L, V] is never made."""
-        return self.decoded(self.masked_states(input_ids, segment_ids, position_ids, positions, key=key, compute=compute), compute)
 
     def masked_states_and_pair_logits(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
                                       token_types: jax.Array, positions: jax.Array, *, key: jax.Array | None = None,
                                       compute: Compute = Compute()) -> tuple[jax.Array, jax.Array]:
         """Of rows that hold one pair each, [CLS] A [SEP] B [SEP]: what `masked_states` gives, and the pair's logits,
         float32 [B, 2]. The config has `pooler` and `pair_head`."""
-        hidden = self.encoder(input_ids, segment_ids, position_ids, token_types, key=key, compute=compute)
+        hidden = self.encoder(input_ids, segment_ids, position_ids, token_types, key=key, compute=compute, max_segments_per_row=1)
         return jnp.take_along_axis(hidden, positions[..., None], axis=1), self.pair_head(hidden[:, 0], self.pooler)
 
     def hidden_states(self, input_ids: Any, attention_mask: Any = None, compute: Compute = Compute()) -> jax.Array:

@@ -39,7 +39,7 @@ class TaskHead(nnx.Module):
     def __init__(self, config: EncoderConfig, head: HeadConfig, rngs: nnx.Rngs) -> None:
         self.head = head
         self.rate = config.dropout if head.dropout is None else head.dropout
-        self.dropout_first = config.model_type != "bert"
+        self.dropout_first = config.head_dropout_first
         width = config.width
         if head.layers == "mix":
             self.mix = ScalarMix(config.layers + 1)

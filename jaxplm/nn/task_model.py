@@ -1,6 +1,5 @@
 """An encoder with the head of a task, and the head alone for features that were computed before."""
 
-import dataclasses
 from functools import partial
 from typing import Any
 
@@ -63,12 +62,13 @@ class TaskModel(HeadModel):
           embeddings first, and 1 otherwise. last4 is the mean over the last four blocks (all, if there are
           fewer) of their vectors, each pooled by itself.
         """
-        compute = dataclasses.replace(compute, max_segments_per_row=first.shape[1])
+        most = first.shape[1]
         types = token_types if self.config.token_types > 1 else None  # a table of one row needs no lookup
         if self.head_config.layers == "last":
-            hidden = self.encoder(input_ids, segment_ids, position_ids, types, key=key, compute=compute)[None]
+            hidden = self.encoder(input_ids, segment_ids, position_ids, types, key=key, compute=compute, max_segments_per_row=most)[None]
         else:
-            hidden = self.encoder.every_layer(input_ids, segment_ids, position_ids, types, key=key, compute=compute)
+            hidden = self.encoder.every_layer(input_ids, segment_ids, position_ids, types, key=key, compute=compute,
+                                              max_segments_per_row=most)
             if self.head_config.layers == "last4":
                 hidden = hidden[1:][-LAST:]
         if self.head_config.pooled:

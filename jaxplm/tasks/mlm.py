@@ -1,6 +1,8 @@
-"""Masked language modelling (Devlin et al. 2019): cross-entropy at the masked positions."""
+"""Masked language modelling (Devlin et al. 2019): cross-entropy at the masked positions.
 
-import dataclasses
+Shapes: B rows, K masked positions per row, D width, V vocabulary, P chunks of positions.
+"""
+
 from collections.abc import Mapping
 
 import jax
@@ -14,10 +16,10 @@ from jaxplm.scores.sums import mlm_metrics
 
 @jax.custom_vjp
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Negative log-likelihood (nats) and whether the label had the highest logit.
+    """Return the negative log-likelihood of each label (nats), and whether the label has the highest logit (1 or 0).
 
-    logits [..., V] float32, labels [...] int32 → two float32 arrays [...]. The backward pass keeps the
-    logits alone: softmax is made again from them, so nothing else of size V is held in memory.
+    logits [..., V] float32, labels [...] int32 → two float32 arrays [...]. The backward pass keeps only the logits
+    and recomputes the softmax from them, so no other array of size V is held in memory.
     """
     return _cross_entropy_forward(logits, labels)[0]
 
@@ -33,7 +35,7 @@ def _cross_entropy_forward(logits, labels):
 def _cross_entropy_backward(saved, cotangents):
     logits, labels, log_total = saved
     probability = jnp.exp(logits - log_total[..., None])
-    # A comparison and not a scatter: it fuses with its neighbours.
+    # A comparison, not a scatter: it fuses with its neighbours.
     label = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == labels[..., None]
     return (cotangents[0][..., None] * (probability - label.astype(jnp.float32)), None)
 
@@ -41,63 +43,69 @@ def _cross_entropy_backward(saved, cotangents):
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
-def masked_losses(model: MaskedLM, states: jax.Array, labels: jax.Array, compute: Compute) -> tuple[jax.Array, jax.Array]:
-    """`cross_entropy` at the masked positions: states [B, K, D], labels [B, K] → two float32 arrays [B, K].
+def masked_losses(model: MaskedLM, states_BKD: jax.Array, labels_BK: jax.Array, compute: Compute,
+                  chunks: int = 1) -> tuple[jax.Array, jax.Array]:
+    """Return `cross_entropy` at the masked positions as two float32 arrays [B, K].
 
-    With `compute.logit_parts` = P > 1 the K positions of each row are projected in P parts, one after the other, and the
-    backward pass makes each part's logits again: [B, K / P, V] is held instead of [B, K, V], for a third more work in the head.
+    With `chunks` = P > 1, the K positions of each row are projected onto the vocabulary in P chunks, one after the
+    other, and the backward pass recomputes the logits of each chunk. Logits [B, K / P, V] are held instead of
+    [B, K, V], at the price of about a third more work in the head.
     """
-    def losses(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return cross_entropy(model.decoded(part[0], compute), part[1])
+    def losses(chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        states, labels = chunk
+        return cross_entropy(model.decoded(states, compute), labels)
 
-    slots = labels.shape[1]
-    parts = min(compute.logit_parts, slots)
-    if parts == 1:
-        return losses((states, labels))
-    filling = -slots % parts
+    num_masked = labels_BK.shape[1]
+    chunks = min(chunks, num_masked)
+    if chunks == 1:
+        return losses((states_BKD, labels_BK))
+    padding = -num_masked % chunks
 
-    def split(x: jax.Array) -> jax.Array:  # [B, K, ...] → [P, B, K / P, ...]
-        x = jnp.pad(x, ((0, 0), (0, filling), *((0, 0),) * (x.ndim - 2)))
-        return x.reshape(len(x), parts, -1, *x.shape[2:]).swapaxes(0, 1)
+    def split(x: jax.Array) -> jax.Array:
+        """[B, K, ...] → [P, B, K / P, ...]"""
+        x = jnp.pad(x, ((0, 0), (0, padding), *((0, 0),) * (x.ndim - 2)))
+        return x.reshape(len(x), chunks, -1, *x.shape[2:]).swapaxes(0, 1)
 
-    found = jax.lax.map(jax.checkpoint(losses), (split(states), split(labels)))
-    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(len(labels), -1)[:, :slots], found)
-
-
-def mlm_sums(model: MaskedLM, states: jax.Array, batch: Batch | PairBatch, characters: np.ndarray | None,
-             compute: Compute) -> dict[str, jax.Array]:
-    """The sums of a `Task` from the states [B, K, D] at the masked positions; `characters` as in `MaskedLanguageModelling`."""
-    losses, correct = masked_losses(model, states, batch.mlm_labels, compute)
-    sums = {
-        "loss": (losses * batch.mlm_weights).sum(),
-        "correct": (correct * batch.mlm_weights).sum(),
-        "weight": batch.mlm_weights.sum(),
-        "tokens": (batch.segment_ids > 0).sum(dtype=jnp.float32),
-    }
-    if characters is not None:
-        sums["characters"] = (jnp.asarray(characters)[batch.mlm_labels] * batch.mlm_weights).sum()
-    return sums
+    by_chunk = jax.lax.map(jax.checkpoint(losses), (split(states_BKD), split(labels_BK)))
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(len(labels_BK), -1)[:, :num_masked], by_chunk)
 
 
 class MaskedLanguageModelling:
-    """The Task of further pre-training; see `jaxplm.tasks.Task`.
+    """Minimise the mean loss per masked position; implements `jaxplm.tasks.Task`.
 
     Args:
-      characters: [V] characters of each token (`jaxplm.data.corpus.words.token_characters`). With them the loss of a character is
-        measured as well: a token's loss does not compare where vocabularies cut the same text into more or fewer tokens.
-      max_segments_per_row: see `nn.Compute`.
+      characters: [V] characters of each token (`jaxplm.data.corpus.words.token_characters`). If given, the loss per
+        character is measured too, which is comparable between vocabularies that split a text into different numbers
+        of tokens.
+      max_segments_per_row: upper bound of the texts per row that the data guarantee; 0 if none is known.
+      logit_parts: chunks in which the masked positions are projected onto the vocabulary, see `masked_losses`.
     """
 
-    def __init__(self, characters: np.ndarray | None = None, max_segments_per_row: int = 0) -> None:
-        self._characters, self._texts_a_row = characters, max_segments_per_row
+    def __init__(self, characters: np.ndarray | None = None, max_segments_per_row: int = 0, logit_parts: int = 1) -> None:
+        self._characters = characters
+        self._max_segments_per_row = max_segments_per_row
+        self._logit_parts = logit_parts
 
     def weights_of(self, batch: Batch) -> dict[str, jax.Array]:
         return {"loss": batch.mlm_weights.sum()}
 
     def sums(self, model: MaskedLM, batch: Batch, *, key: jax.Array | None, compute: Compute) -> dict[str, jax.Array]:
-        states = model.masked_states(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions,
-                                     key=key, compute=dataclasses.replace(compute, max_segments_per_row=self._texts_a_row))
-        return mlm_sums(model, states, batch, self._characters, compute)
+        states_BKD = model.masked_states(batch.input_ids, batch.segment_ids, batch.position_ids, batch.mlm_positions,
+                                         key=key, compute=compute, max_segments_per_row=self._max_segments_per_row)
+        return self.mlm_sums(model, states_BKD, batch, compute)
+
+    def mlm_sums(self, model: MaskedLM, states_BKD: jax.Array, batch: Batch | PairBatch, compute: Compute) -> dict[str, jax.Array]:
+        """Return the sums of the MLM loss, given the hidden states at the masked positions."""
+        losses, correct = masked_losses(model, states_BKD, batch.mlm_labels, compute, self._logit_parts)
+        sums = {
+            "loss": (losses * batch.mlm_weights).sum(),
+            "correct": (correct * batch.mlm_weights).sum(),
+            "weight": batch.mlm_weights.sum(),
+            "tokens": (batch.segment_ids > 0).sum(dtype=jnp.float32),
+        }
+        if self._characters is not None:
+            sums["characters"] = (jnp.asarray(self._characters)[batch.mlm_labels] * batch.mlm_weights).sum()
+        return sums
 
     def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
         return mlm_metrics(sums)

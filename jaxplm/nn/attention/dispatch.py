@@ -29,24 +29,25 @@ class Segments(NamedTuple):
     runs: Runs | None
 
     def checked(self, x: jax.Array) -> jax.Array:
-        """x [B, L, D], with NaN in every row that has more texts than `Compute.max_segments_per_row` promised: the step is then counted
+        """x [B, L, D], with NaN in every row that has more texts than `max_segments_per_row`: the step is then counted
         as bad, instead of computed from a part of the row."""
         if self.runs is None:
             return x
         return jnp.where(self.runs.too_many[:, None, None], jnp.asarray(jnp.nan, x.dtype), x)
 
 
-def segments_of(segment_ids: jax.Array, compute: Compute, head_widths: tuple[int, ...]) -> Segments:
+def segments_of(segment_ids: jax.Array, compute: Compute, head_widths: tuple[int, ...], max_segments_per_row: int = 0) -> Segments:
     """What blocks of such heads need.
 
     Args:
       segment_ids: [B, L] int32; 0 is padding, each text of a row has an id of its own and lies in one piece. Padding attends to
         padding alone: its outputs are finite and of no use.
       head_widths: Dh of every kind of block that will attend.
+      max_segments_per_row: upper bound of the texts per row that the data guarantee; 0 if none is known.
     """
     kernels = {kernel_for(compute.attention, segment_ids.shape[1], width) for width in head_widths}
     return Segments(segment_ids, segment_bias(segment_ids) if "plain" in kernels else None,
-                    runs_of(segment_ids, compute.max_segments_per_row) if "cudnn" in kernels else None)
+                    runs_of(segment_ids, max_segments_per_row) if "cudnn" in kernels else None)
 
 
 def kernel_for(attention: str, length: int, head_width: int) -> str:

@@ -33,7 +33,8 @@ def differences(kernel: str, *, rows: int = 4, length: int = 256, heads: int = 2
     device: a `jax.Device`; None is the default one. Raises what the kernel raises.
     """
     ids = packed_ids(rows, length)
-    compute = Compute(dtype, dtype, attention=kernel, split=split, max_segments_per_row=int(ids.max()))
+    most = int(ids.max())
+    compute = Compute(dtype, dtype, attention=kernel, split=split)
     random = np.random.default_rng(1)
     given = [jax.device_put(random.standard_normal((rows, length, heads, head_width)).astype(jnp.dtype(dtype)), device)
              for _ in range(4)]
@@ -42,7 +43,7 @@ def differences(kernel: str, *, rows: int = 4, length: int = 256, heads: int = 2
 
     @jax.jit
     def flash(q, k, v, dy, ids):
-        segments = segments_of(ids, compute, (head_width,))
+        segments = segments_of(ids, compute, (head_width,), most)
         y, back = jax.vjp(lambda *qkv: attend(jnp.stack(qkv, 2), segments, 0.0, None, compute), q, k, v)
         return y, *back(dy)
 

@@ -1,6 +1,5 @@
 """Units → vectors by one compiled function."""
 
-import dataclasses
 from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any, NamedTuple, cast
@@ -132,14 +131,14 @@ class TextEncoder:
 
 def _mixed(module: nn.MaskedLM, batch: EncoderRows, shares: np.ndarray, compute: nn.Compute) -> jax.Array:
     """[B, L, D] float32: the layers' hidden states, weighted by `shares` [N + 1]."""
-    compute = dataclasses.replace(compute, max_segments_per_row=batch.first.shape[1])
+    most = batch.first.shape[1]
     wanted = np.flatnonzero(shares).tolist()
     places = (batch.input_ids, batch.segment_ids, batch.position_ids)
     if wanted == [len(shares) - 1]:
-        return module.encoder(*places, compute=compute).astype(jnp.float32)
+        return module.encoder(*places, compute=compute, max_segments_per_row=most).astype(jnp.float32)
     if wanted == [0]:
         return module.encoder.embed(batch.input_ids, batch.position_ids, compute=compute).astype(jnp.float32)
-    every = module.encoder.every_layer(*places, compute=compute)  # [N + 1, B, L, D]
+    every = module.encoder.every_layer(*places, compute=compute, max_segments_per_row=most)  # [N + 1, B, L, D]
     total = every[wanted[0]].astype(jnp.float32) * shares[wanted[0]]
     for i in wanted[1:]:
         total = total + every[i].astype(jnp.float32) * shares[i]

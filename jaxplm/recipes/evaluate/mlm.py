@@ -20,8 +20,7 @@ from jaxplm.recipes.pretrain.corpus import Tokenized
 from jaxplm.recipes.pretrain.model import start_model
 from jaxplm.reporting.console import summary_table
 from jaxplm.reporting.metric_log import MetricLog
-from jaxplm.tasks.mlm import MaskedLanguageModelling
-from jaxplm.tasks.pairs import MaskedPairs
+from jaxplm.tasks.objectives import selected_objective
 
 log = logging.getLogger("jaxplm")
 
@@ -41,11 +40,12 @@ def run(config: Config, workdir: Path) -> None:
     tokenized = Tokenized(config, model.tokenizer, sharding.my_rows(batch_size, mesh))
     graph, abstract = nn.abstract_model(model.config)
     characters = token_characters(model.tokenizer.backend_tokenizer)
-    task = (MaskedPairs if config.model.pairs else MaskedLanguageModelling)(characters)
+    objective = selected_objective(config.model.pairs)
+    task = objective.task(characters, 0, config.compute.logit_parts)
     step = make_eval_step(graph, task.sums, abstract, mesh, compute=resolve_compute(config.compute, mesh))
     params = jax.tree.map(sharding.place, model.params, sharding.param_shardings(abstract, mesh))
     claim(workdir, config, write=is_first())
-    table = [("", "loss", "perplexity", "accuracy", "masked tokens", *(["pair accuracy"] if config.model.pairs else []))]
+    table = [("", "loss", "perplexity", "accuracy", "masked tokens", *objective.columns)]
     with MetricLog(workdir, enabled=is_first()) as metrics:
         for split, source in (("validation", config.data.validation), ("test", config.data.test), ("general", config.data.general)):
             if not source:
@@ -58,6 +58,6 @@ def run(config: Config, workdir: Path) -> None:
             if math.isfinite(found["loss"]):
                 table.append((f"{split}: {source}", f"{found['loss']:.4f}", f"{found['perplexity']:.2f}",
                               f"{found['accuracy']:.2%}", f"{sums['weight']:,.0f}",
-                              *([f"{found['pair_accuracy']:.2%}"] if config.model.pairs else [])))
+                              *(f"{found[metric]:.2%}" for metric in objective.columns.values())))
     for line in summary_table(table, header=True).split("\n"):
         log.info("%s", line)

@@ -13,11 +13,12 @@ from jaxplm.data.corpus.holdout import hold_out
 from jaxplm.data.corpus.store import TokenStore
 from jaxplm.data.corpus.tokenize import tokenize
 from jaxplm.data.mlm.batches import FixedMaskBatches, MlmBatches
-from jaxplm.data.mlm.pack import RowPlan, SpecialIds, plan_rows
+from jaxplm.data.mlm.pack import RowPlan, SpecialIds
 from jaxplm.data.mlm.schedule import Lengths, MaskRate, ShortThenLong, steps_in
-from jaxplm.data.mlm.sentence_pairs import PairPlan, plan_pairs, sentence_ends
+from jaxplm.data.mlm.sentence_pairs import PairPlan, sentence_ends
 from jaxplm.data.sources.texts import open_corpus, same_files
 from jaxplm.errors import UserError
+from jaxplm.tasks.objectives import RowSettings, selected_objective
 
 log = logging.getLogger("jaxplm")
 
@@ -43,7 +44,8 @@ class Tokenized:
         ids = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id]
         if None in ids:
             raise UserError("the tokenizer lacks one of the special tokens cls, sep, pad, mask: MLM needs all four")
-        self._data, self._pairs, self._tokenizer, self._slots = config.data, config.model.pairs, tokenizer, slots
+        self._data, self._tokenizer, self._slots = config.data, tokenizer, slots
+        self._objective = selected_objective(config.model.pairs)
         self.fingerprints: list[str] = []  # of the sources opened so far
         self.special = SpecialIds(*ids, unk=-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)
         outside = set(tokenizer.all_special_ids)
@@ -55,11 +57,9 @@ class Tokenized:
         return tokenize(texts, self._tokenizer)
 
     def plan(self, store: TokenStore, seed: int, texts: np.ndarray | None = None, seq_len: int | None = None) -> RowPlan | PairPlan:
-        """The rows of a store, of `data.seq_len` tokens where `seq_len` is None; pairs where the config asks for them."""
+        """The rows of a store, of `data.seq_len` tokens where `seq_len` is None; those that the config's objective is for."""
         length = seq_len or self._data.seq_len
-        if self._pairs:
-            return plan_pairs(store, length, self._pairs, self._sentence_ends, texts, store.meta["source"])
-        return plan_rows(store, length, self._data.packing, seed, texts)
+        return self._objective.plan(store, RowSettings(length, self._data.packing, seed, texts, lambda: self._sentence_ends))
 
     @functools.cached_property
     def _sentence_ends(self) -> np.ndarray:

@@ -22,13 +22,10 @@ from jaxplm.reporting import usage
 from jaxplm.reporting.card import Card, model_card
 from jaxplm.reporting.facts import Facts, JobFacts, Section
 from jaxplm.scores.metric import LOSS
-from jaxplm.tasks.mlm import MaskedLanguageModelling
-from jaxplm.tasks.pairs import MaskedPairs
+from jaxplm.tasks.objectives import selected_objective
 
 TITLES = {"dapt": "Domain-adaptive pre-training", "tapt": "Task-adaptive pre-training", "scratch": "Pre-training from scratch",
           "extend_vocab": "Vocabulary extension", "exbert": "exBERT: an extension beside a base"}
-
-PAIRS = {"nsp": "is B the next segment, or one of another text?", "sop": "are A and B in order, or exchanged?"}
 
 
 class Pretraining:
@@ -49,7 +46,8 @@ class Pretraining:
         self.train_first = optim.new_rows_first(abstract, new.first, first) if new and first else None
         self.fingerprint = self.corpus.fingerprint
         characters = token_characters(self.model.tokenizer.backend_tokenizer)
-        self.task = MaskedPairs(characters) if config.model.pairs else MaskedLanguageModelling(characters, self.corpus.max_segments_per_row)
+        self._objective = selected_objective(config.model.pairs)
+        self.task = self._objective.task(characters, self.corpus.max_segments_per_row, config.compute.logit_parts)
         self._mesh = mesh
         self._step = make_eval_step(self.graph, self.task.sums, abstract, mesh, compute=compute)
 
@@ -82,7 +80,7 @@ class Pretraining:
             settings={
                 "steps": f"{steps:,} × {self.rows} rows ({steps / self.corpus.train.steps_per_epoch:.2f} epochs)",
                 "masking": _masking(config),
-                **({"pairs": PAIRS[config.model.pairs]} if config.model.pairs else {}),
+                **self._objective.settings,
                 "dropout": f"{shape.dropout:g}, attention {shape.attention_dropout:g}",
             })
 

@@ -13,6 +13,7 @@ from jaxplm.config import EXTENDING, Config
 from jaxplm.errors import UserError
 from jaxplm.recipes.pretrain.extended_model import NewTokens, extended_model
 from jaxplm.recipes.pretrain.new_model import new_model
+from jaxplm.tasks.objectives import selected_objective
 
 log = logging.getLogger("jaxplm")
 
@@ -44,7 +45,7 @@ def start_model(config: Config, workdir: Path) -> Model:
     if config.model.path and config.recipe in EXTENDING:
         loaded, new, section = extended_model(config, workdir)
     elif config.model.path:
-        loaded = hf.load(config.model.path, seed=config.seed, pairs=bool(config.model.pairs))
+        loaded = hf.load(config.model.path, seed=config.seed, pairs=selected_objective(config.model.pairs).pair_head)
     else:
         loaded = None
     if loaded:

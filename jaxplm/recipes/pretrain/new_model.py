@@ -12,6 +12,7 @@ from jaxplm.data.sources.texts import open_corpus
 from jaxplm.devices.processes import is_first, wait_for_all
 from jaxplm.engine.workdir import is_claimed
 from jaxplm.errors import UserError
+from jaxplm.tasks.objectives import selected_objective
 from jaxplm.vocab.measured import KEPT, measure_vocabulary
 from jaxplm.vocab.train_tokenizer import train_tokenizer
 
@@ -31,7 +32,7 @@ def new_model(config: Config, workdir: Path) -> tuple[nn.EncoderConfig, nn.Param
     """
     check_size(config.model.size)
     tokenizer = new_tokenizer(config, workdir)
-    shape = new_config(config.model.size, tokenizer, config.model.max_positions, pairs=bool(config.model.pairs))
+    shape = new_config(config.model.size, tokenizer, config.model.max_positions, pairs=selected_objective(config.model.pairs).pair_head)
     return shape, nn.random_params(shape, config.seed), tokenizer, _measured(config, workdir, tokenizer)
 
 
