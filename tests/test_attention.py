@@ -10,12 +10,12 @@ import pytest
 from helpers import as_jax, random_batch, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import assert_says, refuses
 
 from jaxplm import config, nn
 from jaxplm.devices import compute as devices_compute
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute, without_attention_dropout
-from jaxplm.errors import UserError
 from jaxplm.nn.attention import chunked, cudnn, dispatch, plain, selfcheck, splash
 from jaxplm.nn.layers import Compute, MeshSplit
 
@@ -174,7 +174,7 @@ def test_a_kernel_that_is_wrong_or_fails_is_found(monkeypatch):
     device = jax.devices()[0]
     monkeypatch.setattr(dispatch, "attend_splash", lambda q, k, v, ids: plain.attend_plain(
         q, k, v, jnp.zeros((1, 1, 1, 1)) + plain.segment_bias(jnp.ones_like(ids)), 0.0, None))
-    assert re.match(r"output differs from plain attention's by \d+%", selfcheck.find_fault("splash", "bfloat16", device))
+    assert re.search(r"\d+%", selfcheck.find_fault("splash", "bfloat16", device))
     monkeypatch.setattr(dispatch, "attend_splash", lambda q, k, v, ids: plain.attend_plain(
         q, k, v, plain.segment_bias(jnp.roll(ids, 1, 1)), 0.0, None))
     assert selfcheck.find_fault("splash", "bfloat16", device), "off by one token"
@@ -236,7 +236,7 @@ def test_auto_takes_what_the_machine_has(machine, caplog, backend, capability, d
         assert resolved("plain", dtype).attention == "plain"
     assert not caplog.messages
     if kernel in ("plain", "chunked"):
-        with pytest.raises(UserError, match=r"^compute\.attention=flash: [^\n]*; use compute\.attention=auto or plain$"):
+        with refuses("compute.attention=flash", "auto", "plain"):
             resolved("flash", dtype)
     else:
         assert resolved("flash", dtype).attention == kernel
@@ -247,8 +247,9 @@ def test_a_kernel_that_does_not_pass_its_check_is_not_used(machine, caplog, back
     machine(backend, "9.0", fault="ImportError: no such thing")
     with caplog.at_level("WARNING", "jaxplm"):
         assert resolved("auto").attention == "plain"
-    assert caplog.messages == [f"attention: plain; {kernel} attention does not pass its check here: ImportError: no such thing"]
-    with pytest.raises(UserError, match=f"flash: {kernel} attention does not pass its check"):
+    [message] = caplog.messages
+    assert_says(message, "plain", kernel, "ImportError: no such thing")
+    with refuses("compute.attention=flash", kernel):
         resolved("flash")
 
 

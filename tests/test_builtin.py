@@ -3,10 +3,10 @@ import subprocess
 import sys
 
 import pytest
+from messages import refuses
 
 from jaxplm.data.sources import builtin
 from jaxplm.data.sources.texts import open_texts
-from jaxplm.errors import UserError
 
 
 def write(root, files):
@@ -120,9 +120,9 @@ def test_this_installation():
 
 
 def test_wrong_names():
-    with pytest.raises(UserError, match="there are builtin:pydocs, builtin:pydocs-short"):
+    with refuses("builtin:pydocs", "builtin:pydocs-short"):
         open_texts("builtin:pydoc")
-    with pytest.raises(UserError, match="splits train and validation, not test"):
+    with refuses("train", "validation", "test"):
         open_texts("builtin:pydocs", split="test")
 
 

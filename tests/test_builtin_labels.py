@@ -5,13 +5,13 @@ import sys
 from collections import Counter
 
 import pytest
+from messages import refuses
 
 from jaxplm.config import Data
 from jaxplm.data.labelled.examples import read_examples
 from jaxplm.data.labelled.label_set import label_set
 from jaxplm.data.sources import builtin_labels
 from jaxplm.data.sources.texts import open_texts
-from jaxplm.errors import UserError
 
 LONG = "A sentence that is long enough to be kept."
 
@@ -78,5 +78,5 @@ def test_this_installation():
 
 
 def test_wrong_split():
-    with pytest.raises(UserError, match="builtin:pydocs-labels has the splits train, validation and test, not dev"):
+    with refuses("builtin:pydocs-labels", "train", "validation", "test", "dev"):
         open_texts("builtin:pydocs-labels", split="dev")

@@ -17,6 +17,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from messages import assert_says, refuses
 
 from jaxplm.checkpoint.manager import Checkpoints
 from jaxplm.errors import UserError
@@ -136,7 +137,7 @@ def test_the_state_may_be_donated_as_soon_as_save_returns(tmp_path: Path, on: Me
 def test_a_state_of_something_else_than_arrays_is_a_bug(tmp_path: Path) -> None:
     with (
         Checkpoints(tmp_path, keep=1, save_every=1) as checkpoints,
-        pytest.raises(TypeError, match="rate is a float"),
+        refuses("rate", "float", error=TypeError),
     ):
         checkpoints.save(1, {"rate": 0.1})
 
@@ -219,7 +220,8 @@ def test_damage_is_named_and_the_one_before_used(
         assert found is not None and found[1] == 1
         assert_same_bits(found[0], make_state(1, on))
         [message] = [record.getMessage() for record in caplog.records if record.name == "jaxplm"]
-        assert "checkpoint of step 2 is damaged" in message and "step 1" in message and "\n" not in message
+        assert_says(message, "step 2", "damaged", "step 1")
+        assert "\n" not in message
         # The run goes on from step 1, and step 2 can be written again.
         assert checkpoints.latest_step == 1
         assert checkpoints.save(2, state)
@@ -253,13 +255,13 @@ def test_best_falls_back_too_and_none_usable_ends_the_run(saved: Path, tmp_path:
         flip(stored_numbers(directory / step))
     target = abstract(make_state(0, on))
     with Checkpoints(directory, keep=2, save_every=1) as checkpoints:
-        with pytest.raises(UserError, match=r"none of the 2 checkpoints in .* is usable \(step 2: "):
+        with refuses("2", "step 2"):
             checkpoints.restore_latest(target)
-        with pytest.raises(UserError, match=r"none of the 2"):
+        with refuses("2"):
             checkpoints.restore_best(target)
-        with pytest.raises(UserError, match="step 2 in .* is damaged"):
+        with refuses("step 2", "damaged"):
             checkpoints.restore(2, target)
-        with pytest.raises(UserError, match=r"no checkpoint of step 5 in .* \(there are: 1, 2\)"):
+        with refuses("step 5", "1, 2"):
             checkpoints.restore(5, target)
     assert sorted(path.name for path in directory.iterdir()) == ["1", "2"]  # nothing is thrown away
 
@@ -271,9 +273,8 @@ def test_incompatible_checkpoint_names_what_differs(saved: Path, on: Mesh) -> No
     with Checkpoints(saved, keep=2, save_every=1) as checkpoints, pytest.raises(UserError) as caught:
         checkpoints.restore_latest(other)
     message = str(caught.value)
-    assert "incompatible checkpoint" in message and "\n" not in message
-    assert "params.extra is missing" in message and "params.flags is not of this model" in message
-    assert "params.encoder.kernel is float32[64, 128] and not float32[32, 128]" in message
+    assert "\n" not in message
+    assert_says(message, "params.extra", "params.flags", "params.encoder.kernel", "float32[64, 128]", "float32[32, 128]")
 
 
 # -------------------------------------------------------------------- interrupted writes, full disks
@@ -312,7 +313,7 @@ def test_no_space_is_said_before_writing(tmp_path: Path, on: Mesh, monkeypatch: 
     usage = namedtuple("usage", "total used free")
     with Checkpoints(tmp_path, keep=1, save_every=1) as checkpoints:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 0, 10))
-        with pytest.raises(UserError, match=r"no space for a checkpoint in .*needs .* free"):
+        with refuses("checkpoint", "free"):
             checkpoints.save(1, make_state(1, on))
         assert checkpoints.steps == []
 
@@ -327,7 +328,7 @@ def test_no_space_while_writing(tmp_path: Path, on: Mesh, monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints._manager, "wait_until_finished", fail)
-        with pytest.raises(UserError, match="no space for a checkpoint"):
+        with refuses("checkpoint", "free"):
             checkpoints.wait()
         error = ValueError("something else")
         with pytest.raises(ValueError, match="something else"):
@@ -337,5 +338,5 @@ def test_no_space_while_writing(tmp_path: Path, on: Mesh, monkeypatch: pytest.Mo
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write checkpoints to .*file"):
+    with refuses("checkpoints", "file"):
         Checkpoints(tmp_path / "file" / "checkpoints", keep=1, save_every=1)

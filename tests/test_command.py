@@ -1,7 +1,6 @@
 """`python -m jaxplm.main` from start to end: what it leaves, what it says, and what it does when it is asked twice."""
 
 import json
-import re
 import runpy
 
 import checkpoints
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 import transformers
 from commands import ROOT, STEPS, fields, rows, succeeded, tree
+from messages import assert_line, assert_refusal, assert_says
 
 import jaxplm
 
@@ -53,9 +53,9 @@ def test_metrics(reference):
 
 def test_what_the_user_is_told(reference):
     out = reference.output
-    for said in ("no blank line there", "are held out", "2 layers × 32", "22,355", "rows ", "tokens an epoch", "24 × 8 rows",
-                 "mesh ", "evaluation at step 0: validation loss", f"step {STEPS}/{STEPS}", "validation perplexity", "exported: "):
-        assert said in out, said
+    for said in (("blank line", "corpus.txt"), ("held out",), ("2 layers", "22,355"), ("rows", "tokens", "epoch"), ("24 × 8 rows",),
+                 ("mesh",), ("step 0", "validation loss"), (f"step {STEPS}/{STEPS}",), ("validation perplexity",), ("exported",)):
+        assert_line(out, *said)
     assert "%|" not in out, "no progress bar outside a terminal"
     report = (reference.workdir / "report.md").read_text()
     card = (reference.workdir / "export" / "README.md").read_text()
@@ -87,7 +87,7 @@ def test_the_export_in_stock_transformers(reference, capfd):
 def test_a_finished_run_says_so_and_changes_nothing(lab, reference):
     before = tree(reference.workdir)
     out = succeeded(lab.train(reference.workdir))
-    assert "is finished" in out
+    assert_says(out, str(reference.workdir), "finished")
     assert len(out.splitlines()) == 1
     assert tree(reference.workdir) == before
 
@@ -96,8 +96,7 @@ def test_another_config_in_the_same_workdir_is_refused(lab, reference):
     before = tree(reference.workdir)
     done = lab.train(reference.workdir, *fields(data__mask_rate=0.2, train__steps=30))
     assert done.returncode == 2
-    assert re.fullmatch(r"jaxplm: .*reference was made by another config: data\.mask_rate \(0\.15 → 0\.2\), train\.steps \(24 → 30\);"
-                        r" choose another --workdir\n", done.stderr)
+    assert_refusal(done.stderr, str(reference.workdir), "data.mask_rate", "0.15 → 0.2", "train.steps", "24 → 30", "--workdir")
     assert tree(reference.workdir) == before
 
 
@@ -108,8 +107,7 @@ def test_evaluation_of_the_export_gives_the_number_that_training_saw(lab, refere
              *fields(model__path=reference.workdir / "export", data__validation=held_out, data__general=lab.general, data__seq_len=32,
                      data__eval_rows=500, train__batch_size=4)]
     out = succeeded(lab.run(flags))
-    assert "warning: " in out, "unreadable bytes are skipped and counted"
-    assert "unreadable bytes skipped in 1 of 3 texts" in out
+    assert_line(out, "warning", "bytes", "1 of 3 texts")
     found = rows(tmp_path / "eval")
     assert [(row["step"], row["split"]) for row in found] == [(0, "validation"), (0, "general")]
     seen = [row for row in rows(reference.workdir) if row["split"] == "general" and row["step"] == reference.exported_step]

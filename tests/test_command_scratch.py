@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import checkpoints
 import pytest
@@ -9,6 +10,7 @@ import transformers
 from commands import Lab, fields, rows, tree
 from forked import Outcome, run_all
 from helpers import sentences
+from messages import assert_line, assert_refusal
 
 KOREAN = [f"{a} {b} {c}" for a in ("영화가", "배우는", "음악도", "결말이", "연기를", "드라마의") for b in ("정말", "너무", "조금", "그냥")
           for c in ("좋았어요ㅋㅋㅋㅋ", "별로였다ㅠㅠ", "재미있다!!", "지루하다...", "최고입니다 OST 10점")]
@@ -17,12 +19,12 @@ RUNS = {  # name: (corpus, settings)
     "unigram": ("korean", {"vocab__kind": "unigram"}),
     "wordpiece": ("korean", {}),
 }
-MISTAKES = {
-    "vocab.kind='worpiece': must be one of wordpiece, bpe, unigram; did you mean wordpiece?": {"vocab__kind": "worpiece"},
-    "vocab.language='korea': must be one of auto, latin, korean; did you mean korean?": {"vocab__language": "korea"},
-    "model.size='huge': must be one of tiny, mini, small, base, large": {"model__size": "huge"},
-    "vocab.size=256: bytes and special tokens alone take 261 entries; give more": {"vocab__kind": "bpe", "vocab__size": 256},
-    "data.seq_len=64: the model has only 32 positions": {"data__seq_len": 64},
+MISTAKES: dict[tuple[str, ...], dict[str, Any]] = {  # what the line must name: settings
+    ("vocab.kind='worpiece'", "wordpiece", "bpe", "unigram"): {"vocab__kind": "worpiece"},
+    ("vocab.language='korea'", "auto", "latin", "korean"): {"vocab__language": "korea"},
+    ("model.size='huge'", "tiny", "mini", "small", "base", "large"): {"model__size": "huge"},
+    ("vocab.size=256", "261"): {"vocab__kind": "bpe", "vocab__size": 256},
+    ("data.seq_len=64", "32"): {"data__seq_len": 64},
 }
 
 
@@ -40,7 +42,7 @@ def done(lab: Lab) -> dict[str, Outcome]:
         return ["--config=configs/scratch.py", f"--workdir={root / name}", *fields(**(common | settings))]
 
     commands = {name: command(name, *run) for name, run in RUNS.items()}
-    commands |= {message: command(f"wrong{i}", "latin", settings) for i, (message, settings) in enumerate(MISTAKES.items())}
+    commands |= {said[0]: command(f"wrong{i}", "latin", settings) for i, (said, settings) in enumerate(MISTAKES.items())}
     outcomes = dict(zip(commands, run_all(lab, list(commands.values())), strict=True))
     # A tokenizer that is there already, and a second start of a finished run.
     late = {"existing": command("existing", "latin", {"model__tokenizer": root / "bpe" / "export"}), "again": commands["bpe"]}
@@ -54,7 +56,7 @@ def done(lab: Lab) -> dict[str, Outcome]:
 def test_the_export_is_stock(name, done, lab):
     output = done[name].succeeded()
     corpus, _ = RUNS[name]
-    assert f"vocab.language=auto: {corpus} (Hangul is" in output
+    assert_line(output, "vocab.language=auto", corpus, "Hangul")
     workdir = lab.root / "scratch" / name
     texts = KOREAN if corpus == "korean" else sentences(20)
     with checkpoints.listening() as heard:
@@ -81,8 +83,8 @@ def test_the_export_is_stock(name, done, lab):
 def test_the_vocabulary_is_measured_first(name, done, lab):
     """Before any training: in the log, in the report, as a plot."""
     output, workdir = done[name].succeeded(), lab.root / "scratch" / name
-    assert output.count("tokens a word (fertility)") == 1
-    assert output.index("tokens a word (fertility)") < output.index("step 1/2")
+    assert output.count("fertility") == 1
+    assert output.index("fertility") < output.index("step 1/2")
     report = (workdir / "report.md").read_text("utf-8")
     assert report.count("## Vocabulary") == 1 and "![Vocabulary](plots/vocabulary.png)" in report
     assert (workdir / "plots" / "vocabulary.png").stat().st_size > 5000
@@ -92,7 +94,7 @@ def test_the_vocabulary_is_measured_first(name, done, lab):
 
 def test_korean_says_what_the_corpus_fills(done, lab):
     size = len(transformers.AutoTokenizer.from_pretrained(lab.root / "scratch" / "wordpiece" / "export"))
-    assert f"vocab.size=400: the corpus fills only {size} entries, which are used" in done["wordpiece"].out
+    assert_line(done["wordpiece"].out, "vocab.size=400", str(size))
 
 
 def test_an_existing_tokenizer(done, lab):
@@ -108,8 +110,8 @@ def test_a_finished_run_trains_no_second_vocabulary(done):
     assert "vocab.language" not in done["again"].succeeded()
 
 
-@pytest.mark.parametrize("message", MISTAKES)
-def test_mistakes_take_one_line(message, done):
-    outcome = done[message]
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
-    assert message in outcome.err
+@pytest.mark.parametrize("said", MISTAKES, ids=lambda said: said[0])
+def test_mistakes_take_one_line(said, done):
+    outcome = done[said[0]]
+    assert outcome.status == 2, outcome
+    assert_refusal(outcome.err, *said)

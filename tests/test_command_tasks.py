@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from commands import Lab, fields, rows, succeeded, tree, weights
 from forked import Outcome, run_all
+from messages import assert_line, assert_says
 from task_runs import CASES, NOUNS, SEEDS, Runs, predictions, train_all
 
 SCORES = {"classify": {"accuracy", "macro_f1", "micro_f1", "mcc"}, "multilabel": {"accuracy", "macro_f1", "micro_f1"},
@@ -111,7 +112,7 @@ def test_patience_ends_early_and_the_last_state_is_not_the_best(runs, trained):
     assert [row["step"] for row in found if row["split"] == "validation"] == [0, 2, 4, 6]
     assert max(row["step"] for row in found if row["split"] == "train") == 6, "of 60"
     assert exported_step(workdir) == 2
-    assert re.search(r"no gain in 2 evaluations: stopping at step 6", trained["regress"].out)
+    assert_line(trained["regress"].out, "2 evaluations", "step 6")
     mse = {row["step"]: row["mse"] for row in found if row["split"] == "validation"}
     assert mse[2] < mse[4] < mse[6]
 
@@ -126,12 +127,13 @@ def test_a_prediction_for_every_row_in_order(runs, trained, name):
 
 def test_what_the_user_is_told(runs, trained):
     out = trained["classify"].out
-    for said in ("warning: ", "1 rows with labels that training never saw, which count as errors: new",
-                 "test.jsonl: rows that are not scored: 1 without a label",
-                 "evaluation at step 0: validation", "seed 1: ", "seed 2: ", "exported: ", "mean ± std"):
-        assert said in out, said
-    assert "vectors of the frozen encoder for 64 texts" in trained["extraction"].out
-    assert "vectors of the frozen encoder" not in out
+    assert_line(out, "warning", "1 rows", "labels", "errors", "new")
+    assert_line(out, "test.jsonl", "scored", "1", "label")
+    assert_line(out, "step 0", "validation")
+    for line in ("seed 1:", "seed 2:", "exported", "mean ± std"):
+        assert_line(out, line)
+    assert_line(trained["extraction"].out, "frozen encoder", "64 texts")
+    assert "frozen encoder" not in out
 
 
 # ---------------------------------------------------------------- seeds
@@ -161,7 +163,8 @@ def test_seeds(runs, trained):
 def test_a_finished_run_says_so(second):
     for name in ("again", "again alone"):
         out = second[name].succeeded()
-        assert "is finished" in out and len(out.splitlines()) == 1
+        assert_says(out, "finished")
+        assert len(out.splitlines()) == 1
 
 
 def test_killed_in_the_second_seed_and_gone_on_with(runs, trained, tmp_path):
@@ -175,7 +178,8 @@ def test_killed_in_the_second_seed_and_gone_on_with(runs, trained, tmp_path):
     assert status == -signal.SIGKILL
     assert not (workdir / "export").exists() and (workdir / "seed-1" / "export").exists()
     out = succeeded(runs.lab.run(flags))
-    assert re.search(r"seed-1 is finished", out) and "going on from step" in out
+    assert_line(out, "seed-1", "finished")
+    assert re.search(r"\bstep [1-9]\d* of 12\b", out), "the second seed does not start again"
     reference = runs.workdir("classify")
     assert weights(workdir) == weights(reference)
     assert rows(workdir) == rows(reference)
@@ -213,7 +217,7 @@ def test_evaluation_gives_the_runs_own_numbers(runs, second, name):
 
 def test_rows_without_labels(runs, second):
     out = second["unlabelled"].succeeded()
-    assert "no labels, so no scores" in out
+    assert_line(out, "labels", "scores")
     found = predictions(runs.lab.root / "unlabelled")
     assert [one["row"] for one in found] == [0, 1, 2] and all(one["label"] in NOUNS.values() for one in found)
     assert rows(runs.lab.root / "unlabelled") == []

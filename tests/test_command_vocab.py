@@ -8,6 +8,7 @@ import pytest
 import transformers
 from commands import Lab, fields, rows, tree
 from forked import Outcome, run_all
+from messages import assert_line, assert_refusal, assert_says
 
 import jaxplm
 from jaxplm import hf
@@ -17,9 +18,9 @@ WORDS = ["cardiomyopathy", "thrombocytopenia", "gastrointestinal", "서울특별
 TEXTS = [f"the {WORDS[i % 4]} of patient {i % 7} was found in {WORDS[i % 3]} wards" for i in range(120)]
 MISTAKES = {
     "vocab.terms=nowhere.txt: no such file (it has one term a line)": {"vocab__terms": "nowhere.txt"},
-    "vocab.init='zero': must be one of subword_mean, mean, normal": {"vocab__init": "zero"},
-    "model.path is empty: extend_vocab adds tokens to a checkpoint (configs/scratch.py makes a new vocabulary)": {"model__path": ""},
-    "no token to add: vocab.new_tokens=0": {"vocab__new_tokens": 0},
+    ("vocab.init='zero'", "subword_mean", "mean", "normal"): {"vocab__init": "zero"},
+    ("model.path", "extend_vocab", "configs/scratch.py"): {"model__path": ""},
+    ("vocab.new_tokens=0",): {"vocab__new_tokens": 0},
 }
 
 
@@ -51,7 +52,7 @@ def done(lab: Lab) -> dict[str, Outcome]:
         (root / name / "vocabulary" / "tokens.json").write_text(json.dumps({"tokens": ["##zzz"], "section": "another"}))
         checkpoints.tokenizer("bert").save_pretrained(root / name / "tokenizer")
     commands["scratch"] = command("scratch", "scratch", {"model__path": "", "vocab__kind": "bpe", "vocab__size": 300, "train__steps": 1})
-    commands |= {message: command(f"wrong{i}", "extend_vocab", settings) for i, (message, settings) in enumerate(MISTAKES.items())}
+    commands |= {said[0]: command(f"wrong{i}", "extend_vocab", settings) for i, (said, settings) in enumerate(MISTAKES.items())}
     outcomes = dict(zip(commands, run_all(lab, list(commands.values())), strict=True))
     late = {"again": commands["exbert"], "twice": command("twice", "exbert", {"model__path": root / "exbert" / "export"})}
     before = tree(root / "exbert")
@@ -63,7 +64,7 @@ def done(lab: Lab) -> dict[str, Outcome]:
 def test_surgery_alone_leaves_old_rows_and_ids_and_is_stock(done, lab):
     output = done["surgery"].succeeded()
     root = lab.root / "vocab"
-    assert "'%).' has no letter or digit" in output
+    assert_line(output, "'%).'")
     before = transformers.AutoTokenizer.from_pretrained(root / "bert")
     with checkpoints.listening() as heard:
         model = transformers.AutoModelForMaskedLM.from_pretrained(root / "surgery" / "export")
@@ -126,8 +127,8 @@ def test_exbert_trains_the_extension_or_all(name, family, done, lab):
     ids = tokenizer(["the cardiomyopathy"], return_tensors="np")["input_ids"]
     assert model.mlm_logits(ids).shape == (*ids.shape, len(tokenizer))
     card = (root / name / "export" / "README.md").read_text("utf-8")
+    assert_line(card, "transformers", "no class")
     assert "jaxplm.load" in card
-    assert "Stock transformers has no class for it and refuses it" in card
     with pytest.raises(ValueError, match="exbert|does not recognize|model type"):
         transformers.AutoModelForMaskedLM.from_pretrained(root / name / "export")
 
@@ -141,16 +142,14 @@ def test_what_a_run_that_never_began_left_is_made_anew(done, lab):
 
 
 def test_a_finished_run_says_so_and_an_extension_is_not_extended(done, lab):
-    assert "is finished" in done["again"].succeeded()
+    assert_says(done["again"].succeeded(), "finished")
     twice = done["twice"]
     assert twice.status == 2
-    assert "has an extension already" in twice.err
-    assert len(twice.err.strip().split("\n")) == 1
+    assert_refusal(twice.err, str(lab.root / "vocab" / "exbert" / "export"), "extension")
 
 
-@pytest.mark.parametrize("message", MISTAKES)
-def test_mistakes_get_one_line(message, done):
-    outcome = done[message]
+@pytest.mark.parametrize("said", MISTAKES, ids=lambda said: said[0])
+def test_mistakes_get_one_line(said, done):
+    outcome = done[said[0]]
     assert outcome.status == 2, outcome
-    assert message in outcome.err
-    assert len(outcome.err.strip().split("\n")) == 1, outcome.err
+    assert_refusal(outcome.err, *said)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from helpers import tiny_config
+from messages import assert_says, refuses
 
 from jaxplm import main, nn
 from jaxplm.config import CHOICES, METRICS, RANGES, Config, Data, Train, check_field, flatten, validate
@@ -41,12 +42,12 @@ def refused(config: Config) -> str:
     ("lr.learning_rate", "train.learning_rate"), ("model.pth", "model.path"), ("checkpoint.evry", "checkpoint.every"), ("sead", "seed"),
 ])
 def test_an_unknown_field_names_the_nearest(given, nearest):
-    with pytest.raises(UserError, match=rf"^unknown field {re.escape(given)}; did you mean {re.escape(nearest)}\?$"):
+    with refuses(given, nearest):
         check_field(given)
 
 
 def test_an_unknown_field_near_nothing_names_the_sections():
-    with pytest.raises(UserError, match=r"^unknown field xyzzyq; sections: .*checkpoint, .*data, .*train"):
+    with refuses("xyzzyq", "checkpoint", "data", "train"):
         check_field("xyzzyq")
 
 
@@ -88,8 +89,9 @@ def test_choices(name):
     near = max(allowed, key=len)
     typed = near[:-1] if len(near) < 4 else near[:-2]
     said = refused(good(**(recipe | {section: typed})))
-    assert said.startswith(f"{name}='{typed}': must be one of {', '.join(allowed)}")
-    assert said[said.index("did you mean ") + 13 : -1] in (near, near.rstrip("4"))  # 'las' is as near to last as to last4
+    assert_says(said, f"{name}='{typed}'", *filter(None, allowed))
+    suggested = re.findall(r"[\w./-]+", said)[-1]
+    assert suggested in (near, near.rstrip("4"))  # 'las' is as near to last as to last4
 
 
 @pytest.mark.parametrize(("field", "value", "kind"), [
@@ -100,8 +102,7 @@ def test_choices(name):
 ])
 def test_wrong_types_in_a_config_file(field, value, kind):
     said = refused(good(**{field: value}))
-    assert said.startswith(f"{field.replace('__', '.')}={value!r}: must be ")
-    assert said.endswith(f", not {kind}")
+    assert_says(said, f"{field.replace('__', '.')}={value!r}", kind)
 
 
 def test_an_integer_will_do_for_a_fraction():
@@ -109,16 +110,16 @@ def test_an_integer_will_do_for_a_fraction():
 
 
 @pytest.mark.parametrize(("changes", "said"), [
-    ({"train__steps": None}, r"train\.steps and train\.epochs: exactly one .*train\.steps=None, train\.epochs=None"),
-    ({"train__epochs": 2.0}, r"train\.steps and train\.epochs: exactly one .*train\.steps=10, train\.epochs=2\.0"),
-    ({"train__accumulate": 5}, r"train\.batch_size=32 does not divide by train\.accumulate=5"),
-    ({"mesh__tensor": 0}, r"mesh\.tensor=0: must be -1 .* or at least 1"),
-    ({"train__freeze": ("encoder/(",)}, r"train\.freeze='encoder/\(': not a regular expression"),
-    ({"data__train": ""}, r"data\.train is empty"),
-    ({"recipe": "evaluate"}, r"nothing to evaluate on: give data\.validation, data\.test, data\.general"),
+    ({"train__steps": None}, ("train.steps=None", "train.epochs=None")),
+    ({"train__epochs": 2.0}, ("train.steps=10", "train.epochs=2.0")),
+    ({"train__accumulate": 5}, ("train.batch_size=32", "train.accumulate=5")),
+    ({"mesh__tensor": 0}, ("mesh.tensor=0", "-1", "1")),
+    ({"train__freeze": ("encoder/(",)}, ("train.freeze='encoder/('", "regular expression")),
+    ({"data__train": ""}, ("data.train", "empty")),
+    ({"recipe": "evaluate"}, ("data.validation", "data.test", "data.general")),
 ])
 def test_values_that_do_not_go_together(changes, said):
-    assert re.match(said, refused(good(**changes)))
+    assert_says(refused(good(**changes)), *said)
 
 
 def test_objectives_that_validate():
@@ -131,21 +132,21 @@ def test_objectives_that_validate():
 
 
 @pytest.mark.parametrize(("config", "said"), [
-    (good(data__short_len=128), r"data\.short_len=128: must be 0 .*, or at least 8 and less than data\.seq_len=128"),
-    (good(data__short_len=7), r"data\.short_len=7: must be 0 .*, or at least 8"),
-    (good(recipe="evaluate", data__test="a.txt", data__mask_rate_end=0.1), r"data\.mask_rate_end=0\.1 is a schedule .*: evaluate has none"),
-    (good(recipe="evaluate", data__test="a.txt", data__short_len=16), r"data\.short_len=16 is a schedule .*: evaluate has none"),
-    (good(recipe="embed", data__mask_rate_end=0.1), r"data\.mask_rate_end=0\.1 is a schedule .*: embed has none"),
-    (good(recipe="finetune", task__kind="classify", data__short_len=16), r"data\.short_len=16 is a schedule .*: finetune has none"),
-    (good(model__pairs="nsp", data__packing="stream"), r"model\.pairs='nsp' makes rows of its own.*data\.packing='stream'"),
-    (good(recipe="finetune", task__kind="qa", model__pairs="sop"), r"model\.pairs='sop' is for masked .* modelling .*not for finetune"),
-    (good(recipe="embed", model__pairs="sop"), r"model\.pairs='sop' is for masked language modelling .*not for embed"),
-    (good(recipe="exbert", model__pairs="nsp"), r"model\.pairs='nsp' is for masked language modelling .*not for exbert"),
-    (good(vocab__mask_new=True), r"vocab\.mask_new=True is for recipes that add tokens"),
-    (good(vocab__new_rows_first=9), r"vocab\.new_rows_first=9 is for recipes that add tokens"),
+    (good(data__short_len=128), ("data.short_len=128", "0", "8", "data.seq_len=128")),
+    (good(data__short_len=7), ("data.short_len=7", "0", "8")),
+    (good(recipe="evaluate", data__test="a.txt", data__mask_rate_end=0.1), ("data.mask_rate_end=0.1", "evaluate")),
+    (good(recipe="evaluate", data__test="a.txt", data__short_len=16), ("data.short_len=16", "evaluate")),
+    (good(recipe="embed", data__mask_rate_end=0.1), ("data.mask_rate_end=0.1", "embed")),
+    (good(recipe="finetune", task__kind="classify", data__short_len=16), ("data.short_len=16", "finetune")),
+    (good(model__pairs="nsp", data__packing="stream"), ("model.pairs='nsp'", "data.packing='stream'")),
+    (good(recipe="finetune", task__kind="qa", model__pairs="sop"), ("model.pairs='sop'", "masked language modelling", "finetune")),
+    (good(recipe="embed", model__pairs="sop"), ("model.pairs='sop'", "masked language modelling", "embed")),
+    (good(recipe="exbert", model__pairs="nsp"), ("model.pairs='nsp'", "masked language modelling", "exbert")),
+    (good(vocab__mask_new=True), ("vocab.mask_new=True", "tokens")),
+    (good(vocab__new_rows_first=9), ("vocab.new_rows_first=9", "tokens")),
 ])
 def test_objectives_that_do_not_go_together(config, said):
-    assert re.match(said, refused(config))
+    assert_says(refused(config), *said)
 
 
 @pytest.mark.parametrize(("steps", "epochs", "overridden", "left"), [
@@ -160,7 +161,7 @@ def test_one_of_steps_and_epochs_takes_the_recipes_other_away(steps, epochs, ove
 
 
 def test_both_on_the_command_line_are_too_many():
-    with pytest.raises(UserError, match="exactly one must be given"):
+    with refuses("train.steps", "train.epochs"):
         main.resolve(good(train__epochs=2.0), {"train.steps", "train.epochs"})
 
 
@@ -209,13 +210,13 @@ def test_freeze_patterns_reach_single_layers_of_the_stack():
 
 
 @pytest.mark.parametrize(("patterns", "said"), [
-    (("encoder/blocks/3/",), r"train\.freeze='encoder/blocks/3/' matches no parameter"),  # there are three: 0, 1, 2
-    (("enconder/",), r"train\.freeze='enconder/' matches no parameter; their paths begin with encoder/blocks, .*pooler/kernel"),
-    (("encoder/", "embeddings"), r"train\.freeze='embeddings' matches no parameter"),  # not in the middle
-    ((".*",), r"freezes every parameter: nothing is left to train"),
+    (("encoder/blocks/3/",), ("train.freeze='encoder/blocks/3/'",)),  # there are three: 0, 1, 2
+    (("enconder/",), ("train.freeze='enconder/'", "encoder/blocks", "pooler/kernel")),
+    (("encoder/", "embeddings"), ("train.freeze='embeddings'",)),  # not in the middle
+    ((".*",), ("train.freeze", "every parameter")),
 ])
 def test_freeze_patterns_that_cannot_be_meant(patterns, said):
-    with pytest.raises(UserError, match=said):
+    with refuses(*said):
         frozen(*patterns)
 
 
@@ -226,9 +227,9 @@ def test_the_workdir_compares_every_field_but_how_a_run_is_watched(tmp_path):
         if name in workdir.FREE:
             continue
         other = {int: 97, float: 0.5, bool: value is False, str: "other", tuple: ("other",), type(None): 1}[type(value)]
-        with pytest.raises(UserError, match=rf"was made by another config: {re.escape(name)} \(.* → .*\); choose another --workdir"):
+        with refuses(name, "→", "--workdir"):
             workdir.claim(tmp_path, good(**{name.replace(".", "__"): other}), write=True, corpus="abc")
-    with pytest.raises(UserError, match=r"the texts of a\.txt .* have changed"):
+    with refuses("a.txt", "changed"):
         workdir.claim(tmp_path, good(), write=True, corpus="abd")
     assert not list(tmp_path.glob("*.partial"))
 
@@ -266,28 +267,28 @@ def test_the_recipes_of_tasks():
 
 
 @pytest.mark.parametrize(("config", "said"), [
-    (task(task__kind=""), r"task\.kind is empty: must be one of classify, multilabel, regress, tag, qa"),
-    (task(task__kind="clasify"), r"task\.kind='clasify': must be one of .*; did you mean classify\?"),
-    (task(model__path=""), r"model\.path is empty: a task needs a pre-trained encoder"),
-    (of_kind("regress", train__metric="macro_f1"), r"train\.metric='macro_f1': task\.kind=regress has spearman, pearson, mse, loss"),
-    (of_kind("qa", train__metric="accuracy"), r"train\.metric='accuracy': task\.kind=qa has f1, exact_match, loss"),
-    (task(task__body="lstm"), r"task\.body='lstm' .* task\.kind=classify has no use for it"),
-    (of_kind("qa", task__body="transformer"), r"task\.body='transformer' .* task\.kind=qa has no use for it"),
-    (of_kind("tag", task__pooling="mean"), r"task\.pooling='mean': task\.kind=tag looks at every token"),
-    (of_kind("qa", task__pooling="max"), r"task\.pooling='max': task\.kind=qa looks at every token"),
-    (of_kind("regress", task__class_weights="balanced"), r"task\.class_weights='balanced': task\.kind=regress has no classes"),
-    (of_kind("qa", task__class_weights="balanced"), r"task\.class_weights='balanced': task\.kind=qa has no classes"),
-    (of_kind("multilabel", task__label_smoothing=0.1), r"task\.label_smoothing=0\.1 is for classify and tag, not for multilabel"),
-    (task(train__seeds=(1, 1)), r"train\.seeds=\(1, 1\): must be different numbers"),
-    (task(train__seeds=(1, -1)), r"train\.seeds=\(1, -1\): .* not below 0"),
-    (task(train__seeds=(1, 2**31)), r"train\.seeds=\(1, 2147483648\): "),
-    (good(train__seeds=(1, 2)), r"train\.seeds=\(1, 2\) is for downstream tasks .*; use seed=\.\.\. here"),
-    (good(train__metric="loss"), r"train\.metric='loss' is for downstream tasks"),
-    (good(task__kind="tag"), r"task\.kind='tag' is for downstream tasks"),
-    (good(train__reinit_layers=1), r"train\.reinit_layers=1 is for downstream tasks"),
-    (task(data__general="b.txt"), r"data\.general='b\.txt' is for masked language modelling"),
-    (task(train__steps=None), r"train\.steps and train\.epochs: exactly one"),
-    (task(data__train=""), r"data\.train is empty"),
+    (task(task__kind=""), ("task.kind", "classify", "multilabel", "regress", "tag", "qa")),
+    (task(task__kind="clasify"), ("task.kind='clasify'", "classify")),
+    (task(model__path=""), ("model.path", "empty", "encoder")),
+    (of_kind("regress", train__metric="macro_f1"), ("train.metric='macro_f1'", "task.kind=regress", "spearman", "pearson", "mse", "loss")),
+    (of_kind("qa", train__metric="accuracy"), ("train.metric='accuracy'", "task.kind=qa", "f1", "exact_match", "loss")),
+    (task(task__body="lstm"), ("task.body='lstm'", "task.kind=classify")),
+    (of_kind("qa", task__body="transformer"), ("task.body='transformer'", "task.kind=qa")),
+    (of_kind("tag", task__pooling="mean"), ("task.pooling='mean'", "task.kind=tag")),
+    (of_kind("qa", task__pooling="max"), ("task.pooling='max'", "task.kind=qa")),
+    (of_kind("regress", task__class_weights="balanced"), ("task.class_weights='balanced'", "task.kind=regress", "classes")),
+    (of_kind("qa", task__class_weights="balanced"), ("task.class_weights='balanced'", "task.kind=qa", "classes")),
+    (of_kind("multilabel", task__label_smoothing=0.1), ("task.label_smoothing=0.1", "classify", "tag", "multilabel")),
+    (task(train__seeds=(1, 1)), ("train.seeds=(1, 1)", "different")),
+    (task(train__seeds=(1, -1)), ("train.seeds=(1, -1)", "0")),
+    (task(train__seeds=(1, 2**31)), ("train.seeds=(1, 2147483648)",)),
+    (good(train__seeds=(1, 2)), ("train.seeds=(1, 2)", "downstream tasks", "seed=")),
+    (good(train__metric="loss"), ("train.metric='loss'", "downstream tasks")),
+    (good(task__kind="tag"), ("task.kind='tag'", "downstream tasks")),
+    (good(train__reinit_layers=1), ("train.reinit_layers=1", "downstream tasks")),
+    (task(data__general="b.txt"), ("data.general='b.txt'", "masked language modelling")),
+    (task(train__steps=None), ("train.steps", "train.epochs")),
+    (task(data__train=""), ("data.train", "empty")),
 ])
 def test_task_fields_that_do_not_go_together(config, said):
-    assert re.match(said, refused(config))
+    assert_says(refused(config), *said)

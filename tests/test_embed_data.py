@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import assert_line, refuses
 
 from jaxplm.data.labelled.row_length import row_length
 from jaxplm.data.labelled.task_batches import default_max_units
@@ -16,7 +17,6 @@ from jaxplm.data.labelled.text_blocks import framing, text_blocks, text_tokens
 from jaxplm.data.labelled.unit_rows import plan_units
 from jaxplm.data.sources import formats
 from jaxplm.data.sources.texts import open_texts
-from jaxplm.errors import UserError
 from jaxplm.recipes.embed.array_file import ArrayFile
 from jaxplm.recipes.embed.files import VectorFiles, is_complete
 
@@ -138,7 +138,7 @@ def test_every_row_of_json_is_a_text_even_an_unreadable_one(tmp_path, caplog):
     file = write(tmp_path / "a.jsonl", "\n".join(rows) + "\n")
     texts = open_texts(file, every_row=True)
     assert list(texts) == ["one", "", "", "", "", "two", ""]
-    assert f"{file}: 2 of 7 rows could not be parsed, taken as empty texts" in caplog.text
+    assert_line(caplog.text, str(file), "2", "7", "empty")
     # Rows that stand before the first one with the column keep their places as well.
     late = write(tmp_path / "b.jsonl", "\n".join(['{"other": 1}', "{broken", '{"text": "one"}', "{broken"]))
     assert list(open_texts(late, every_row=True)) == ["", "", "one", ""]
@@ -182,7 +182,7 @@ def test_a_growing_file_goes_on_after_the_rows_that_are_kept(tmp_path):
     assert np.array_equal(np.load(tmp_path / "a.npy"), rows)
     with ArrayFile(tmp_path / "b.npy", (3,), np.int64) as file:
         file.append(rows[:2])
-    with pytest.raises(ValueError, match="less than 3 rows"):
+    with refuses("3 rows", error=ValueError):
         ArrayFile(tmp_path / "b.npy", (3,), np.int64, keep=3)
 
 
@@ -222,7 +222,7 @@ def test_vectors_of_tokens_are_gone_on_with_wherever_they_stopped(tmp_path):
             files.finish_arrays()
         files.close()
         assert not is_complete(directory)
-        with pytest.raises(UserError, match="other weights"):
+        with refuses("weights"):
             open_files(directory, "another")
         files = open_files(directory)
         assert files.rows == [3, 6, 6, 7][stop]

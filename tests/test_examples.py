@@ -7,11 +7,11 @@ import logging
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from messages import assert_line, assert_says, refuses
 
 from jaxplm.config import Data
 from jaxplm.data.labelled.examples import read_examples
 from jaxplm.data.labelled.label_values import Answers
-from jaxplm.errors import UserError
 
 ROWS = [("첫 문장", "a, b", 1), ('say "hi"', "c", 0), ("셋", "d e", 1)]
 
@@ -51,7 +51,7 @@ def test_every_format(tmp_path, ending, packed):
     assert read(path, text="a", label="y").pairs is None
     for field, missing in (("text", "A"), ("text_pair", "B"), ("label", "Y")):
         fields = {"text": "a", "text_pair": "b", "label": "y"} | {field: missing}
-        with pytest.raises(UserError, match=rf"no column '{missing}'; it has 'a', 'b', 'y' \(set data\.{field}\)"):
+        with refuses(f"'{missing}'", "'a', 'b', 'y'", f"data.{field}"):
             read(path, **fields)
     assert read(path, text="a", label="Y", labelled=False).labels == [None] * 3
     assert read(path, text="a", label="y", labelled=False).labels == ["1", "0", "1"]
@@ -59,12 +59,13 @@ def test_every_format(tmp_path, ending, packed):
 
 def test_the_field_to_set_is_named(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"text": "x", "gold": 1}])
-    with pytest.raises(UserError, match=r"has no column 'label'; it has 'text', 'gold' \(set data\.label\)"):
+    with refuses("'label'", "'text', 'gold'", "data.label"):
         read(path)
-    with pytest.raises(UserError, match=r"no column 'tokens'.* \(set data\.tokens\)"):
+    with refuses("'tokens'", "data.tokens"):
         read(path, "tag")
-    with pytest.raises(UserError, match=r"no column 'question'; it has 'text', 'gold'$"):
+    with refuses("'question'", "'text', 'gold'") as caught:
         read(path, "qa")
+    assert "data." not in str(caught.value), "the columns of questions have no field"
 
 
 def test_nothing_is_dropped_unseen(tmp_path, caplog):
@@ -79,11 +80,11 @@ def test_nothing_is_dropped_unseen(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "jaxplm"):
         kept = found.trainable()
     assert (kept.texts, kept.labels, kept.rows.tolist(), kept.malformed) == (["a", "d"], ["x", "y"], [0, 6], 0)
-    assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
-        "5 of 7 rows left out of training: 2 with an empty text, 2 without a label, 1 that could not be parsed"]
+    [message] = caplog.messages
+    assert_says(message, "a.jsonl", "5 of 7 rows", "training", "2", "empty text", "label", "1", "parsed")
     caplog.clear()
     found.warn_unscored()
-    assert "not scored: 2 without a label, 1 that could not be parsed; those have no prediction" in caplog.text
+    assert_line(caplog.text, "scored", "2", "label", "1", "parsed", "prediction")
     caplog.clear()
     kept = read(write(tmp_path / "b.jsonl", [{"text": "a", "label": 1.0}, {"text": "b", "label": True}]))
     assert kept.trainable().labels == ["1", "true"] and not caplog.records
@@ -103,18 +104,18 @@ def test_max_rows_counts_what_can_be_used(tmp_path):
     assert read(path, max_rows=1).trainable().texts == ["b"]
     assert read(path, max_rows=2).trainable().texts == ["b", "c"]
     assert read(path, max_rows=2, labelled=False).texts == ["a", "b"]
-    with pytest.raises(UserError, match="no column 'body'"):
+    with refuses("'body'"):
         read(path, text="body", max_rows=1, labelled=False)
 
 
 def test_no_label_at_all(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"text": "a", "label": None}, {"text": "b", "label": ""}])
-    with pytest.raises(UserError, match="none of its 2 rows has a label"):
+    with refuses("a.jsonl", "2 rows", "label"):
         read(path)
-    with pytest.raises(UserError, match="no row can be trained on: 2 without a label"):
+    with refuses("a.jsonl", "2", "label"):
         read(path, labelled=False).trainable()
     (tmp_path / "b.jsonl").write_text("x\n")
-    with pytest.raises(UserError, match=r"no row found \(1 could not be parsed\)"):
+    with refuses("b.jsonl", "1", "parsed"):
         read(tmp_path / "b.jsonl")
 
 
@@ -125,9 +126,9 @@ def test_text_files_have_no_labels(tmp_path):
     assert read(path, labelled=False, lines="true").texts == ["one", "", "two lines", "of text"]
     path.write_text("one\ntwo\n")
     assert read(path, labelled=False).texts == ["one", "two"]
-    with pytest.raises(UserError, match="a .txt file has texts alone, no columns; .* 'text', 'label'"):
+    with refuses("a.txt", ".txt", "columns", "'text', 'label'"):
         read(path)
-    with pytest.raises(UserError, match="'question', 'context'"):
+    with refuses("'question', 'context'"):
         read(path, "qa", labelled=False)
 
 
@@ -137,9 +138,9 @@ def test_multilabel(tmp_path):
     assert found.labels == [("b", "a"), (), ("a", "c, d"), ("a", "c"), None, None, ("3",)]
     assert len(found.trainable()) == 5  # none of the labels is a label
     path = write(tmp_path / "b.jsonl", [{"text": "x", "label": "['a', 'b']"}])
-    with pytest.raises(UserError, match=r"row 1: .*written as a text; write them as a\|b\|c"):
+    with refuses("row 1", "a|b|c"):
         read(path, "multilabel")
-    with pytest.raises(UserError, match="row 1: a list where one label should be; task.kind=multilabel"):
+    with refuses("row 1", "list", "task.kind=multilabel"):
         read(tmp_path / "a.jsonl")
 
 
@@ -149,9 +150,8 @@ def test_regress(tmp_path):
     assert read(path, "regress").labels == [1.5, None, -2.0]
     for wrong in ("high", "nan", "inf"):
         path.write_text(f"text,label\na,1.5\nb,{wrong}\n")
-        with pytest.raises(UserError, match=rf"a\.csv row 2: the label '{wrong}' is not a number") as caught:
+        with refuses("a.csv", "row 2", f"'{wrong}'", "number"):
             read(path, "regress")
-        assert "\n" not in str(caught.value)
 
 
 def test_tags_as_columns(tmp_path, caplog):
@@ -162,7 +162,7 @@ def test_tags_as_columns(tmp_path, caplog):
     assert found.labels == [["B-ORG", "O"], None, None, [], ["O", "B-ORG"], None]
     assert (found.scheme, found.characters, found.texts[0]) == ("IOB2", False, "EU rejects")
     assert found.trainable().rows.tolist() == [0, 4]
-    assert "4 of 6 rows left out of training: 1 with an empty text, 1 without a label, 2 whose tags do not match" in caplog.text
+    assert_line(caplog.text, "4 of 6 rows", "training", "1", "empty text", "label", "2", "tags")
 
 
 @pytest.mark.parametrize("name", ["a.conll", "a.tsv", "a.txt", "a.conll.gz"])
@@ -189,7 +189,7 @@ def test_conll_without_tags(tmp_path):
     path = tmp_path / "a.conll"
     path.write_text("EU\nrejects\n\nit\n")
     assert read(path, "tag", labelled=False).labels == [None, None]
-    with pytest.raises(UserError, match="no column 'tags'"):
+    with refuses("'tags'"):
         read(path, "tag")
     path.write_text("EU\tB-X\nrejects\n\nit\tO\n")
     assert read(path, "tag").labels == [None, ["O"]]
@@ -233,9 +233,9 @@ def test_squad(tmp_path, caplog):
                                 Answers(("dog",), ((17, 20),), 1), Answers(("The",), ((0, 3),), 1)]
     assert found.labels[4:8] == [Answers(("cow",), ()), Answers((), ()), None, Answers(("cow", "cat"), ((4, 7),))]
     assert found.faults == ["", "", "", "", "no_answer", "", "missing", "", "no_answer"]
-    assert "2 answers stand elsewhere in their context" in caplog.text
+    assert_line(caplog.text, "2 answers", "context")
     found.trainable()
-    assert "3 of 9 rows left out of training: 1 without a label, 2 whose answer is not in their context" in caplog.text
+    assert_line(caplog.text, "3 of 9 rows", "training", "1", "label", "2", "answer", "context")
 
 
 def test_answers_far_from_their_place(tmp_path):
@@ -249,7 +249,7 @@ def test_answers_far_from_their_place(tmp_path):
 def test_squad_2(tmp_path):
     found = read(squad(tmp_path / "a.json", [{"text": "cat", "answer_start": 4}], is_impossible=True, plausible_answers=[]), "qa")
     assert found.labels == [Answers((), ())] and found.faults == [""]
-    with pytest.raises(UserError, match="none of its 2 rows has a label"):
+    with refuses("2 rows", "label"):
         read(squad(tmp_path / "b.json", None, None), "qa")
     assert read(tmp_path / "b.json", "qa", labelled=False).labels == [None, None]
 
@@ -260,12 +260,12 @@ def test_questions_as_rows(tmp_path):
     found = read(write(tmp_path / "a.jsonl", rows), "qa")
     assert found.labels == [Answers(("cat",), ((4, 7),)), Answers((), ())] and found.ids == ["7", "1"]
     path = write(tmp_path / "b.jsonl", [{"question": "q", "context": "c", "answers": ["cat"]}])
-    with pytest.raises(UserError, match=r"b\.jsonl row 1: answers must be SQuAD's"):
+    with refuses("b.jsonl", "row 1", "answers", "SQuAD"):
         read(path, "qa")
 
 
 def test_built_in_texts_have_no_labels():
-    with pytest.raises(UserError, match=r"builtin:pydocs-short has no column 'label'; it has 'text'"):
+    with refuses("builtin:pydocs-short", "'label'", "'text'"):
         read("builtin:pydocs-short")
 
 
@@ -296,5 +296,5 @@ def test_hub(monkeypatch):
     assert read("hf:films", label="none", labelled=False).labels == [None, None]
     found = read("hf:films", "tag", tokens="words", tags="ner")
     assert found.labels == [["O", "B-X"], ["O"]] and found.scheme == "IOB2"
-    with pytest.raises(UserError, match=r"hf:films has no column 'gold'; it has 'text', 'label', .* \(set data.label\)"):
+    with refuses("hf:films", "'gold'", "'text', 'label'", "data.label"):
         read("hf:films", label="gold")

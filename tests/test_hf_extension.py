@@ -12,6 +12,7 @@ import transformers
 from checkpoints import assert_bitwise, reconfigure, refused, resave, rewrite
 from flax import nnx
 from helpers import same
+from messages import refuses
 from safetensors.numpy import load_file
 
 import jaxplm
@@ -21,7 +22,6 @@ from jaxplm.data.batch import FeatureBatch
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
 from jaxplm.engine import loop as engine_loop
-from jaxplm.errors import UserError
 from jaxplm.nn import paths
 from jaxplm.nn.exbert.modules import GATE_SCALE
 from jaxplm.recipes.finetune.job import Downstream, reinitialised
@@ -140,7 +140,7 @@ def test_damage_and_mistakes(bert):
     assert "missing: encoder/extension/word" in refused(bert)
     (bert / "aside").rename(bert / "extension.safetensors")
     rewrite(bert, lambda tensors: {name: leaf for name, leaf in tensors.items() if "layer.1.output" not in name})
-    assert "missing: bert.encoder.layer.1.output" in refused(bert)
+    assert "bert.encoder.layer.1.output" in refused(bert)
 
 
 @pytest.mark.parametrize("extension", ["absent", {}, [], {"tokens": 3, "width": 12, "heads": 5, "ffn_width": 16, "gate_bias": 5.0},
@@ -170,7 +170,7 @@ def test_a_fine_tuned_model_is_loaded_again(model, tmp_path, head):
     labels = () if head.kind == "qa" else ("one", "two", "three")
     saved = hf.save_task_model(tmp_path / "task", begun.config, begun.head, begun.params, begun.tokenizer, begun.hf_config, labels)
     assert (saved / "jaxplm.json").is_file() and hf.has_task_head(str(saved))
-    assert "`jaxplm.load` loads it" in (saved / "README.md").read_text()
+    assert "jaxplm.load" in (saved / "README.md").read_text()
     loaded = hf.load_task_model(str(saved))
     assert (loaded.config, loaded.head, loaded.labels, loaded.notes) == (begun.config, begun.head, labels, [])
     assert_bitwise(loaded.params, begun.params)
@@ -189,7 +189,7 @@ def test_a_fine_tuned_model_is_loaded_again(model, tmp_path, head):
     assert masked.notes == [f"{saved} has no MLM head: initialised at random"]
     assert_bitwise(masked.params["encoder"], begun.params["encoder"])
     assert not masked.params["mlm_extension"]["bias"].any()
-    with pytest.raises(UserError, match="no head of a task"):
+    with refuses("head"):
         hf.load_task_model(str(model[1]))
 
 

@@ -7,6 +7,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from messages import assert_says
 
 from jaxplm.errors import UserError
 from jaxplm.hf import resolve
@@ -31,15 +32,15 @@ def test_directory(tmp_path, monkeypatch):
 def test_not_a_directory(tmp_path):
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "model.safetensors").write_bytes(b"")
-    assert f"did you mean {tmp_path}/export?" in refused(f"{tmp_path}/exports")
-    assert f"try {tmp_path}/export" in refused(f"{tmp_path}/export/model.safetensors")
-    assert "does not exist either" in refused(f"{tmp_path}/nowhere/export")
-    assert "no model path" in refused("")
+    assert_says(refused(f"{tmp_path}/exports"), f"{tmp_path}/exports", f"{tmp_path}/export")
+    assert_says(refused(f"{tmp_path}/export/model.safetensors"), f"{tmp_path}/export")
+    assert_says(refused(f"{tmp_path}/nowhere/export"), f"{tmp_path}/nowhere/export", f"{tmp_path}/nowhere")
+    assert "model" in refused("")
 
 
 def test_builtin():
     message = refused("builtin:huge")
-    assert message.startswith("no built-in model 'huge'; there is: ")
+    assert_says(message, "huge", "tiny")
 
 
 class Hub:
@@ -84,13 +85,12 @@ def test_hub(monkeypatch, tmp_path):
 def test_hub_pickle(monkeypatch, tmp_path):
     Hub(monkeypatch, tmp_path, ["pytorch_model.bin", "config.json"])
     message = refused("some/old-model")
-    assert "never opened" in message
-    assert "hf download some/old-model --local-dir old-model && python -c" in message
+    assert_says(message, "pickle", "hf download some/old-model --local-dir old-model && python -c")
 
 
 def test_hub_says_no(monkeypatch, tmp_path):
     Hub(monkeypatch, tmp_path, error=http_error(RepositoryNotFoundError))
-    assert "neither a directory nor a model on the hub: robertabase" in refused("robertabase")
+    assert_says(refused("robertabase"), "robertabase", "directory", "hub")
     Hub(monkeypatch, tmp_path, ["model.safetensors"], download_error=http_error(GatedRepoError))
     assert "gated" in refused("some/model")
 
@@ -98,7 +98,7 @@ def test_hub_says_no(monkeypatch, tmp_path):
 def test_no_network(monkeypatch, tmp_path):
     absent = LocalEntryNotFoundError("not in the cache")
     hub = Hub(monkeypatch, tmp_path, error=TimeoutError(), download_error=absent)
-    assert "cannot be reached" in refused("roberta-base")
+    assert_says(refused("roberta-base"), "roberta-base", "reached")
     assert hub.asked["local_files_only"]
     hub = Hub(monkeypatch, tmp_path, error=TimeoutError())
     assert resolve("roberta-base") == tmp_path  # the cache has it
@@ -109,4 +109,4 @@ def test_no_network(monkeypatch, tmp_path):
 
 def test_no_space_in_the_cache(monkeypatch, tmp_path):
     Hub(monkeypatch, tmp_path, ["model.safetensors"], download_error=OSError(28, "No space left on device"))
-    assert "no disk space for roberta-base" in refused("roberta-base")
+    assert_says(refused("roberta-base"), "roberta-base", "space")

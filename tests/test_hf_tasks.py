@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from checkpoints import assert_bitwise, flat, reconfigure, rewrite
+from messages import assert_says, refuses
 from safetensors.numpy import load_file, save_file
 
 import jaxplm
@@ -248,7 +249,7 @@ def test_sixteen_bits(tmp_path):
         for path, leaf in flat(hf.load_task_model(str(export)).params).items():
             np.testing.assert_allclose(leaf, flat(loaded.params)[path], rtol=2**-8, atol=0)
         loaded.params["head"]["out"]["bias"][0] = 1e6
-        with pytest.raises(UserError, match="float16 cannot hold"):
+        with refuses("float16"):
             resave(loaded, tmp_path / "export", names_of(head), dtype="float16")
     assert not (tmp_path / "export").exists()
 
@@ -268,22 +269,22 @@ def refused(directory, head=None) -> str:
 
 
 def test_checkpoints_that_do_not_fit(tmp_path):
-    assert "no head of a task" in refused(checkpoints.save(tmp_path / "mlm", "bert"))
+    assert_says(refused(checkpoints.save(tmp_path / "mlm", "bert")), str(tmp_path / "mlm"), "head")
     source = fine_tuned(tmp_path / "source")
-    assert "1 not known: surplus" in refused(rewrite(source, lambda tensors: tensors.update(surplus=np.zeros(1, np.float32))))
+    assert_says(refused(rewrite(source, lambda tensors: tensors.update(surplus=np.zeros(1, np.float32)))), "1", "surplus")
     rewrite(source, lambda tensors: tensors.pop("surplus") is None)
     reconfigure(source, id2label={"0": "a", "1": "b"})
-    assert "2 of another shape: classifier.weight is [3, 24], not [2, 24], classifier.bias" in refused(source)
+    assert_says(refused(source), "2", "classifier.weight", "[3, 24]", "[2, 24]", "classifier.bias")
     for names in ({"0": "a", "2": "b"}, {"0": "a", "1": "a"}, {"x": "a"}, ["a"], {}):
-        assert "does not name classes" in refused(reconfigure(source, id2label=names))
+        assert_says(refused(reconfigure(source, id2label=names)), "id2label", "classes")
     reconfigure(source, id2label={"0": "a", "1": "b", "2": "c"}, problem_type="ranking")
-    assert "problem_type 'ranking' is none of" in refused(source)
+    assert_says(refused(source), "problem_type", "'ranking'")
     reconfigure(source, problem_type=None, classifier_dropout="much")
-    assert "does not describe a head" in refused(source)
+    assert_says(refused(source), "head")
     reconfigure(source, classifier_dropout=None, architectures=["BertForTokenClassification"])
     assert hf.load_task_model(str(source)).head.kind == "tag"  # the same tensors but for the pooler
     rewrite(source, lambda tensors: tensors.pop("classifier.bias") is None)
-    assert "1 missing: classifier.bias" in refused(source)
+    assert_says(refused(source), "1 missing", "classifier.bias")
 
 
 def test_own_heads_that_are_damaged(tmp_path):
@@ -294,16 +295,16 @@ def test_own_heads_that_are_damaged(tmp_path):
     for change in ({"head": {**content["head"], "kind": "rank"}}, {"head": {**content["head"], "sight": 1}}, {"labels": ["a"]},
                    {"head": None}):
         settings.write_text(json.dumps(content | change))
-        assert "jaxplm.json does not describe a head" in refused(export)
+        assert_says(refused(export), "jaxplm.json", "head")
     settings.write_text("{")
-    assert "jaxplm.json does not describe a head" in refused(export)
+    assert_says(refused(export), "jaxplm.json", "head")
     settings.write_text(json.dumps({**content, "head": {**content["head"], "body_width": 8}}))
-    assert "of another shape: head/body/" in refused(export)
+    assert "head/body/" in refused(export)
     settings.write_text(json.dumps(content))
     save_file({name: tensor for name, tensor in tensors.items() if name != "head/out/bias"} | {"head/x": tensors["head/out/bias"]}, weights)
-    assert "1 missing: head/out/bias; 1 not known: head/x" in refused(export)
+    assert_says(refused(export), "1 missing", "head/out/bias", "head/x")
     weights.write_bytes(b"1234")
-    assert "head.safetensors is damaged" in refused(export)
+    assert_says(refused(export), "head.safetensors", "damaged")
     weights.unlink()
-    assert "has no head.safetensors" in refused(export)
+    assert_says(refused(export), "head.safetensors")
     assert hf.load_task_model(str(export), nn.HeadConfig("qa", 2)).head.kind == "qa"

@@ -18,9 +18,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from messages import refuses
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
-from jaxplm.errors import UserError
 from jaxplm.reporting import console, metric_log
 
 
@@ -158,7 +158,7 @@ def test_the_other_processes_write_nothing(tmp_path: Path) -> None:
 def test_a_file_that_is_no_metrics_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "split": "train"}\n[1]\n{"step": 2, "split": "train"}\n')
-    with pytest.raises(UserError, match="line 2 is not a row of metrics"):
+    with refuses("metrics.jsonl", "line 2"):
         metric_log.MetricLog(tmp_path)
 
 

@@ -10,12 +10,12 @@ import torch
 import transformers
 from checkpoints import assert_bitwise, resave
 from helpers import random_batch, tiny_config, trainer
+from messages import assert_says, refuses
 from safetensors.numpy import load_file
 
 from jaxplm import config, hf, nn
 from jaxplm.data.batch import PairBatch
 from jaxplm.devices import sharding
-from jaxplm.errors import UserError
 from jaxplm.hf.names import decoder_aliases, leaf_of, slots
 from jaxplm.recipes.pretrain.new_model import new_config
 from jaxplm.tasks.pairs import MaskedPairs
@@ -158,8 +158,9 @@ def test_without_pairs_the_head_is_left_out_and_told(stock):
 def test_a_checkpoint_without_the_head_gets_a_random_one(tmp_path):
     directory = checkpoints.save(tmp_path / "bert", "bert")
     first, again, other = (hf.load(str(directory), pairs=True, seed=seed) for seed in (1, 1, 2))
-    assert [note.split(" has no ")[1] for note in first.notes] == [
-        "pooler: initialised at random", "head of sentence pairs: initialised at random"]
+    pooler, head = first.notes
+    assert_says(pooler, "pooler", "random")
+    assert_says(head, "head", "sentence pairs", "random")
     assert_bitwise(first.params, again.params)
     kernel = first.params["pair_head"]["out"]["kernel"]
     assert kernel.shape == (24, 2) and 0.01 < kernel.std() < 0.03 and not first.params["pair_head"]["out"]["bias"].any()
@@ -170,7 +171,7 @@ def test_a_checkpoint_without_the_head_gets_a_random_one(tmp_path):
 @pytest.mark.parametrize("family", ["roberta", "klue"])
 def test_a_roberta_has_no_pairs(family, tmp_path):
     directory = checkpoints.save(tmp_path / family, family)
-    with pytest.raises(UserError, match=r"^model\.pairs: .* is a roberta with 1 token type\(s\), .* need a BERT"):
+    with refuses("model.pairs", "roberta", "1", "BERT"):
         hf.load(str(directory), pairs=True)
 
 
@@ -179,5 +180,5 @@ def test_a_new_model_with_pairs():
     shape = new_config("tiny", tokenizer, 64, pairs=True)
     assert shape.pooler and shape.pair_head and shape.token_types == 2
     assert not new_config("tiny", tokenizer, 64).pair_head
-    with pytest.raises(UserError, match=r"^model\.pairs: this tokenizer makes a RoBERTa.*vocab\.kind=wordpiece"):
+    with refuses("model.pairs", "RoBERTa", "vocab.kind=wordpiece"):
         new_config("tiny", checkpoints.tokenizer("roberta"), 64, pairs=True)

@@ -9,6 +9,7 @@ import seqeval.metrics
 import seqeval.scheme
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from messages import refuses
 
 from jaxplm.data.labelled.tag_schemes import SCHEMES, detect_scheme, split_tag, to_iob2
 from jaxplm.errors import UserError
@@ -81,17 +82,17 @@ def test_schemes_by_example() -> None:
 
 @pytest.mark.parametrize("tag", ["", "X-PER", "NN", "B_PER", "b-PER", "B-", "O-PER"])
 def test_tags_of_no_scheme(tag: str) -> None:
-    with pytest.raises(UserError, match="must be O, or B-, I-, E- or S-"):
+    with refuses("O", "B-", "I-", "E-", "S-"):
         split_tag(tag)
     with pytest.raises(UserError):
         detect_scheme([["O", tag]])
 
 
 def test_tags_of_another_scheme() -> None:
-    with pytest.raises(UserError, match="'S-A': IOB2 has only"):
+    with refuses("'S-A'", "IOB2"):
         to_iob2(["S-A"], "IOB2")
     for strict in (True, False):
-        with pytest.raises(UserError, match="'E-A': IOB1 has only"):
+        with refuses("'E-A'", "IOB1"):
             entities(["E-A"], "IOB1", strict=strict)
     with pytest.raises(ValueError, match="IOB3"):
         entities([], "IOB3")
@@ -179,7 +180,7 @@ def test_scores_at_the_edges() -> None:
     assert row.name == "" and math.isnan(row.precision) and (row.recall, row.f1, row.support) == (0, 0, 1)
     # The same stretch in two texts is two entities.
     assert entity_scores([["B-X"], ["B-X"]], [["B-X"], ["O"]], "IOB2")["recall"] == 0.5
-    with pytest.raises(ValueError, match="sequence 1: 1 gold tags and 2"):
+    with refuses("sequence 1", "1", "2", error=ValueError):
         entity_scores([["O"], ["O"]], [["O"], ["O", "O"]], "IOB2")
-    with pytest.raises(ValueError, match="1 gold sequences and 0"):
+    with refuses("1", "0", error=ValueError):
         entity_scores([["O"]], [], "IOB2")

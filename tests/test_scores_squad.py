@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import refuses
 
 from jaxplm.scores.answers import Window, best_span, best_spans, null_score
 from jaxplm.scores.squad import answer_scores, normalize_korquad, normalize_squad, qa_scores
@@ -77,7 +78,7 @@ def test_mean_of_questions(cases: dict[str, tuple[str, list[str]]]) -> None:
 
 def test_questions_missing_or_none() -> None:
     assert all(math.isnan(value) for value in qa_scores({}, {}).values())
-    with pytest.raises(ValueError, match="1 questions have no prediction; the first is 'b'"):
+    with refuses("1", "'b'", error=ValueError):
         qa_scores({"a": ""}, {"a": [], "b": []})
 
 

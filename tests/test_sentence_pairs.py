@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import refuses
 from test_pipeline import RANDOM_IDS, SPECIAL, Store
 
 from jaxplm.data.batch import PairBatch
 from jaxplm.data.mlm.batches import FixedMaskBatches, MlmBatches
 from jaxplm.data.mlm.sentence_pairs import gather_pairs, plan_pairs, sentence_ends
-from jaxplm.errors import UserError
 
 STOP = 9  # the token that ends sentences
 ENDS = np.arange(60_000) == STOP
@@ -270,11 +270,11 @@ def test_next_sentences_of_two_texts_when_one_is_most_of_the_corpus():
 
 def test_texts_that_make_no_pairs():
     assert plan_pairs(make_store([1, 1, 5], stops=0), 32, "sop", ENDS).rows == 1
-    with pytest.raises(UserError, match=r"^model\.pairs=sop: no text of a\.txt has two tokens"):
+    with refuses("model.pairs=sop", "a.txt"):
         plan_pairs(make_store([1, 1]), 32, "sop", ENDS, source="a.txt")
-    with pytest.raises(UserError, match=r"^model\.pairs=nsp: only one text of b\.txt is there to use.*model\.pairs=sop"):
+    with refuses("model.pairs=nsp", "b.txt", "model.pairs=sop"):
         plan_pairs(make_store([1, 500]), 32, "nsp", ENDS, source="b.txt")
-    with pytest.raises(ValueError, match="nsp, sop"):
+    with refuses("nsp", "sop", error=ValueError):
         plan_pairs(STORE, 32, "ns", ENDS)
 
 

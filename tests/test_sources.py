@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import zstandard
+from messages import assert_line, refuses
 
 from jaxplm.data.sources import formats, hub
 from jaxplm.data.sources.texts import open_texts, same_files
@@ -59,7 +60,7 @@ def test_every_format_in_every_packing(tmp_path, kind, compression, crlf_bom):
     assert texts.files == (path,)
     if kind != ".txt":
         assert read(path, text_pair="other") == [f"{a}\n{b}" for a, b in PAIRS]
-        with pytest.raises(UserError, match="no column 'txt'; it has 'text', 'other', 'label'"):
+        with refuses("'txt'", "'text', 'other', 'label'"):
             read(path, text="txt")
 
 
@@ -71,10 +72,10 @@ def test_parquet_streams_one_column(tmp_path):
     texts = open_texts(str(path))
     assert list(texts) == [a for a, _ in PAIRS]
     assert texts.counts["empty"] == 1
-    with pytest.raises(UserError, match="no column 'body'; it has 'text', 'other'"):
+    with refuses("'body'", "'text', 'other'"):
         read(path, text="body")
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"a\.parquet cannot be read"):
+    with refuses("a.parquet"):
         read(path)
 
 
@@ -106,10 +107,7 @@ def test_auto_decides_for_each_file(tmp_path, caplog):
     (tmp_path / "b.txt").write_text("1\n2\n\n3\n")
     with caplog.at_level(logging.INFO, "jaxplm"):
         assert read(tmp_path) == ["1", "2", "1\n2", "3"]
-    assert (
-        "one text a line in a.txt (no blank line there); texts separated by blank lines in b.txt"
-        in caplog.text
-    )
+    assert_line(caplog.text, "line", "a.txt", "blank lines", "b.txt")
 
 
 def test_unreadable_bytes_are_skipped_and_counted(tmp_path, caplog):
@@ -119,7 +117,7 @@ def test_unreadable_bytes_are_skipped_and_counted(tmp_path, caplog):
         texts = open_texts(str(path))
         assert list(texts) == ["good", "bad", "좋\ufffd은", "cut"]
         assert texts.counts == {"texts": 4, "undecodable": 2}
-    assert "unreadable bytes skipped in 2 of 4 texts; is it really UTF-8?" in caplog.text
+    assert_line(caplog.text, "bytes", "2 of 4 texts", "UTF-8")
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "a\xff"}\n{"text": "b\\ud83d"}\n{"text": "\\ud83d\\ude00"}\n')
     texts = open_texts(str(path))
@@ -138,7 +136,7 @@ def test_broken_and_ragged_rows(tmp_path, caplog):
     texts = open_texts(str(path))
     assert list(texts) == ["a", "b", "7"]
     assert texts.counts == {"texts": 3, "malformed": 2, "empty": 2}
-    assert "2 of 7 rows could not be parsed" in caplog.text
+    assert_line(caplog.text, "2 of 7 rows", "parsed")
     (tmp_path / "a.tsv").write_text("id\ttext\n1\ta\n2\n3\tb\tc\n\n4\tNA\n5\tnull\n")
     texts = open_texts(str(tmp_path / "a.tsv"))
     assert list(texts) == ["a", "NA", "null"]  # words, not missing values
@@ -146,7 +144,7 @@ def test_broken_and_ragged_rows(tmp_path, caplog):
     (tmp_path / "b.csv").write_text('text,n\n"two\nlines",1\n' + f'"{"x" * 200_000}",2\n')
     assert [len(text) for text in read(tmp_path / "b.csv")] == [9, 200_000]
     (tmp_path / "c.jsonl").write_text('{"text": ["a", "b"]}\n')
-    with pytest.raises(UserError, match="column 'text' holds lists, not texts"):
+    with refuses("'text'", "lists"):
         read(tmp_path / "c.jsonl")
 
 
@@ -169,9 +167,7 @@ def test_json_shapes(tmp_path):
     assert list(texts) == ["C1", "C2"]
     assert texts.counts["repeated"] == 1
     assert read(path, text="question") == ["Q1", "Q2", "Q3"]
-    with pytest.raises(
-        UserError, match="no column 'text'; it has 'id', 'title', 'context', 'question', 'answers'"
-    ):
+    with refuses("'text'", "'id', 'title', 'context', 'question', 'answers'"):
         read(path)
     path.write_text('{"data": [{"text": "a"}, {"text": "b"}]}')
     assert read(path) == ["a", "b"]
@@ -187,7 +183,7 @@ def test_json_shapes(tmp_path):
         '{"vocab": {\n"a": 1}}',
     ):
         path.write_text(wrong)
-        with pytest.raises(UserError, match=r"a\.json"):
+        with refuses("a.json"):
             read(path)
 
 
@@ -222,7 +218,7 @@ def test_globs_directories_and_lists_are_sorted_and_without_doubles(tmp_path, ca
     (tmp_path / "train.txt").write_text("1")
     (tmp_path / "test.txt").write_text("2")
     read(tmp_path)
-    assert "holds train and test files" in caplog.text
+    assert_line(caplog.text, "train", "test")
 
 
 def test_fingerprint_follows_content_not_names(tmp_path):
@@ -259,31 +255,30 @@ def test_wrong_inputs_are_one_line(tmp_path):
     (tmp_path / "notes.docx").write_bytes(b"PK")
     (tmp_path / "sub").mkdir()
     cases = {
-        "trian.txt": r"no file .*trian\.txt; did you mean .*train\.txt\?",
-        "subb/x.txt": r"did you mean .*/sub\?",
-        "quite-other.csv": "has no quite-other.csv",
-        "*.csv": r"no file matches .*\*\.csv",
-        "sub": "holds no .txt",
-        "empty.txt": r"empty\.txt: no text found",
-        "empty.jsonl": r"no text found \(2 empty\)",
-        "data.pkl": "data.pkl is refused: .pkl files can run code",
-        "pickle.txt": "pickle.txt is refused: it holds a Python pickle",
-        "packed.txt": "packed or binary data that its name does not tell",
-        "cut.txt.gz": "cut.txt.gz cannot be read",
-        "plain.txt.gz": "plain.txt.gz cannot be read",
-        "cut.txt.zst": "cut.txt.zst cannot be read",
-        "notes.docx": "format cannot be told from its name; known: .txt .jsonl",
+        "trian.txt": ("trian.txt", "train.txt"),
+        "subb/x.txt": ("subb/x.txt", "sub"),
+        "quite-other.csv": ("quite-other.csv",),
+        "*.csv": ("*.csv",),
+        "sub": ("sub", ".txt"),
+        "empty.txt": ("empty.txt",),
+        "empty.jsonl": ("empty.jsonl", "2 empty"),
+        "data.pkl": ("data.pkl", ".pkl", "code"),
+        "pickle.txt": ("pickle.txt", "pickle"),
+        "packed.txt": ("packed.txt", "binary data"),
+        "cut.txt.gz": ("cut.txt.gz",),
+        "plain.txt.gz": ("plain.txt.gz",),
+        "cut.txt.zst": ("cut.txt.zst",),
+        "notes.docx": ("notes.docx", ".txt", ".jsonl"),
     }
-    for name, message in cases.items():
-        with pytest.raises(UserError, match=message) as caught:
+    for name, said in cases.items():
+        with refuses(*said):
             read(tmp_path / name)
-        assert "\n" not in str(caught.value)
     for spec in ("", " , "):
-        with pytest.raises(UserError, match="no data given"):
+        with refuses("data"):
             open_texts(spec)
-    with pytest.raises(UserError, match="must be 'auto', 'true' or 'false'"):
+    with refuses("data.lines='maybe'", "auto", "true", "false"):
         open_texts(str(tmp_path / "train.txt"), lines="maybe")
-    with pytest.raises(UserError, match="no file"):  # longer than any file name may be
+    with refuses("file"):  # longer than any file name may be
         open_texts(",".join(f"{tmp_path}/{i}.txt" for i in range(2000)))
 
 
@@ -293,7 +288,7 @@ def test_endless_lines_and_paragraphs_are_cut(tmp_path, monkeypatch, caplog):
     assert read(tmp_path / "a.txt", lines="true") == ["1234567890", "abc", "xyz"]
     (tmp_path / "b.txt").write_text("12345\n67\n89\n\nx")
     assert read(tmp_path / "b.txt") == ["12345\n67", "89", "x"]
-    assert "texts over 10 characters cut at a line end, 1 times" in caplog.text
+    assert_line(caplog.text, "10 characters", "cut", "1")
 
 
 def test_paragraphs_keep_every_character():
@@ -351,15 +346,15 @@ def test_hub_names(monkeypatch):
     assert list(texts) == ["a", "b"]
     assert texts.files == ()
     assert texts.fingerprint != open_texts("hf:films", split="validation").fingerprint
-    with pytest.raises(UserError, match="no column 'review'; it has 'text', 'label'"):
+    with refuses("'review'", "'text', 'label'"):
         read("hf:films", text="review")
-    with pytest.raises(UserError, match=r"hf:films split 'validation' cannot be read .*Available splits"):
+    with refuses("hf:films", "'validation'", "splits"):
         read("hf:films", split="validation")
-    with pytest.raises(UserError, match=r"hf:imdb cannot be reached \(ConnectionError: no route to host\)"):
+    with refuses("hf:imdb", "ConnectionError: no route to host"):
         open_texts("hf:imdb")
 
 
 def test_hub_offline_fails_at_once(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # in case the client was not imported yet
-    with pytest.raises(UserError, match="hf:imdb cannot be reached"):
+    with refuses("hf:imdb", "reached"):
         open_texts("hf:imdb")

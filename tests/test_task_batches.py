@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import refuses
 
 from jaxplm.data.labelled.task_batches import FixedTaskBatches, TaskBatches
 from jaxplm.data.labelled.units import Units
-from jaxplm.errors import UserError
 
 PAD = 7
 L = 24
@@ -161,7 +161,7 @@ def test_short_texts_do_not_pay_for_padding():
 
 
 def test_what_cannot_be_packed():
-    with pytest.raises(UserError, match="no text"):
+    with refuses("text"):
         TaskBatches(make_units([]), 8, L, pad_id=PAD, seed=0)
-    with pytest.raises(ValueError, match="does not fit"):
+    with refuses("fit", error=ValueError):
         FixedTaskBatches(make_units([L + 1]), 8, L, pad_id=PAD)

@@ -7,9 +7,9 @@ import pytest
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import refuses
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from jaxplm.errors import UserError
 from jaxplm.vocab.append import append
 from jaxplm.vocab.reach import unreachable, witness
 
@@ -170,12 +170,12 @@ def test_no_witness_for_what_does_not_come_out():
 
 @pytest.mark.parametrize("family", ["xlm-roberta", "camembert"])
 def test_other_models_are_refused(family):
-    with pytest.raises(UserError, match="model is Unigram: tokens can be added to WordPiece and byte-level BPE"):
+    with refuses("Unigram", "WordPiece", "byte-level BPE"):
         unreachable(checkpoints.tokenizer(family), ["a"])
 
 
 def test_a_bpe_without_bytes_is_refused():
     backend = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    with pytest.raises(UserError, match="a BPE that is not byte-level"):
+    with refuses("BPE", "byte-level"):
         unreachable(transformers.PreTrainedTokenizerFast(tokenizer_object=backend), ["a"])

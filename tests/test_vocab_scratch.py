@@ -15,11 +15,11 @@ import transformers
 from commands import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import assert_line, assert_says, refuses
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from jaxplm import hf, nn
 from jaxplm.data.corpus.words import byte_alphabet
-from jaxplm.errors import UserError
 from jaxplm.recipes.pretrain.new_model import SIZES, new_config
 from jaxplm.vocab.counting import WordCounter
 from jaxplm.vocab.languages import detect, set_rules
@@ -218,7 +218,7 @@ def test_the_builtin_tokenizer_has_the_same_rules(directory):
 def test_auto_names_its_choice(texts, language, tmp_path, caplog):
     caplog.set_level(logging.INFO, "jaxplm")
     train_tokenizer(texts, "wordpiece", 800, tmp_path / "auto")
-    assert f"vocab.language=auto: {language} " in caplog.text
+    assert_line(caplog.text, "vocab.language=auto", language)
     train_tokenizer(texts, "wordpiece", 800, tmp_path / "said", language=language)
     assert (tmp_path / "auto" / "tokenizer.json").read_bytes() == (tmp_path / "said" / "tokenizer.json").read_bytes()
 
@@ -233,8 +233,8 @@ def test_letters_decide_and_not_signs():
 def test_a_size_that_the_corpus_cannot_fill(kind, tmp_path, caplog):
     entries = train_tokenizer(LATIN, kind, 5000, tmp_path / "made")
     assert len(transformers.AutoTokenizer.from_pretrained(tmp_path / "made")) == entries < 5000
-    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        f"vocab.size=5000: the corpus fills only {entries} entries, which are used"]
+    [warning] = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert_says(warning, "vocab.size=5000", str(entries))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -243,19 +243,18 @@ def test_a_size_is_never_exceeded(kind, directory):
         assert len(transformers.AutoTokenizer.from_pretrained(directory / f"{kind}-{language}-False")) <= SIZE
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"kind": "worpiece"}, "vocab.kind='worpiece': must be one of wordpiece, bpe, unigram"),
-    ({"language": "klingon"}, "vocab.language='klingon': must be one of auto, latin, korean"),
-    ({"texts": []}, "no word to train a vocabulary on: the texts are empty"),
-    ({"kind": "wordpiece", "size": 60}, "vocab.size=60: the characters of this corpus alone take"),
-    ({"kind": "bpe", "size": 260}, "vocab.size=260: bytes and special tokens alone take 261 entries"),
-    ({"kind": "unigram", "size": 60}, "vocab.size=60: the characters of this corpus alone take"),
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"kind": "worpiece"}, ("vocab.kind='worpiece'", "wordpiece", "bpe", "unigram")),
+    ({"language": "klingon"}, ("vocab.language='klingon'", "auto", "latin", "korean")),
+    ({"texts": []}, ("word", "texts", "empty")),
+    ({"kind": "wordpiece", "size": 60}, ("vocab.size=60", "characters")),
+    ({"kind": "bpe", "size": 260}, ("vocab.size=260", "261")),
+    ({"kind": "unigram", "size": 60}, ("vocab.size=60", "characters")),
 ])
-def test_mistakes_take_one_line(changes, message, tmp_path):
+def test_mistakes_take_one_line(changes, said, tmp_path):
     given = {"texts": LATIN, "kind": "wordpiece", "size": 600} | changes
-    with pytest.raises(UserError, match=message.replace("(", r"\(")) as caught:
+    with refuses(*said):
         train_tokenizer(directory=tmp_path / "made", **given)
-    assert "\n" not in str(caught.value)
     assert not (tmp_path / "made").exists()
 
 
@@ -301,7 +300,7 @@ def test_memory_is_bounded_and_frequent_words_stay():
 def test_dropped_words_are_told(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(WordCounter.__init__, "__defaults__", (20,))
     train_tokenizer(LATIN, "bpe", 300, tmp_path / "made", language="latin")
-    assert "vocabulary: too many distinct words to hold: those found" in caplog.text
+    assert_line(caplog.text, "vocabulary", "words")
 
 
 def test_scores_of_pieces():
@@ -325,5 +324,5 @@ def test_sizes_grow():
     shapes = [new_config(size, tokenizer, 128) for size in SIZES]
     assert [shape.width for shape in shapes] == sorted(shape.width for shape in shapes)
     assert all(shape.width == shape.heads * 64 and shape.ffn_width == 4 * shape.width for shape in shapes)
-    with pytest.raises(UserError, match="model.size='huge': must be one of tiny, mini, small, base, large"):
+    with refuses("model.size='huge'", "tiny", "mini", "small", "base", "large"):
         new_config("huge", tokenizer, 128)
