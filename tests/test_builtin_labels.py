@@ -72,7 +72,7 @@ def test_this_installation():
     opened = open_texts("builtin:pydocs-labels")
     assert list(opened) == sets["train"].texts
     assert opened.fingerprint != open_texts("builtin:pydocs-labels", split="test").fingerprint
-    code = "from jaxplm.data import builtin_labels; print(builtin_labels.fingerprint())"  # sets and hashes in another order
+    code = "from jaxplm.data.sources import builtin_labels; print(builtin_labels.fingerprint())"  # sets and hashes in another order
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == builtin_labels.fingerprint()
 

@@ -117,14 +117,14 @@ MISTAKES = {
         checkpoint(lambda model: reconfigure(model, model_type="gpt2")), ("model_type", "'gpt2'")),
     "weights of another model": Mistake(
         checkpoint(lambda model: reconfigure(model, num_hidden_layers=3)),
-        ("weights", "bert", "16 missing", "bert.encoder.layer.2")),
+        ("weights", "bert", "16 missing", "bert.encoder.layer.2.")),
     "a damaged model": Mistake(checkpoint(cut), ("model.safetensors", "damaged")),
     "a model that is not there": Mistake(flags(model__path="./no/such/model"), ("./no/such/model",)),
     "a hub name without a hub": Mistake(
         flags(model__path="someone/some-model"), ("someone/some-model", "hub", "reached")),
     "a data set of the hub without a hub": Mistake(flags(data__train="hf:some-texts"), ("some-texts",)),
     "seq_len over the positions": Mistake(flags(data__seq_len=64), ("data.seq_len=64", "40 positions")),
-    "a mesh that does not divide": Mistake(flags(mesh__fsdp=2), ("mesh.data=-1", "mesh.fsdp=2", "1 device")),
+    "a mesh that does not divide": Mistake(flags(mesh__fsdp=2), ("mesh.data=-1", "mesh.fsdp=2", "1")),
     "a batch that does not divide": Mistake(
         flags(train__batch_size=9), ("train.batch_size=9", "2"), environment={"JAX_NUM_CPU_DEVICES": "2"}),
     "an accumulation that does not divide": Mistake(

@@ -179,7 +179,7 @@ MISTAKES = {
     "no kind of task": Mistake(flags(task__kind=""), ("task.kind", "classify", "multilabel", "regress", "tag", "qa")),
     "a kind that there is not": Mistake(flags(task__kind="clasify"), ("task.kind='clasify'", "classify")),
     "a metric of another task": Mistake(flags(train__metric="spearman"), ("train.metric='spearman'", "task.kind=classify", "accuracy")),
-    "a body for a text": Mistake(flags(task__body="lstm"), ("task.body='lstm'", "tag")),
+    "a body for a text": Mistake(flags(task__body="lstm"), ("task.body='lstm'", "task.kind=classify")),
     "pooling of tags": Mistake(flags(task__kind="tag", task__pooling="mean"), ("task.pooling='mean'", "task.kind=tag")),
     "class weights of numbers": Mistake(
         flags(task__kind="regress", task__class_weights="balanced"), ("task.class_weights='balanced'", "task.kind=regress", "classes")),
@@ -201,7 +201,7 @@ MISTAKES = {
         checkpoint(lambda model: reconfigure(model, model_type="gpt2")), ("model_type", "'gpt2'")),
     "a damaged model": Mistake(checkpoint(cut), ("model.safetensors", "damaged")),
     "weights of another model": Mistake(
-        checkpoint(lambda model: reconfigure(model, num_hidden_layers=3)), ("weights", "bert", "16 missing", "bert.encoder.layer.2")),
+        checkpoint(lambda model: reconfigure(model, num_hidden_layers=3)), ("weights", "bert", "16 missing", "bert.encoder.layer.2.")),
     "a model that is not there": Mistake(flags(model__path="./no/such/model"), ("./no/such/model",)),
     # evaluation
     "evaluation as another task": Mistake(

@@ -17,7 +17,7 @@ from jaxplm.nn import paths
 WORDS = ["cardiomyopathy", "thrombocytopenia", "gastrointestinal", "서울특별시립병원"]
 TEXTS = [f"the {WORDS[i % 4]} of patient {i % 7} was found in {WORDS[i % 3]} wards" for i in range(120)]
 MISTAKES = {
-    "vocab.terms=nowhere.txt: no such file (it has one term a line)": {"vocab__terms": "nowhere.txt"},
+    ("vocab.terms=", "nowhere.txt"): {"vocab__terms": "nowhere.txt"},
     ("vocab.init='zero'", "subword_mean", "mean", "normal"): {"vocab__init": "zero"},
     ("model.path", "extend_vocab", "configs/scratch.py"): {"model__path": ""},
     ("vocab.new_tokens=0",): {"vocab__new_tokens": 0},
