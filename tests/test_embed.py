@@ -183,10 +183,10 @@ def test_no_texts_and_one(model):
     assert embed(model[0], iter(["the dog"])).shape == (1, checkpoints.SIZES["hidden_size"])
 
 
-@pytest.mark.parametrize("texts, options, message", [
-    ("the dog", {}, r"texts is a single text; give a list of them"),
-    (["the dog", 3], {}, r"texts\[1\] is a int, not a str"),
-    ([None], {}, r"texts\[0\] is a NoneType, not a str"),
+@pytest.mark.parametrize("texts, options, said", [
+    ("the dog", {}, ("texts", "list")),
+    (["the dog", 3], {}, ("texts[1]", "int", "str")),
+    ([None], {}, ("texts[0]", "NoneType", "str")),
     (["a"], {"pooling": "avg"}, ("embed.pooling='avg'", "cls", "mean", "max", "none")),
     (["a"], {"pooling": "none"}, ("configs/embed.py",)),
     (["a"], {"layers": "top"}, ("embed.layers='top'", "last", "last4", "mean", "number")),
