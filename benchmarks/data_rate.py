@@ -30,7 +30,9 @@ from typing import Any
 
 import record
 
-PACKINGS = ("documents", "stream")
+from jaxplm.config import Packing
+
+PACKINGS: tuple[Packing, ...] = ("documents", "stream")
 WARM_UP = 3
 MB = 1 << 20
 
@@ -104,7 +106,7 @@ def _mlm(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     return found
 
 
-def _mlm_steps(options: argparse.Namespace, packing: str, whole_word: bool) -> tuple[float, dict[str, Callable[[int], Any]]]:
+def _mlm_steps(options: argparse.Namespace, packing: Packing, whole_word: bool) -> tuple[float, dict[str, Callable[[int], Any]]]:
     """Tokens of a row, on average; and by name what makes a batch or does a part of that, from the step's number."""
     import numpy as np
 

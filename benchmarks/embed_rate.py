@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import record
@@ -44,7 +45,7 @@ def read_texts(options: argparse.Namespace) -> list[str]:
     return list(open_texts(options.corpus, text=options.text, lines="true", max_rows=options.texts or None, every_row=True))
 
 
-def jaxplm_worker(options: argparse.Namespace, texts: list[str], dtype: str) -> tuple[float, np.ndarray]:
+def jaxplm_worker(options: argparse.Namespace, texts: list[str], dtype: Any) -> tuple[float, np.ndarray]:
     from jaxplm.config import Compute, Embed, Mesh
     from jaxplm.data.labelled.row_length import row_length
     from jaxplm.data.labelled.text_blocks import text_blocks

@@ -41,10 +41,10 @@ class Case:
     layers: int = 0
     vocab: int = 0
     dropout: float = 0.1  # of attention weights as well
-    dtype: str = "bfloat16"
+    dtype: config.Precision = "bfloat16"
     unroll: bool = True
-    attention: str = "auto"
-    remat: str = "none"
+    attention: config.Attention = "auto"
+    remat: config.Remat = "none"
     logit_parts: int = 1
 
     def varied(self, assignments: str) -> "Case":
@@ -147,7 +147,7 @@ class Work:
         return int(plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes)
 
 
-def product_rate(dtype: str) -> float:
+def product_rate(dtype: config.Precision) -> float:
     """FLOP/s that one large matrix product of the factors' `dtype` reaches here, median of 10: the limit that a step is held to."""
     on_cpu = jax.default_backend() == "cpu"
     m, k, n = (2048, 768, 3072) if on_cpu else (8192, 8192, 8192)

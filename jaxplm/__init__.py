@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerFast
 
+    from jaxplm.config import Precision, VectorPooling, VectorType
     from jaxplm.nn import MaskedLM, TaskModel
 
 __all__ = ["__version__", "embed", "load"]
@@ -46,9 +47,9 @@ def load(path: str) -> "tuple[MaskedLM | TaskModel, PreTrainedTokenizerFast]":
     return nn.merge_params(graph, jax.tree.map(jnp.asarray, loaded.params)), loaded.tokenizer
 
 
-def embed(texts: "Iterable[str]", path: str, pooling: str = "mean", layers: str | int = "last", normalize: bool = False, *,
-          mix: tuple[float, ...] = (), dtype: str = "float32", seq_len: int | None = None, batch_size: int = 32,
-          compute: str = "bfloat16") -> "np.ndarray":
+def embed(texts: "Iterable[str]", path: str, pooling: "VectorPooling" = "mean", layers: str | int = "last", normalize: bool = False, *,
+          mix: tuple[float, ...] = (), dtype: "VectorType" = "float32", seq_len: int | None = None, batch_size: int = 32,
+          compute: "Precision" = "bfloat16") -> "np.ndarray":
     """Vectors of texts by the encoder at `path`: [n, D], row i that of text i.
 
     >>> vectors = jaxplm.embed(["a text", "another one"], "runs/dapt/export", pooling="mean")  # [2, D] float32

@@ -1,148 +1,215 @@
-"""Every setting there is, with its type and default. `configs/*.py` return a `Config`; flags override its fields."""
+"""Every field of a config, with its type, limits, default and meaning. `configs/*.py` return a `Config`; flags override its fields.
+
+What a field may be stands in its annotation: `Literal[...]` lists choices, `Annotated[int, Ge(1)]` gives a range. What it
+means is the second argument of `setting`. Checks, `--help` and the reference of fields in the documents read both.
+"""
 
 import dataclasses
 import difflib
+import functools
 import math
 import re
+import types
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, GroupedMetadata, Interval, Le
 
 from jaxplm.errors import UserError
+
+T = TypeVar("T")
+HIGHEST_SEED = 2**31 - 1
+_MOST = 2**20  # of what is counted per text or per row
+
+Share = Annotated[float, Interval(ge=0.01, le=0.9)]
+DropoutRate = Annotated[float, Interval(ge=0, le=0.99)]
+Seed = Annotated[int, Interval(ge=0, le=HIGHEST_SEED)]
+Count = Annotated[int, Ge(1)]
+CountOrZero = Annotated[int, Ge(0)]
+MeshSize = Annotated[int, Ge(-1)]
+Packing = Literal["documents", "stream"]
+VectorPooling = Literal["cls", "mean", "max", "none"]
+VectorType = Literal["float32", "float16"]
+Precision = Literal["bfloat16", "float32"]
+Attention = Literal["auto", "plain", "flash"]
+Remat = Literal["none", "dots", "blocks"]
+
+
+def setting(default: T, about: str) -> T:
+    """Return a dataclass field with a default and a description of one line, which `field_infos` reads."""
+    return field(default=default, metadata={"about": about})  # pyright: ignore[reportReturnType]  # a type checker sees the default
 
 
 @dataclass
 class Model:
-    path: str = "builtin:tiny"  # directory in transformers' format, hub id, builtin:tiny; empty: random weights
-    dropout: float | None = None  # None: the checkpoint's
-    attention_dropout: float | None = None
-    # The next three are read only where `path` is empty.
-    size: str = "tiny"  # see jaxplm.recipes.pretrain.new_model.SIZES
-    max_positions: int = 512
-    tokenizer: str = ""  # directory of a tokenizer; empty: one is trained on the corpus
-    pairs: str = ""  # nsp (next sentence) or sop (sentence order): a second objective on pairs of sentences; empty: none
-    extension: float = 0.33  # exbert: width of the extension module, as a share of the base's
+    """The encoder to start from."""
+
+    path: str = setting("builtin:tiny", "directory in transformers' format, hub id, or builtin:tiny; empty: random weights")
+    dropout: DropoutRate | None = setting(None, "dropout of hidden states; None: the checkpoint's")
+    attention_dropout: DropoutRate | None = setting(None, "dropout of attention weights; None: the checkpoint's")
+    size: Literal["tiny", "mini", "small", "base", "large"] = setting("tiny", "size of a new encoder, where model.path is empty")
+    max_positions: Annotated[int, Interval(ge=8, le=_MOST)] = setting(512, "positions of a new encoder, where model.path is empty")
+    tokenizer: str = setting("", "directory of a tokenizer, where model.path is empty; empty: one is trained on data.train")
+    pairs: Literal["", "nsp", "sop"] = setting(
+        "", "second objective on pairs of segments: nsp (next sentence) or sop (sentence order); empty: none")
+    extension: Annotated[float, Interval(ge=0.05, le=1)] = setting(
+        0.33, "exBERT: width of the extension module as a share of the base's")
 
 
 @dataclass
 class Data:
-    train: str = ""
-    validation: str = ""  # empty: `held_out` of train
-    test: str = ""
-    general: str = ""  # general text whose MLM loss is followed as well
-    lines: str = "auto"  # .txt: true = one text a line, false = texts between blank lines
-    text: str = "text"
-    text_pair: str = ""
-    label: str = "label"
-    tokens: str = "tokens"  # tagging: columns of token and tag lists (CoNLL files need neither)
-    tags: str = "tags"
-    seq_len: int = 128
-    packing: str = "documents"  # documents: texts share rows but never see each other; stream: contiguous
-    mask_rate: float = 0.15
-    mask_rate_end: float | None = None  # the rate moves linearly to this one over the run; None: it stays
-    whole_word: bool = False
-    short_len: int = 0  # rows of the first `short_share` of the steps have so many tokens; 0: all have seq_len
-    short_share: float = 0.9
-    max_rows: int | None = None  # use at most so many texts of train
-    held_out: float = 0.05  # share of train held out where no validation set is given
-    eval_rows: int = 1000  # at most so many packed rows an evaluation
+    """Texts, the columns they stand in, rows and masks."""
+
+    train: str = setting("", "training texts: paths, globs or directories separated by commas, hf:<name> or builtin:<name>")
+    validation: str = setting("", "validation set, given as data.train is; empty: a share of data.train is held out")
+    test: str = setting("", "test set, given as data.train is")
+    general: str = setting("", "general text whose MLM loss is followed as well, to show what is forgotten")
+    lines: Literal["auto", "true", "false"] = setting(
+        "auto", "how .txt files are read: true: one text per line; false: blank lines separate texts; auto: true where a file has no"
+        " blank line")
+    text: str = setting("text", "name of the column with the text")
+    text_pair: str = setting("", "name of the column with the second text of a pair; empty: there is none")
+    label: str = setting("label", "name of the column with the label")
+    tokens: str = setting("tokens", "tagging: name of the column with a list of tokens (CoNLL files need none)")
+    tags: str = setting("tags", "tagging: name of the column with a list of tags (CoNLL files need none)")
+    seq_len: Annotated[int, Interval(ge=8, le=_MOST)] = setting(128, "tokens per row, special tokens included")
+    packing: Packing = setting(
+        "documents", "documents: texts share rows but do not see each other; stream: texts are joined and cut into full rows")
+    mask_rate: Share = setting(0.15, "share of the tokens that is masked")
+    mask_rate_end: Share | None = setting(None, "masking rate at the last step, reached linearly from data.mask_rate; None: constant")
+    whole_word: bool = setting(False, "mask all tokens of a word together")
+    short_len: Annotated[int, Interval(ge=0, le=_MOST)] = setting(
+        0, "tokens per row in the first data.short_share of the steps; 0: data.seq_len in all of them")
+    short_share: Annotated[float, Interval(ge=0.01, le=0.99)] = setting(0.9, "share of the steps with rows of data.short_len tokens")
+    max_rows: Count | None = setting(None, "use only the first so many texts of data.train; None: all")
+    held_out: Annotated[float, Interval(ge=0.001, le=0.5)] = setting(
+        0.05, "share of data.train that is held out where data.validation is empty")
+    eval_rows: Count = setting(1000, "packed rows per evaluation, at most")
 
 
 @dataclass
 class Task:
-    kind: str = ""  # classify, multilabel, regress, tag, qa; empty: masked language modelling
-    pooling: str = "cls"  # cls, mean, max: a text's vector, from its tokens'
-    layers: str = "last"  # last, last4 (the mean of the last four), mix (a learned mix of all; Peters et al. 2018)
-    body: str = ""  # tagging: lstm or transformer between the vectors and the output; empty: nothing
-    body_width: int = 256
-    dropout: float | None = None  # of the head; None: the checkpoint's
-    label_smoothing: float = 0.0
-    class_weights: str = "none"  # balanced: each class counts alike in the loss
-    overlap: int = 32  # tokens that two windows of a long text share (tag, qa)
-    max_answer: int = 30  # tokens of an answer, at most (qa)
-    rules: str = "squad"  # how answers are compared (qa): squad (words) or korquad (characters)
-    cache: str = "auto"  # vectors of a frozen encoder are computed once: auto, on, off
+    """A downstream task and its head."""
+
+    # A name of jaxplm.tasks.kinds.KINDS, which the recipes check: a config file may add kinds of its own.
+    kind: str = setting("", "kind of task: classify, multilabel, regress, tag or qa; empty: masked language modelling")
+    pooling: Literal["cls", "mean", "max"] = setting("cls", "how the vectors of a text's tokens become one vector")
+    layers: Literal["last", "last4", "mix"] = setting(
+        "last", "layers that the head reads: last; last4: mean of the last four; mix: learned mix of all (Peters et al. 2018)")
+    body: Literal["", "lstm", "transformer"] = setting("", "tag: a layer between the token vectors and the output; empty: none")
+    body_width: Annotated[int, Interval(ge=8, le=2**14)] = setting(
+        256, "units per direction of the lstm body, or feed-forward width of the transformer body")
+    dropout: DropoutRate | None = setting(None, "dropout of the head; None: the checkpoint's")
+    label_smoothing: Annotated[float, Interval(ge=0, le=0.9)] = setting(0.0, "probability taken from the true class and spread over all")
+    class_weights: Literal["none", "balanced"] = setting("none", "balanced: every class has the same total weight in the loss")
+    overlap: Annotated[int, Interval(ge=0, le=_MOST)] = setting(32, "tag, qa: tokens that two windows of a long text share")
+    max_answer: Annotated[int, Interval(ge=1, le=_MOST)] = setting(30, "qa: tokens per answer, at most")
+    rules: Literal["squad", "korquad"] = setting("squad", "qa: how answers are compared: squad (by words) or korquad (by characters)")
+    cache: Literal["auto", "on", "off"] = setting("auto", "compute the vectors of a frozen encoder once and keep them in the workdir")
 
 
 @dataclass
 class Train:
-    steps: int | None = None  # exactly one of steps and epochs
-    epochs: float | None = None
-    batch_size: int = 32  # rows a step, over all devices; in labelled tasks texts, on average
-    accumulate: int = 1  # the step is computed in so many parts
-    learning_rate: float = 1e-4
-    warmup: float = 0.06  # below 1: share of the steps; else: steps
-    schedule: str = "linear"  # linear, cosine, constant
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-6
-    clip: float = 1.0  # global norm; 0 = off
-    layer_decay: float = 1.0  # learning rate of block i: × layer_decay^(N - i)
-    freeze: tuple[str, ...] = ()  # regular expressions over parameter paths
-    seeds: tuple[int, ...] = ()  # several runs in one command
-    eval_every: int = 100
-    metric: str = ""  # picks the best checkpoint; empty: the task's usual one
-    patience: int = 0  # evaluations without gain before the run ends; 0 = never
-    reinit_layers: int = 0  # so many top blocks start from random weights (Zhang et al. 2021)
-    unfreeze_every: int = 0  # steps after which one block more, from the top, is trained (Howard & Ruder 2018); 0: all at once
-    log_every: int = 10
-    max_bad_steps: int = 10  # so many non-finite steps in a row end the run
+    """Steps, optimizer, evaluation."""
+
+    steps: CountOrZero | None = setting(None, "steps of the run; exactly one of train.steps and train.epochs is given")
+    epochs: Annotated[float, Ge(1e-6)] | None = setting(
+        None, "passes over data.train; exactly one of train.steps and train.epochs is given")
+    batch_size: Count = setting(32, "rows per step over all devices; in labelled tasks texts per step, on average")
+    accumulate: Count = setting(1, "parts in which a step is computed, to save memory")
+    learning_rate: Annotated[float, Interval(ge=0, le=10)] = setting(1e-4, "highest learning rate, reached at the end of the warm-up")
+    warmup: Annotated[float, Ge(0)] = setting(0.06, "warm-up: below 1 a share of the steps, from 1 on a number of steps")
+    schedule: Literal["linear", "cosine", "constant"] = setting("linear", "learning rate after the warm-up")
+    weight_decay: Annotated[float, Interval(ge=0, le=10)] = setting(0.01, "decoupled weight decay (AdamW); biases and norms have none")
+    beta1: Annotated[float, Interval(ge=0, le=0.99999)] = setting(0.9, "AdamW: decay of the first moment")
+    beta2: Annotated[float, Interval(ge=0, le=0.9999999)] = setting(0.98, "AdamW: decay of the second moment")
+    epsilon: Annotated[float, Interval(ge=1e-15, le=1)] = setting(1e-6, "AdamW: added to the root of the second moment")
+    clip: Annotated[float, Ge(0)] = setting(1.0, "highest global norm of the gradient; 0: no clipping")
+    layer_decay: Annotated[float, Interval(ge=0.01, le=1)] = setting(
+        1.0, "learning rate of block i is multiplied by layer_decay^(N - i), so lower blocks learn less")
+    freeze: tuple[str, ...] = setting((), "regular expressions over parameter paths: what they match is not trained")
+    seeds: tuple[Seed, ...] = setting((), "one run per seed in one command; the report has mean and standard deviation")
+    eval_every: Count = setting(100, "steps between evaluations")
+    metric: str = setting("", "metric that picks the best checkpoint; empty: the first one of the task")
+    patience: CountOrZero = setting(0, "evaluations without a better metric after which the run ends; 0: it never ends early")
+    reinit_layers: Annotated[int, Interval(ge=0, le=1000)] = setting(
+        0, "top blocks that start from random weights (Zhang et al. 2021)")
+    unfreeze_every: CountOrZero = setting(
+        0, "steps after which one more block, from the top down, is trained (Howard & Ruder 2018); 0: all from the start")
+    log_every: Count = setting(10, "steps between lines of the log and of metrics.jsonl")
+    max_bad_steps: Count = setting(10, "non-finite steps in a row after which the run ends")
 
 
 @dataclass
 class Checkpoint:
-    every: int = 100
-    keep: int = 2
+    """When the state of a run is saved."""
+
+    every: Count = setting(100, "steps between checkpoints")
+    keep: Count = setting(2, "checkpoints to keep, besides the best")
 
 
 @dataclass
 class Vocab:
-    # A new vocabulary (configs/scratch.py), read only where `model.path` is empty.
-    size: int = 8192
-    kind: str = "wordpiece"  # wordpiece, bpe (byte-level), unigram
-    language: str = "auto"  # auto (by the corpus's script), latin, korean
-    cased: bool = False
-    # Added to an old one (configs/extend_vocab.py, configs/exbert.py).
-    new_tokens: int = 300
-    terms: str = ""  # a file of terms, one a line: added first
-    min_texts: int = 3  # a token found in the corpus must occur in so many texts
-    init: str = "subword_mean"  # how new rows start: subword_mean, mean, normal
-    new_rows_first: int = 0  # so many steps train the new rows alone
-    mask_new: bool = False  # masks fall on words with new tokens first
+    """A new vocabulary, or tokens added to an old one."""
+
+    size: Annotated[int, Interval(ge=256, le=2**22)] = setting(8192, "tokens of a new vocabulary, where model.path is empty")
+    kind: Literal["wordpiece", "bpe", "unigram"] = setting("wordpiece", "model of a new vocabulary; bpe is byte-level and makes a RoBERTa")
+    language: Literal["auto", "latin", "korean"] = setting("auto", "rules for words of a new vocabulary; auto: by the corpus's script")
+    cased: bool = setting(False, "a new vocabulary keeps capital letters")
+    new_tokens: Annotated[int, Interval(ge=0, le=_MOST)] = setting(300, "tokens to add to the checkpoint's vocabulary")
+    terms: str = setting("", "file of terms, one per line, that are added first")
+    min_texts: Count = setting(3, "texts that a token found in the corpus must occur in to be added")
+    init: Literal["subword_mean", "mean", "normal"] = setting(
+        "subword_mean", "how embeddings of new tokens start: subword_mean: mean of the pieces they replace; mean: mean of all;"
+        " normal: random")
+    new_rows_first: CountOrZero = setting(0, "steps at the start that train only the embeddings of new tokens")
+    mask_new: bool = setting(False, "words with new tokens are masked first")
 
 
 @dataclass
 class Embed:
-    pooling: str = "mean"  # cls, mean, max; none: a vector for every token
-    layers: str = "last"  # last, last4 (the mean of the last four), mean (of all), or a number: 0 = embeddings, 1 = first block, -1 = last
-    mix: tuple[float, ...] = ()  # weights of the N + 1 layers instead; normalised to sum 1
-    normalize: bool = False  # to length 1
-    dtype: str = "float32"  # or float16, of the files
-    shard_rows: int = 65536  # vectors a file
+    """Embeddings of texts."""
+
+    pooling: VectorPooling = setting("mean", "how token vectors become one per text; none: one vector per token")
+    layers: str = setting(
+        "last", "last, last4 (mean of the last four), mean (of all), or a number: 0 = embeddings, 1 = first block, -1 = last block")
+    mix: tuple[float, ...] = setting((), "weights of the embeddings and all N layers, instead of embed.layers; divided by their sum")
+    normalize: bool = setting(False, "scale every vector to length 1")
+    dtype: VectorType = setting("float32", "number format of the files")
+    shard_rows: Count = setting(65536, "vectors per file")
 
 
 @dataclass
 class Mesh:
-    data: int = -1  # -1 takes the devices that are left
-    fsdp: int = 1
-    tensor: int = 1
+    """How the devices are divided; -1 takes the devices that are left."""
+
+    data: MeshSize = setting(-1, "devices over which rows are divided, each with all parameters")
+    fsdp: MeshSize = setting(1, "devices over which rows and parameters are divided")
+    tensor: MeshSize = setting(1, "devices over which the matrices of a block are divided")
 
 
 @dataclass
 class Compute:
-    dtype: str = "bfloat16"  # bfloat16 or float32
-    unroll: bool = True  # blocks one after the other instead of a loop: faster steps, longer compilation
-    attention: str = "auto"  # auto: a flash kernel where there is one, in parts on a CPU; flash: that or an error; plain
-    remat: str = "none"  # what the backward pass makes again to save memory: none, dots (all but the products), blocks (all)
-    logit_parts: int = 1  # the masked positions of a row are projected onto the vocabulary in so many parts, to save memory
+    """Precision, speed and memory."""
+
+    dtype: Precision = setting("bfloat16", "number format of the computation; parameters are always float32")
+    unroll: bool = setting(True, "compile the blocks one by one and not as a loop: faster steps, longer compilation")
+    attention: Attention = setting(
+        "auto", "auto: a flash kernel where there is one, in chunks on a CPU; flash: a flash kernel or an error; plain: XLA's")
+    remat: Remat = setting(
+        "none", "what the backward pass recomputes to save memory: none; dots: all but matrix products; blocks: everything")
+    logit_parts: Annotated[int, Interval(ge=1, le=_MOST)] = setting(
+        1, "parts in which the logits of a row's masked tokens are computed, to save memory")
 
 
 @dataclass
 class Config:
-    recipe: str = "dapt"
-    seed: int = 0
+    """All settings of a run."""
+
+    recipe: str = setting("dapt", "what is run; every file in configs/ sets its own")
+    seed: Seed = setting(0, "everything random follows from it")
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     task: Task = field(default_factory=Task)
@@ -154,8 +221,142 @@ class Config:
     compute: Compute = field(default_factory=Compute)
 
 
+@dataclass(frozen=True)
+class FieldInfo:
+    """What a field may be and what it means.
+
+    Attributes:
+      name: dotted, as flags have it: "train.steps".
+      annotation: as in its dataclass, without None.
+      value_type: int, float, bool, str, or tuple.
+      element_type: of a tuple's elements; None for other types.
+      choices: the values that it may have; empty where it is no choice.
+      low, high: range of a number, or of a tuple's elements; both ends are allowed, and may be infinite.
+      optional: whether it may be None.
+      default: in a `Config` of no arguments.
+      about: its meaning, a line of plain text.
+    """
+
+    name: str
+    annotation: Any
+    value_type: type
+    element_type: type | None
+    choices: tuple[str, ...]
+    low: float
+    high: float
+    optional: bool
+    default: Any
+    about: str
+
+    @property
+    def possible(self) -> str:
+        """The values that the field takes, in words: "an integer, at least 1"."""
+        if self.choices:
+            words = f"one of {', '.join(filter(None, self.choices))}" + (", or empty" if "" in self.choices else "")
+        elif self.element_type:
+            words = f"a tuple of {_PLURAL[self.element_type]}{self._range}"
+        else:
+            words = f"{_SINGULAR[self.value_type]}{self._range}"
+        return f"{words}, or None" if self.optional else words
+
+    @property
+    def _range(self) -> str:
+        if self.low == -math.inf:
+            return ""
+        return f", at least {self.low:.10g}" if self.high == math.inf else f" between {self.low:.10g} and {self.high:.10g}"
+
+    def check(self, value: Any) -> None:
+        """Raise a `UserError` that names field, value and what is possible where `value` is impossible."""
+        if value is None and self.optional:
+            return
+        if value is None or not self._has_type(value):
+            raise UserError(f"{self.name}={value!r}: must be {self.possible}, not {type(value).__name__}")
+        if self.choices and value not in self.choices:
+            near = difflib.get_close_matches(value, self.choices, n=1)
+            raise UserError(f"{self.name}={value!r}: must be {self.possible}" + (f"; did you mean {near[0]}?" if near else ""))
+        numbers = value if self.element_type in (int, float) else [value] if self.value_type in (int, float) else []
+        if not all(math.isfinite(number) and self.low <= number <= self.high for number in numbers):
+            raise UserError(f"{self.name}={value}: must be {self.possible}")
+
+    def _has_type(self, value: Any) -> bool:
+        if self.element_type:
+            return isinstance(value, tuple) and all(_is_a(one, self.element_type) for one in value)
+        return _is_a(value, self.value_type)
+
+
+_SINGULAR = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+_PLURAL = {int: "integers", float: "numbers", str: "texts"}
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """Whether a value has a type; True is no integer, and an integer will do for a float."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _read_annotation(annotation: Any) -> dict[str, Any]:
+    """Return `annotation`, `value_type`, `element_type`, `choices`, `low`, `high` and `optional` of a `FieldInfo` by an annotation."""
+    found: dict[str, Any] = {"annotation": annotation, "element_type": None, "choices": (), "low": -math.inf, "high": math.inf,
+                             "optional": False}
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        (annotation,) = (one for one in get_args(annotation) if one is not type(None))
+        found |= {"annotation": annotation, "optional": True}
+    if get_origin(annotation) is tuple:
+        element = _read_annotation(get_args(annotation)[0])
+        return found | {"value_type": tuple, "element_type": element["value_type"], "low": element["low"], "high": element["high"]}
+    if get_origin(annotation) is Literal:
+        return found | {"value_type": str, "choices": get_args(annotation)}
+    if get_origin(annotation) is Annotated:
+        annotation, *constraints = get_args(annotation)
+        for constraint in constraints:
+            for bound in constraint if isinstance(constraint, GroupedMetadata) else (constraint,):
+                match bound:
+                    case Ge(low):
+                        found["low"] = low
+                    case Le(high):
+                        found["high"] = high
+                    case _:
+                        raise TypeError(f"{bound} is not understood here")
+    return found | {"value_type": annotation}
+
+
+@functools.cache
+def field_infos() -> dict[str, FieldInfo]:
+    """Return what is known about every field, by its dotted name, in the order of the dataclasses."""
+    found = {}
+
+    def collect(section: Any, prefix: str) -> None:
+        hints = get_type_hints(type(section), include_extras=True)
+        for entry in dataclasses.fields(section):
+            name, value = prefix + entry.name, getattr(section, entry.name)
+            if dataclasses.is_dataclass(value):
+                collect(value, f"{name}.")
+            else:
+                found[name] = FieldInfo(name, default=value, about=entry.metadata["about"], **_read_annotation(hints[entry.name]))
+
+    collect(Config(), "")
+    return found
+
+
+def section_abouts() -> dict[str, str]:
+    """Return what each section of fields is about: {"": "All settings of a run.", "model": "The encoder to start from.", ...}."""
+    sections = {"": Config} | {entry.name: entry.type for entry in dataclasses.fields(Config) if dataclasses.is_dataclass(entry.type)}
+    return {name: (section.__doc__ or "").split("\n")[0] for name, section in sections.items()}
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """Return the values that the field `name` may have, in the order of its annotation."""
+    return field_infos()[name].choices
+
+
+def check_value(name: str, value: Any) -> None:
+    """Raise a `UserError` that names what is possible where the field `name` may not have `value`."""
+    field_infos()[name].check(value)
+
+
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """('train.steps', 500), ... for every leaf field of a (nested) dataclass."""
+    """Yield ("train.steps", 500), ... for every leaf field of a (nested) dataclass."""
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
         if dataclasses.is_dataclass(value):
@@ -166,7 +367,7 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def check_field(name: str) -> None:
     """Raise a `UserError` that names the nearest field if there is no field `name` (dotted)."""
-    names = [path for path, _ in flatten(Config())]
+    names = field_infos().keys()
     if name in names:
         return
     by_leaf = [path for path in names if path.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
@@ -175,84 +376,23 @@ def check_field(name: str) -> None:
     raise UserError(f"unknown field {name}{hint}")
 
 
-CHOICES = {
-    "data.lines": ("auto", "true", "false"),
-    "data.packing": ("documents", "stream"),
-    "train.schedule": ("linear", "cosine", "constant"),
-    "task.kind": ("", "classify", "multilabel", "regress", "tag", "qa"),
-    "task.pooling": ("cls", "mean", "max"),
-    "task.layers": ("last", "last4", "mix"),
-    "task.body": ("", "lstm", "transformer"),
-    "task.class_weights": ("none", "balanced"),
-    "task.rules": ("squad", "korquad"),
-    "task.cache": ("auto", "on", "off"),
-    "model.pairs": ("", "nsp", "sop"),
-    "vocab.kind": ("wordpiece", "bpe", "unigram"),
-    "vocab.language": ("auto", "latin", "korean"),
-    "vocab.init": ("subword_mean", "mean", "normal"),
-    "embed.pooling": ("cls", "mean", "max", "none"),
-    "embed.dtype": ("float32", "float16"),
-    "compute.dtype": ("bfloat16", "float32"),
-    "compute.attention": ("auto", "plain", "flash"),
-    "compute.remat": ("none", "dots", "blocks"),
-}
-# name: (lowest, highest), both allowed
-RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**31 - 1), "model.dropout": (0, 0.99), "model.attention_dropout": (0, 0.99), "model.max_positions": (8, 2**20),
-    "data.seq_len": (8, 2**20), "data.mask_rate": (0.01, 0.9), "data.max_rows": (1, math.inf),
-    "data.held_out": (0.001, 0.5), "data.eval_rows": (1, math.inf), "train.steps": (0, math.inf),
-    "train.epochs": (1e-6, math.inf), "train.batch_size": (1, math.inf), "train.accumulate": (1, math.inf),
-    "train.learning_rate": (0, 10), "train.warmup": (0, math.inf), "train.weight_decay": (0, 10),
-    "train.beta1": (0, 0.99999), "train.beta2": (0, 0.9999999), "train.epsilon": (1e-15, 1), "train.clip": (0, math.inf),
-    "train.layer_decay": (0.01, 1), "train.eval_every": (1, math.inf), "train.patience": (0, math.inf),
-    "task.body_width": (8, 2**14), "task.dropout": (0, 0.99), "task.label_smoothing": (0, 0.9), "task.overlap": (0, 2**20),
-    "task.max_answer": (1, 2**20), "train.reinit_layers": (0, 1000), "train.unfreeze_every": (0, math.inf),
-    "embed.shard_rows": (1, math.inf), "train.log_every": (1, math.inf), "train.max_bad_steps": (1, math.inf),
-    "checkpoint.every": (1, math.inf),
-    "checkpoint.keep": (1, math.inf), "vocab.size": (256, 2**22), "vocab.new_tokens": (0, 2**20),
-    "vocab.min_texts": (1, math.inf), "vocab.new_rows_first": (0, math.inf), "model.extension": (0.05, 1),
-    "data.mask_rate_end": (0.01, 0.9), "data.short_len": (0, 2**20), "data.short_share": (0.01, 0.99),
-    "compute.logit_parts": (1, 2**20), "mesh.data": (-1, math.inf), "mesh.fsdp": (-1, math.inf), "mesh.tensor": (-1, math.inf),
-}
-
-
-def _check_types(config: Any, prefix: str = "") -> None:
-    """Flags are converted by their parser; what a config file gives is taken as it is, so it is looked at here."""
-    for name, kind in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if dataclasses.is_dataclass(value) and isinstance(value, kind):
-            _check_types(value, f"{prefix}{name}.")
-        elif not _fits(value, kind):
-            raise UserError(f"{prefix}{name}={value!r}: must be {getattr(kind, '__name__', kind)}, not {type(value).__name__}")
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    if isinstance(kind, UnionType):
-        return any(_fits(value, one) for one in get_args(kind))
-    if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_fits(one, get_args(kind)[0]) for one in value)
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, int | float if kind is float else kind)
+def check_values(config: Config) -> None:
+    """Raise a `UserError` for the first field whose value its annotation does not allow."""
+    for entry in dataclasses.fields(config):
+        value, expected = getattr(config, entry.name), entry.type
+        if isinstance(expected, type) and dataclasses.is_dataclass(expected) and not isinstance(value, expected):
+            raise UserError(f"{entry.name}={value!r}: must be a jaxplm.config.{expected.__name__}, not {type(value).__name__}")
+    infos = field_infos()
+    for name, value in flatten(config):
+        infos[name].check(value)
+    for name in ("mesh.data", "mesh.fsdp", "mesh.tensor"):
+        if getattr(config.mesh, name.removeprefix("mesh.")) == 0:
+            raise UserError(f"{name}=0: must be -1 (what is left) or at least 1")
 
 
 def validate(config: Config) -> None:
     """Raise a `UserError` for the first impossible value; the message names the field, the value and what is possible."""
-    _check_types(config)
-    values = dict(flatten(config))
-    for name, allowed in CHOICES.items():
-        if values[name] not in allowed:
-            near = difflib.get_close_matches(str(values[name]), allowed, n=1)
-            raise UserError(f"{name}={values[name]!r}: must be one of {', '.join(allowed)}"
-                            + (f"; did you mean {near[0]}?" if near else ""))
-    for name, (low, high) in RANGES.items():
-        value = values[name]
-        if value is not None and not (math.isfinite(value) and low <= value <= high):
-            bound = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-            raise UserError(f"{name}={value}: must be {bound}")
-    for name in ("mesh.data", "mesh.fsdp", "mesh.tensor"):
-        if values[name] == 0:
-            raise UserError(f"{name}=0: must be -1 (what is left) or at least 1")
+    check_values(config)
     _check_task(config)
     _check_objective(config)
     if config.recipe == "evaluate":
@@ -293,6 +433,9 @@ PRETRAINING = ("dapt", "tapt", "scratch", *EXTENDING)
 def _check_task(config: Config) -> None:
     """What belongs to labelled tasks alone, and what does not go together there."""
     task, train = config.task, config.train
+    if task.kind and task.kind not in METRICS:
+        near = difflib.get_close_matches(task.kind, METRICS, n=1)
+        raise UserError(f"task.kind={task.kind!r}: must be one of {', '.join(METRICS)}" + (f"; did you mean {near[0]}?" if near else ""))
     if config.recipe not in DOWNSTREAM:
         for name, value in (("train.seeds", train.seeds), ("train.metric", train.metric), ("train.reinit_layers", train.reinit_layers),
                             ("task.kind", task.kind)):
@@ -314,9 +457,8 @@ def _check_task(config: Config) -> None:
         raise UserError(f"task.class_weights={task.class_weights!r}: task.kind={task.kind} has no classes")
     if task.label_smoothing and task.kind not in ("classify", "tag"):
         raise UserError(f"task.label_smoothing={task.label_smoothing:g} is for classify and tag, not for {task.kind}")
-    highest = int(RANGES["seed"][1])
-    if len(set(train.seeds)) != len(train.seeds) or any(not 0 <= seed <= highest for seed in train.seeds):
-        raise UserError(f"train.seeds={train.seeds}: must be different numbers, not below 0 and not above {highest}")
+    if len(set(train.seeds)) != len(train.seeds):
+        raise UserError(f"train.seeds={train.seeds}: must be different numbers")
     if config.data.general:
         raise UserError(f"data.general={config.data.general!r} is for masked language modelling: a task's model has no such loss")
 

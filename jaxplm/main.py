@@ -26,7 +26,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 from absl import flags
 from ml_collections import config_flags
 
-from jaxplm.config import Config, check_field, flatten, validate
+from jaxplm.config import Config, check_field, field_infos, flatten, validate
 from jaxplm.errors import Interrupted, UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/<recipe>.py", lock_config=False)
@@ -44,6 +44,13 @@ RECIPES = {
     "evaluate": "jaxplm.recipes.evaluate.recipe",
     "embed": "jaxplm.recipes.embed.recipe",
 }
+
+
+# ml_collections looks up how a field is parsed by its annotation, and does not know `Literal[...]` or `Annotated[int, Ge(1)]`.
+_PARSERS = {int: flags.IntegerParser(), float: flags.FloatParser(), str: flags.ArgumentParser()}
+for _info in field_infos().values():
+    if _info.annotation is not _info.value_type and _info.value_type in _PARSERS:
+        config_flags.register_flag_parser_for_type(_info.annotation, _PARSERS[_info.value_type])
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -90,8 +97,8 @@ def _check_config_file(path: Path) -> None:
 
 def _readable(error: Exception) -> str:
     text = str(error)
-    if wrong := re.match(r"flag --config\.(\S+?)=(.*?): (.*)", text, re.S):
-        return f"{wrong[1]}={wrong[2]}: {wrong[3]}"
+    if (wrong := re.match(r"flag --config\.(\S+?)=(.*?): (.*)", text, re.S)) and wrong[1] in field_infos():
+        return f"{wrong[1]}={wrong[2]}: must be {field_infos()[wrong[1]].possible}"
     return text.split("\n")[-1] if "Traceback" in text else text.split("\n")[0]
 
 

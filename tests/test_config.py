@@ -11,13 +11,16 @@ from helpers import tiny_config
 from messages import assert_says, refuses
 
 from jaxplm import main, nn
-from jaxplm.config import CHOICES, METRICS, RANGES, Config, Data, Train, check_field, flatten, validate
+from jaxplm.config import METRICS, Config, Data, Train, check_field, choices, field_infos, flatten, section_abouts, validate
 from jaxplm.engine import optim, workdir
 from jaxplm.errors import UserError
 from jaxplm.nn import paths
 from jaxplm.scores.metric import metric_named
 
 ROOT = Path(__file__).parents[1]
+INFOS = field_infos()
+NUMBERS = {name: info for name, info in INFOS.items() if info.value_type in (int, float)}
+CHOICES = [name for name, info in INFOS.items() if info.choices]
 RECIPES = sorted((ROOT / "configs").glob("*.py"))
 
 
@@ -57,21 +60,34 @@ def test_every_field_is_known_and_the_defaults_are_good():
     for name in names:
         check_field(name)
     validate(good())
-    assert RANGES.keys() | CHOICES.keys() <= set(names)
+    assert names == list(INFOS)
+    assert {name.rpartition(".")[0] for name in names} == section_abouts().keys()
+
+
+@pytest.mark.parametrize("info", INFOS.values(), ids=lambda info: info.name)
+def test_every_field_says_what_it_may_be_and_what_it_means(info):
+    info.check(info.default)
+    assert info.about and "\n" not in info.about and not info.about.endswith(".")
+    assert all(f"{choice}" in info.possible for choice in info.choices)
+
+
+def test_infos_are_those_of_the_annotations():
+    seeds, clip, path, size = INFOS["train.seeds"], INFOS["train.clip"], INFOS["model.path"], INFOS["model.size"]
+    assert (seeds.value_type, seeds.element_type, seeds.low, seeds.high) == (tuple, int, 0, 2**31 - 1)
+    assert (clip.value_type, clip.low, clip.high, clip.optional, clip.default) == (float, 0, math.inf, False, 1.0)
+    assert (path.value_type, path.choices, path.low, path.default) == (str, (), -math.inf, "builtin:tiny")
+    assert (size.value_type, size.choices) == (str, choices("model.size")) == (str, ("tiny", "mini", "small", "base", "large"))
+    assert INFOS["train.steps"].optional and not INFOS["data.seq_len"].optional
 
 
 def test_every_number_has_limits():
-    """A new number without an entry in RANGES would be taken whatever it is."""
-    given = {"train__epochs": 1.0, "model__dropout": 0.1, "model__attention_dropout": 0.1, "task__dropout": 0.1, "data__max_rows": 1,
-             "data__mask_rate_end": 0.1}
-    numbers = {name for name, value in flatten(good(**given))
-               if isinstance(value, int | float) and not isinstance(value, bool)}
-    assert numbers == RANGES.keys()
+    """A new number without a range in its annotation would be taken whatever it is."""
+    assert all(math.isfinite(info.low) for info in NUMBERS.values())
 
 
-@pytest.mark.parametrize("name", RANGES)
+@pytest.mark.parametrize("name", NUMBERS)
 def test_impossible_numbers(name):
-    low, high = RANGES[name]
+    low, high = INFOS[name].low, INFOS[name].high
     section = name.replace(".", "__")
     for value in (low - 1, math.nan, math.inf, *([high + 1] if math.isfinite(high) else [])):
         # Whether the type or the limit is named, the field is, in one line.
@@ -80,12 +96,11 @@ def test_impossible_numbers(name):
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_choices(name):
-    section, allowed = name.replace(".", "__"), CHOICES[name]
+    section, allowed = name.replace(".", "__"), choices(name)
     kind = "tag" if name == "task.body" else "classify"
     recipe = {"recipe": "finetune", "task__kind": kind} if name.startswith("task.") else {}
     for value in allowed:
-        if (name, value) != ("task.kind", ""):
-            validate(good(**(recipe | {section: value})))
+        validate(good(**(recipe | {section: value})))
     near = max(allowed, key=len)
     typed = near[:-1] if len(near) < 4 else near[:-2]
     said = refused(good(**(recipe | {section: typed})))
@@ -98,7 +113,7 @@ def test_choices(name):
     ("train__steps", "10", "str"), ("train__steps", 10.0, "float"), ("train__steps", True, "bool"), ("data__seq_len", None, "NoneType"),
     ("train", None, "NoneType"), ("model__dropout", "0.1", "str"), ("data__whole_word", 1, "int"), ("model__path", None, "NoneType"),
     ("train__freeze", "encoder/", "str"), ("train__freeze", (1,), "tuple"), ("data__train", ["a.txt"], "list"),
-    ("mesh__data", 1.5, "float"),
+    ("mesh__data", 1.5, "float"), ("train__seeds", (1, 2.0), "tuple"), ("train__seeds", (1, True), "tuple"),
 ])
 def test_wrong_types_in_a_config_file(field, value, kind):
     said = refused(good(**{field: value}))

@@ -12,12 +12,12 @@ import transformers
 from messages import refuses
 
 from jaxplm import hf, nn
-from jaxplm.config import Train
+from jaxplm.config import Train, choices
 from jaxplm.engine import optim
 from jaxplm.errors import UserError
 from jaxplm.nn import paths
 from jaxplm.vocab.append import append
-from jaxplm.vocab.resize import BIAS, INITS, WORD, resize_embeddings, resize_optimizer_state
+from jaxplm.vocab.resize import BIAS, WORD, resize_embeddings, resize_optimizer_state
 
 PIECES = [[5, 9], [7], [400, 401, 402, 5]]
 WORDS = {"bert": ["quickly", "##ing", "dogs", "읽다"], "roberta": ["Ġquickly", "Ġfoxes", "modelling", "Ġqqq"]}
@@ -40,7 +40,7 @@ def resized(model, new_size=1016, pieces=PIECES, **options):
     return resize_embeddings(*model, new_size, pieces, **options)
 
 
-@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("init", choices("vocab.init"))
 @pytest.mark.parametrize("new", [3, 200])
 def test_old_rows_are_bitwise_and_pads_zero(model, init, new):
     pieces = [[5 + i, 9] for i in range(new)]

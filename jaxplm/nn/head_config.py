@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from jaxplm.config import choices
+
 POOLED = ("classify", "multilabel", "regress")  # one vector a unit
 TOKENWISE = ("tag", "qa")  # one vector a token
 
@@ -22,9 +24,8 @@ class HeadConfig:
     dropout: float | None = None  # None: the encoder's
 
     def __post_init__(self) -> None:
-        choices = {"kind": (*POOLED, *TOKENWISE), "pooling": ("cls", "mean", "max"), "layers": ("last", "last4", "mix"),
-                   "body": ("", "lstm", "transformer")}
-        for name, allowed in choices.items():
+        allowed_values = {"kind": (*POOLED, *TOKENWISE)} | {name: choices(f"task.{name}") for name in ("pooling", "layers", "body")}
+        for name, allowed in allowed_values.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(allowed)}")
         least, most = {"classify": (2, None), "regress": (1, 1), "qa": (2, 2)}.get(self.kind, (1, None))

@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxplm.config import check_value
 from jaxplm.errors import UserError
 from jaxplm.nn import EncoderConfig, ParamTree
 from jaxplm.nn.paths import path_name
 
-INITS = ("subword_mean", "mean", "normal")
 WORD, BIAS = "encoder/embeddings/word", "mlm_head/bias"
 MEAN_NOISE = 0.01  # of `mean`, in standard deviations of each column: enough to tell the new rows apart
 
@@ -37,7 +37,7 @@ def resize_embeddings(params: ParamTree, config: EncoderConfig, new_size: int, p
       config: with the old `vocab_size` V.
       new_size: ids of the new tokenizer, i.e. its largest + 1; V stays if it is larger.
       pieces: [n] the old ids that stood for each new token, in the order of the new ids (`Appended.pieces`).
-      init: one of INITS.
+      init: as `vocab.init`: subword_mean, mean or normal.
       seed: of the random numbers of `mean` and `normal`.
 
     Returns:
@@ -113,8 +113,7 @@ def _start(word: np.ndarray, bias: np.ndarray, pieces: Sequence[Sequence[int]], 
     """[n, D], [n]: new rows and biases out of the old ones, [first, D] and [first]."""
     n, width = len(pieces), word.shape[1]
     random = np.random.default_rng(seed)
-    if init not in INITS:
-        raise UserError(f"vocab.init={init!r}: must be one of {', '.join(INITS)}")
+    check_value("vocab.init", init)
     if init == "normal":
         return (init_std * random.standard_normal((n, width))).astype(word.dtype), np.zeros(n, bias.dtype)
     if init == "mean":

@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from jaxplm.config import check_value
 from jaxplm.errors import UserError
 from jaxplm.vocab.counting import WordCounter
 from jaxplm.vocab.languages import KOREAN, detect, set_rules
@@ -18,7 +19,6 @@ from jaxplm.vocab.unigram_scores import piece_scores
 
 log = logging.getLogger("jaxplm")
 
-KINDS = ("wordpiece", "bpe", "unigram")
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ROBERTA_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _ROLES = {"bert": ("pad", "unk", "cls", "sep", "mask"), "roberta": ("cls", "pad", "sep", "unk", "mask")}
@@ -51,10 +51,8 @@ def train_tokenizer(texts: Iterable[str], kind: str, size: int, directory: Path,
     Raises:
       UserError: an unknown kind or language, no words, or `size` too small for the characters.
     """
-    if kind not in KINDS:
-        raise UserError(f"vocab.kind={kind!r}: must be one of {', '.join(KINDS)}")
-    if language not in ("auto", *_MIN_ALPHABET):
-        raise UserError(f"vocab.language={language!r}: must be one of auto, {', '.join(_MIN_ALPHABET)}")
+    check_value("vocab.kind", kind)
+    check_value("vocab.language", language)
     if language == "auto":
         language, texts = _choose(texts)
     rules = Tokenizer(models.BPE())

@@ -46,7 +46,9 @@ class DataFields(Protocol):
     label: str
     tokens: str
     tags: str
-    lines: str
+
+    @property
+    def lines(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from jaxplm.config import choices
 from jaxplm.data import rng
 from jaxplm.errors import UserError
 
@@ -127,8 +128,8 @@ def plan_rows(
     """
     if seq_len < 4:
         raise UserError(f"data.seq_len={seq_len} leaves no room for text: a row needs at least 4 tokens")
-    if packing not in ("documents", "stream"):
-        raise ValueError(f"packing is 'documents' or 'stream', not {packing!r}")
+    if packing not in choices("data.packing"):
+        raise ValueError(f"packing is one of {', '.join(choices('data.packing'))}, not {packing!r}")
     offsets = np.asarray(store.offsets, np.int64)
     starts, lengths = offsets[:-1], np.diff(offsets)
     if texts is not None:

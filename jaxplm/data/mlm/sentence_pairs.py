@@ -17,11 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxplm.config import choices
 from jaxplm.data import rng
 from jaxplm.data.mlm.pack import Rows, SpecialIds, TokenArrays
 from jaxplm.errors import UserError
 
-KINDS = ("nsp", "sop")
+KINDS = tuple(filter(None, choices("model.pairs")))  # nsp and sop
 _SPECIAL = 3  # [CLS], [SEP], [SEP]
 _SHORTENED = 0.1
 # The cut of a stretch aims at a share of its tokens between these.

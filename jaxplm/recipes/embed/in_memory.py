@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from jaxplm.config import Compute, Config, Data, Embed, Model, Train, validate
+from jaxplm.config import Compute, Config, Data, Embed, Model, Precision, Train, validate
 from jaxplm.data.labelled.row_length import row_length
 from jaxplm.data.labelled.task_batches import default_max_units
 from jaxplm.data.labelled.text_blocks import text_blocks
@@ -20,7 +20,8 @@ from jaxplm.recipes.embed.layers import open_source
 _LONGEST = 512
 
 
-def embed(texts: Iterable[str], path: str, settings: Embed, *, seq_len: int | None, batch_size: int, compute: str) -> np.ndarray:
+def embed(texts: Iterable[str], path: str, settings: Embed, *, seq_len: int | None, batch_size: int,
+          compute: Precision) -> np.ndarray:
     """[n, D]; see `jaxplm.embed`."""
     if isinstance(texts, str | bytes):
         raise UserError("jaxplm.embed: texts is a single text; give a list of them: [text]")
