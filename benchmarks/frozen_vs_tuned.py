@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,10 @@ import numpy as np
 import record
 
 from jaxplm import hf
-from jaxplm.config import Config, Data, Mesh, Model, Task, Train
+from jaxplm.config import Config, Data, Model, Task, Train
 from jaxplm.devices import sharding
-from jaxplm.devices.compute import resolve_compute
 from jaxplm.engine import optim
-from jaxplm.engine.loop import Run
+from jaxplm.engine.setup import prepare
 from jaxplm.nn import paths
 from jaxplm.recipes.finetune.job import Downstream
 
@@ -52,28 +52,27 @@ def config_of(options: argparse.Namespace, way: str) -> Config:
 def measure_step(options: argparse.Namespace, way: str, steps: int) -> dict[str, float]:
     """Trained parameters, FLOPs and seconds of a step, seconds an epoch, bytes of the optimizer's state."""
     config = config_of(options, way)
-    mesh = sharding.make_mesh(Mesh())
-    compute = resolve_compute(config.compute, mesh)
     with tempfile.TemporaryDirectory() as scratch:
         began = time.perf_counter()
-        job = Downstream(config, Path(scratch), mesh, compute, vectors=Path(scratch) / "vectors")
-        prepared = time.perf_counter() - began
-        run = Run(config, Path(scratch), "", mesh, compute, job)
-        state = run.new_state(jax.tree.map(sharding.place, job.params, run.placed.params))
-        batches = [run._device_batch(step) for step in range(steps + 2)]
-        cost: Any = run.train_step.lower(run.abstract, batches[0]).compile().cost_analysis()
+        prepared = prepare(config, Path(scratch), partial(Downstream, vectors=Path(scratch) / "vectors"))
+        seconds_to_prepare = time.perf_counter() - began
+        job: Any = prepared.job
+        setup = prepared.setup
+        state = setup.first_state(job.params)
+        batches = [sharding.put_batch(job.train.batch(step), job.rows, prepared.mesh) for step in range(steps + 2)]
+        cost: Any = setup.lower(batches[0]).compile().cost_analysis()
         seconds = []
         for batch in batches:
             began = time.perf_counter()
-            state, sums = run.train_step(state, batch)
+            state, sums = setup.train_step(state, batch)
             jax.block_until_ready((state, sums))
             seconds.append(time.perf_counter() - began)
     frozen = optim.frozen_layers(job.params, job.settings.freeze)
     trained = sum(leaf.size for leaf, mask in zip(jax.tree.leaves(job.params), jax.tree.leaves(frozen), strict=True) if not mask.all())
     step = statistics.median(seconds[2:])
     return {"trained": trained, "flops": (cost if isinstance(cost, dict) else cost[0])["flops"] / job.train.units_per_step,
-            "step": step, "epoch": step * job.train.steps_per_epoch, "prepared": prepared,
-            "state": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.abstract.opt_state))}
+            "step": step, "epoch": step * job.train.steps_per_epoch, "prepared": seconds_to_prepare,
+            "state": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(setup.state.opt_state))}
 
 
 def run_command(options: argparse.Namespace, way: str, workdir: Path) -> tuple[list[float], bool]:

@@ -17,8 +17,7 @@ from jaxplm.data.batch import Batch
 from jaxplm.data.mlm.mask import capacity
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute, without_attention_dropout
-from jaxplm.engine import optim
-from jaxplm.engine.step import make_train_step, new_state
+from jaxplm.engine.setup import TrainSetup
 from jaxplm.nn import EncoderConfig
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
@@ -70,8 +69,8 @@ class Case:
                              dropout=self.dropout, attention_dropout=self.dropout)
 
     @property
-    def slots(self) -> int:
-        """K: places for masked positions in a row."""
+    def num_masked(self) -> int:
+        """K: masked positions per row, at most."""
         return self.length if self.masked >= 1 else capacity(self.masked, self.length)
 
 
@@ -82,7 +81,7 @@ def flops_of_step(case: Case) -> float:
     projections = c.layers * (2 * c.width * 4 * c.width + 4 * c.width * c.ffn_width)
     attention = c.layers * 4 * case.length * c.width
     head = 2 * c.width * c.width + 2 * c.width * c.padded_vocab
-    return 3.0 * case.rows * (case.length * (projections + attention) + case.slots * head)
+    return 3.0 * case.rows * (case.length * (projections + attention) + case.num_masked * head)
 
 
 def random_batch(case: Case, seed: int = 0) -> Batch:
@@ -95,7 +94,7 @@ def random_batch(case: Case, seed: int = 0) -> Batch:
     segments = 1 + np.cumsum(starts, axis=1, dtype=np.int32)
     columns = np.arange(case.length, dtype=np.int32)
     positions = columns - np.maximum.accumulate(np.where(starts, columns, 0), axis=1)
-    masked = np.sort(np.argsort(rng.random(shape), axis=1)[:, : case.slots], axis=1).astype(np.int32)
+    masked = np.sort(np.argsort(rng.random(shape), axis=1)[:, : case.num_masked], axis=1).astype(np.int32)
     ids = rng.integers(5, case.encoder().vocab_size, shape, dtype=np.int32)
     return Batch(ids, segments, positions, masked, np.take_along_axis(ids, masked, 1), np.ones(masked.shape, np.float32))
 
@@ -110,17 +109,13 @@ class Work:
         compute = resolve_compute(settings, mesh)
         encoder = without_attention_dropout(case.encoder(), compute)
         graph, abstract = nn.abstract_model(encoder)
-        train = config.Train(steps=1000, learning_rate=1e-4, warmup=0, schedule="constant")
-        tx = optim.optimizer(train, 1000, abstract)
-        outline = jax.eval_shape(lambda params: new_state(params, tx, 0), abstract)
-        placed = sharding.state_shardings(outline, abstract, mesh)
-        began = time.perf_counter()
-        self.state = jax.jit(lambda p: new_state(p, tx, 0), out_shardings=placed)(
-            jax.tree.map(sharding.place, nn.random_params(encoder, 0), placed.params))
-        self.batch = sharding.put_batch(random_batch(case), case.rows, mesh)
+        train = config.Train(learning_rate=1e-4, warmup=0, schedule="constant")
         task = MaskedLanguageModelling(max_segments_per_row=case.texts, logit_parts=case.logit_parts)
-        step = make_train_step(graph, task, tx, optim.schedule(train, 1000), outline, mesh, compute=compute)
-        self.compiled = step.lower(self.state, self.batch).compile()
+        setup = TrainSetup(graph, abstract, task, train, 1000, mesh, compute)
+        began = time.perf_counter()
+        self.state = setup.first_state(nn.random_params(encoder, 0))
+        self.batch = sharding.put_batch(random_batch(case), case.rows, mesh)
+        self.compiled = setup.lower(self.batch).compile()
         self.seconds_to_build = time.perf_counter() - began
 
     def run(self, steps: int) -> list[float]:

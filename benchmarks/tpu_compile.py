@@ -25,7 +25,7 @@ from jaxplm.config import Mesh, Train
 from jaxplm.data.batch import Batch
 from jaxplm.data.mlm.mask import capacity
 from jaxplm.devices import sharding
-from jaxplm.engine import optim, step
+from jaxplm.engine.setup import TrainSetup
 from jaxplm.nn.layers import MeshSplit
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
@@ -43,22 +43,17 @@ def batch_of(rows: int, length: int, placed: Any) -> Batch:
     def of(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=placed)
 
-    slots = capacity(0.15, length)
-    tokens, masked = of(jnp.int32, rows, length), of(jnp.int32, rows, slots)
-    return Batch(tokens, tokens, tokens, masked, masked, of(jnp.float32, rows, slots))
+    num_masked = capacity(0.15, length)
+    tokens, masked = of(jnp.int32, rows, length), of(jnp.int32, rows, num_masked)
+    return Batch(tokens, tokens, tokens, masked, masked, of(jnp.float32, rows, num_masked))
 
 
 def compiled(mesh: jax.sharding.Mesh, rows: int, length: int, compute: nn.Compute) -> tuple[Any, float]:
     """The compiled train step, and the seconds that it took."""
     graph, abstract = nn.abstract_model(base(length, 0.1 if compute.attention == "plain" else 0.0))
-    train = Train(steps=1000)
-    tx = optim.optimizer(train, 1000, abstract)
-    outline = jax.eval_shape(lambda params: step.new_state(params, tx, 0), abstract)
-    placed = sharding.state_shardings(outline, abstract, mesh)
-    state = jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), outline, placed)
-    made = step.make_train_step(graph, MaskedLanguageModelling(), tx, optim.schedule(train, 1000), outline, mesh, compute=compute)
+    setup = TrainSetup(graph, abstract, MaskedLanguageModelling(), Train(), 1000, mesh, compute)
     began = time.perf_counter()
-    found = made.lower(state, batch_of(rows, length, sharding.batch_sharding(mesh))).compile()
+    found = setup.lower(batch_of(rows, length, sharding.batch_sharding(mesh))).compile()
     return found, time.perf_counter() - began
 
 

@@ -65,25 +65,20 @@ def jaxplm_worker(options: argparse.Namespace, batches: list) -> tuple[list[floa
     from jaxplm.config import Compute, Mesh, Train
     from jaxplm.devices import sharding
     from jaxplm.devices.compute import resolve_compute
-    from jaxplm.engine import optim
-    from jaxplm.engine.step import make_train_step, new_state
+    from jaxplm.engine.setup import TrainSetup
     from jaxplm.tasks.mlm import MaskedLanguageModelling
 
     loaded = hf.load(options.model)
     mesh = sharding.make_mesh(Mesh())
     graph, abstract = nn.abstract_model(loaded.config)
-    train = Train(steps=1000, learning_rate=2e-4, warmup=0, schedule="constant")
-    tx = optim.optimizer(train, 1000, abstract)
-    outline = jax.eval_shape(lambda params: new_state(params, tx, 0), abstract)
-    placed = sharding.state_shardings(outline, abstract, mesh)
-    state = jax.jit(lambda p: new_state(p, tx, 0), out_shardings=placed)(jax.tree.map(sharding.place, loaded.params, placed.params))
+    train = Train(learning_rate=2e-4, warmup=0, schedule="constant")
     task = MaskedLanguageModelling(max_segments_per_row=max(int(batch.segment_ids.max()) for batch in batches))
-    step = make_train_step(graph, task, tx, optim.schedule(train, 1000), outline, mesh,
-                           compute=resolve_compute(Compute(), mesh))
+    setup = TrainSetup(graph, abstract, task, train, 1000, mesh, resolve_compute(Compute(), mesh))
+    state = setup.first_state(loaded.params)
     seconds, losses = [], []
     for batch in batches:
         began = time.perf_counter()
-        state, metrics = step(state, sharding.put_batch(batch, options.rows, mesh))
+        state, metrics = setup.train_step(state, sharding.put_batch(batch, options.rows, mesh))
         values = jax.device_get(metrics)
         seconds.append(time.perf_counter() - began)
         losses.append(float(values["loss"]) / float(values["weight"]))

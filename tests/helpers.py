@@ -10,7 +10,7 @@ import numpy as np
 from jaxplm import config, nn
 from jaxplm.data.batch import Batch
 from jaxplm.devices import sharding
-from jaxplm.engine import optim, step
+from jaxplm.engine.setup import TrainSetup
 from jaxplm.tasks import Task
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
@@ -39,21 +39,15 @@ def random_batch(rows: int = 8, length: int = 24, masked: int = 4, vocab: int = 
                  (chosen * weights).astype(np.int32), random.integers(5, vocab, (rows, masked)).astype(np.int32), weights)
 
 
-def trainer(shape: nn.EncoderConfig, mesh: jax.sharding.Mesh | None = None, *, accumulate: int = 1,
-            compute: nn.Compute = nn.Compute(), seed: int = 0, task: Task | None = None, **train):
+def trainer(shape: nn.EncoderConfig, mesh: jax.sharding.Mesh | None = None, *, compute: nn.Compute = nn.Compute(),
+            seed: int = 0, task: Task | None = None, **train):
     """(state, train step, batch placer) for random weights of `shape`; the task is masked language modelling."""
     mesh = sharding.make_mesh(config.Mesh(), jax.devices()[:1]) if mesh is None else mesh
     settings = config.Train(**({"steps": 100, "warmup": 2, "learning_rate": 1e-3} | train))
     graph, abstract = nn.abstract_model(shape)
-    tx = optim.optimizer(settings, settings.steps or 1, abstract)
-    frozen = optim.frozen_layers(abstract, settings.freeze) if settings.freeze else None
-    outline = jax.eval_shape(lambda params: step.new_state(params, tx, seed), abstract)
-    placed = sharding.state_shardings(outline, abstract, mesh)
-    params = jax.tree.map(sharding.place, nn.random_params(shape, 1), placed.params)
-    state = jax.jit(lambda params: step.new_state(params, tx, seed), out_shardings=placed)(params)
-    compiled = step.make_train_step(graph, task or MaskedLanguageModelling(), tx, optim.schedule(settings, settings.steps or 1), state,
-                                    mesh, compute=compute, accumulate=accumulate, frozen=frozen)
-    return state, compiled, lambda batch: sharding.put_batch(batch, len(batch.input_ids), mesh)
+    setup = TrainSetup(graph, abstract, task or MaskedLanguageModelling(), settings, settings.steps or 1, mesh, compute, seed=seed)
+    return (setup.first_state(nn.random_params(shape, 1)), setup.train_step,
+            lambda batch: sharding.put_batch(batch, len(batch.input_ids), mesh))
 
 
 def wordpiece(directory: Path, words: list[str] = WORDS) -> Path:

@@ -13,7 +13,7 @@ def test_flops_are_those_of_the_products():
     tokens = case.rows * case.length
     c = case.encoder()
     kernels = 12 * (3 * 768 * 768 + 768 * 768 + 2 * 768 * 3072)
-    head = 3 * 2 * (768 * 768 + 768 * c.padded_vocab) * case.rows * case.slots
+    head = 3 * 2 * (768 * 768 + 768 * c.padded_vocab) * case.rows * case.num_masked
     attention = 3 * 12 * 2 * 2 * 512 * 768 * tokens
     assert mlm_work.flops_of_step(case) == 3 * 2 * kernels * tokens + head + attention
     assert mlm_work.flops_of_step(case) / tokens == pytest.approx(601.5e6, rel=0.001)
@@ -33,7 +33,7 @@ def test_random_rows_are_full_and_hold_the_texts():
     assert (batch.segment_ids.max(1) == 5).all() and (np.diff(batch.segment_ids, axis=1) >= 0).all()
     starts = np.diff(batch.segment_ids, axis=1, prepend=0) > 0
     assert ((batch.position_ids == 0) == starts).all()
-    assert (np.diff(batch.mlm_positions, axis=1) > 0).all() and batch.mlm_positions.shape == (4, case.slots)
+    assert (np.diff(batch.mlm_positions, axis=1) > 0).all() and batch.mlm_positions.shape == (4, case.num_masked)
     assert (np.take_along_axis(batch.input_ids, batch.mlm_positions, 1) == batch.mlm_labels).all()
 
 

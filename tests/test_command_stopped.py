@@ -32,7 +32,7 @@ def stopped(lab):
         command.wait_for(r"^step 7/")
         status, _, err = command.stop(signal.SIGTERM)
     assert status == 143, err
-    told = re.fullmatch(rf"jaxplm: stopped at step (\d+) of {STEPS}, saved: the same command goes on from here\n", err)
+    told = re.fullmatch(rf"jaxplm: stopped at step (\d+) of {STEPS}, saved: the same command resumes from here\n", err)
     assert told, err
     return workdir, int(told[1])
 

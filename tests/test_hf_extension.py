@@ -22,6 +22,7 @@ from jaxplm.data.batch import FeatureBatch
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
 from jaxplm.engine import loop as engine_loop
+from jaxplm.engine.setup import prepare
 from jaxplm.nn import paths
 from jaxplm.nn.exbert.modules import GATE_SCALE
 from jaxplm.recipes.finetune.job import Downstream, reinitialised
@@ -224,13 +225,14 @@ def test_a_task_is_trained_on_it(model, tmp_path, freeze):
     config.compute.dtype, config.compute.unroll = "float32", False
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
     compute = resolve_compute(config.compute, mesh)
-    run = engine_loop.Run(config, tmp_path, "", mesh, compute, Downstream(config, tmp_path, mesh, compute, vectors=tmp_path / "vectors"))
+    make_job = functools.partial(Downstream, vectors=tmp_path / "vectors")
+    run = engine_loop.Run(prepare(config, tmp_path, make_job, mesh=mesh, compute=compute), tmp_path, "")
     assert isinstance(run.job.train.batch(0), FeatureBatch) == bool(freeze)
-    state = run.new_state(jax.tree.map(sharding.place, run.job.params, run.placed.params))
+    state = run.setup.first_state(run.job.params)
     before = jax.tree.map(np.array, state.params)
     for step in range(2):
-        state, metrics = run.train_step(state, run._device_batch(step))
-        assert float(metrics["bad"]) == 0
+        state, metrics = run.setup.train_step(state, run.device_batch(step))
+        assert float(metrics["nonfinite"]) == 0
     assert not same(before["head"], state.params["head"])
     if not freeze:
         moved, old = paths.named(state.params), paths.named(before)

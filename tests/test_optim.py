@@ -73,7 +73,7 @@ def test_unfreezing_keeps_what_is_frozen_frozen():
 
 def test_the_first_update_is_adamw_with_bias_correction():
     settings = config.Train(steps=100, learning_rate=1e-2, warmup=0, weight_decay=0.1, clip=0.0)
-    tx = optim.optimizer(settings, 100, PARAMS)
+    tx = optim.optimizer(settings, 100, PARAMS).transformation
     grads = jax.tree.map(np.ones_like, PARAMS)
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
@@ -87,7 +87,7 @@ def test_the_first_update_is_adamw_with_bias_correction():
 def test_it_is_optax_adamw(clip):
     """Five updates beside optax's own chain; one that is not good in their midst leaves no trace."""
     settings = config.Train(steps=10, learning_rate=1e-2, warmup=0, weight_decay=0.1, clip=clip)
-    tx = optim.optimizer(settings, 10, PARAMS)
+    tx = optim.optimizer(settings, 10, PARAMS).transformation
     mask = paths.by_path(lambda name, _: optim.decays(name), PARAMS)
     adamw = optax.adamw(optim.schedule(settings, 10), b1=settings.beta1, b2=settings.beta2, eps=settings.epsilon, weight_decay=0.1,
                         mask=mask)
@@ -99,7 +99,7 @@ def test_it_is_optax_adamw(clip):
             grads = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), PARAMS)
             if i == 2:
                 spoiled = jax.tree.map(lambda leaf: leaf * np.float32("nan"), grads)
-                _, after = tx.update(spoiled, state, PARAMS, good=False)
+                _, after = tx.update(spoiled, state, PARAMS, finite=False)
                 for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
                     if np.ndim(new):
                         np.testing.assert_array_equal(new, old)
@@ -114,7 +114,7 @@ def test_new_rows_are_trained_alone_at_first():
     first = 1000  # of 1,013 tokens
     settings = config.Train(learning_rate=0.1, warmup=0, schedule="constant", weight_decay=0.1)
     start = optim.new_rows_first(params, first, 2)
-    tx = optim.optimizer(settings, 10, params, start)
+    tx = optim.optimizer(settings, 10, params, start).transformation
     state, gradient = tx.init(params), jax.tree.map(np.ones_like, params)
     with jax.numpy_dtype_promotion("standard"):
         for i in range(3):

@@ -73,7 +73,7 @@ def test_two_processes_are_stopped_together_go_on_together_and_equal_one(lab, tm
         end(second)
     assert status == 0, f"{out}\n{err}"
     assert err == ""
-    assert out.count(f"going on from step {stopped[0]} of {STEPS}") == 1, "only the first process speaks"
+    assert out.count(f"resuming from step {stopped[0]} of {STEPS}") == 1, "only the first process speaks"
     assert "2 × cpu (cpu), 2 process(es)" in out
 
     for ours, theirs in zip(rows(workdir), rows(one), strict=True):

@@ -16,10 +16,11 @@ from jaxplm.config import Compute, Config, Data, Mesh, Model, Train
 from jaxplm.data.mlm.batches import MlmBatches
 from jaxplm.data.mlm.mask import capacity
 from jaxplm.data.mlm.pack import plan_rows
-from jaxplm.data.mlm.schedule import Lengths, MaskRate, ShortThenLong, steps_in
+from jaxplm.data.mlm.schedule import Lengths, MaskRate, ShortThenLong
 from jaxplm.devices import sharding
 from jaxplm.engine import loop as engine_loop
 from jaxplm.engine import step
+from jaxplm.engine.setup import prepare, steps_in
 from jaxplm.recipes.pretrain.job import Pretraining
 from jaxplm.reporting.metric_log import read_metrics
 
@@ -36,9 +37,9 @@ def lengths(share: float = 0.9) -> Lengths:
 
 
 def test_steps_of_a_run():
-    assert steps_in(7, None, 10.0) == 7 and steps_in(0, None, 10.0) == 0
-    assert steps_in(None, 1.5, 10.1) == 16
-    assert steps_in(None, 0.001, 10.0) == 1
+    assert steps_in(Train(steps=7), 10.0) == 7 and steps_in(Train(steps=0), 10.0) == 0
+    assert steps_in(Train(steps=None, epochs=1.5), 10.1) == 16
+    assert steps_in(Train(steps=None, epochs=0.001), 10.0) == 1
 
 
 @settings(deadline=None)
@@ -140,33 +141,32 @@ def configured(place: Path, steps: int | None = 10) -> Config:
 def loop(config: Config, workdir: Path) -> engine_loop.Run:
     """The loop of a run on one device, before its first step."""
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
-    return engine_loop.Run(config, workdir, "", mesh, nn.Compute(), Pretraining(config, workdir, mesh, nn.Compute()))
+    return engine_loop.Run(prepare(config, workdir, Pretraining, mesh=mesh, compute=nn.Compute()), workdir, "")
 
 
 def go(run: engine_loop.Run, state: step.TrainState, start: int, stop: int, compiled: engine_loop.Run) -> step.TrainState:
     """Steps on the batches of `run`, by the compiled step of `compiled`."""
     for number in range(start, stop):
-        state, metrics = compiled.train_step(state, run._device_batch(number))
-        assert float(metrics["bad"]) == 0
+        state, metrics = compiled.setup.train_step(state, run.device_batch(number))
+        assert float(metrics["nonfinite"]) == 0
     return state
 
 
 def test_a_run_resumed_in_either_phase_is_bitwise_the_same(place, tmp_path):
     whole = loop(configured(place), tmp_path)
     assert isinstance(whole.job.train, ShortThenLong)
-    assert whole.steps == 10 and whole.job.train.short_steps == 6
-    before = step.TRACES["training"]
+    assert whole.setup.steps == 10 and whole.job.train.short_steps == 6
     states = {}
-    state = whole.new_state(jax.tree.map(sharding.place, whole.job.params, whole.placed.params))
+    state = whole.setup.first_state(whole.job.params)
     for start, stop in ((0, 3), (3, 8), (8, 10)):
         state = go(whole, state, start, stop, whole)
         states[stop] = jax.device_get(state)
-    assert step.TRACES["training"] - before == 2, "one compilation for each length"
+    assert whole.setup.train_step.traces == 2, "one compilation for each length"
     again = loop(configured(place), tmp_path)
     for stopped in (3, 8):  # among the short rows, among the long ones
-        saved = jax.tree.map(lambda leaf, where: jax.device_put(np.array(leaf), where), states[stopped], again.placed)
+        saved = jax.tree.map(lambda leaf, target: jax.device_put(np.array(leaf), target.sharding), states[stopped], again.setup.state)
         assert same(jax.device_get(go(again, saved, stopped, 10, whole)), states[10])
-    assert step.TRACES["training"] - before == 2
+    assert whole.setup.train_step.traces == 2
 
 
 def test_the_whole_run(place, tmp_path, monkeypatch):
@@ -189,9 +189,9 @@ def test_the_job_and_the_loop_count_the_same_steps(place, tmp_path):
     run = loop(config, tmp_path)
     both = run.job.train
     assert isinstance(both, ShortThenLong)
-    assert both.short_steps == round(0.6 * run.steps)
+    assert both.short_steps == round(0.6 * run.setup.steps)
     # Passes over the text, counted in the batches themselves, without padding (0), [CLS] (2) and [SEP] (3).
-    trained = sum(int((~np.isin(both.batch(i).input_ids, (0, 2, 3))).sum()) for i in range(run.steps))
-    found = re.search(r"texts, ([\d,]+) tokens", run.job.facts(run.steps)["data"]["training text"])
+    trained = sum(int((~np.isin(both.batch(i).input_ids, (0, 2, 3))).sum()) for i in range(run.setup.steps))
+    found = re.search(r"texts, ([\d,]+) tokens", run.job.facts(run.setup.steps)["data"]["training text"])
     assert found
     assert abs(trained / int(found[1].replace(",", "")) - 2.0) < 0.1

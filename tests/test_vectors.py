@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from jaxplm.config import Config, Data, Model, Task, Train, validate
 from jaxplm.data.batch import FeatureBatch
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
+from jaxplm.devices.processes import gather
 from jaxplm.engine import loop as engine_loop
+from jaxplm.engine.setup import prepare
 from jaxplm.nn import paths
 from jaxplm.recipes.finetune.cached_features import VectorCache, fingerprint_of
 from jaxplm.recipes.finetune.job import Downstream
@@ -80,16 +83,16 @@ def config_of(start: Path, kind: str, cache: str, *, freeze: tuple[str, ...] = (
 def begun(config: Config, workdir: Path) -> engine_loop.Run:
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
     compute = resolve_compute(config.compute, mesh)
-    return engine_loop.Run(config, workdir, "", mesh, compute, Downstream(config, workdir, mesh, compute, vectors=workdir / "vectors"))
+    make_job = partial(Downstream, vectors=workdir / "vectors")
+    return engine_loop.Run(prepare(config, workdir, make_job, mesh=mesh, compute=compute), workdir, "")
 
 
 def trained(config: Config, workdir: Path) -> tuple[engine_loop.Run, Any, list[dict[str, float]]]:
     """The run, its last state, and what was measured of every step and of the validation set."""
     run = begun(config, workdir)
-    params = jax.tree.map(sharding.place, run.job.params, run.placed.params)
-    state, rows = run.new_state(params), []
+    state, rows = run.setup.first_state(run.job.params), []
     for step in range(STEPS):
-        state, values = run.train_step(state, run._device_batch(step))
+        state, values = run.setup.train_step(state, run.device_batch(step))
         rows.append({name: float(value) for name, value in values.items()})
     rows.append({name: value for name, value in run.job.evaluate(state.params)["validation"].items() if name != "seconds"})
     return run, state, rows
@@ -106,7 +109,7 @@ def test_cached_is_frozen(start, tmp_path, kind, task):
     assert not run.job.cached and cached.job.cached
     assert not (tmp_path / "off" / "vectors").exists() and len(list((tmp_path / "auto" / "vectors").glob("*.npy"))) == 2
     assert isinstance(cached.job.train.batch(0), FeatureBatch)
-    assert run.job.rows == cached.job.rows and run.steps == cached.steps
+    assert run.job.rows == cached.job.rows and run.setup.steps == cached.setup.steps
 
     for row, cached_row in zip(rows, cached_rows, strict=True):
         assert row.keys() == cached_row.keys()
@@ -134,7 +137,7 @@ def test_cached_is_frozen(start, tmp_path, kind, task):
 def test_the_export_of_a_cached_head_has_the_encoder_of_the_start(start, tmp_path):
     run, state, _ = trained(config_of(start, "classify", "on", pooling="mean"), tmp_path)
     run.job.finish(state.params, lambda split, found: None)
-    run.job.export(tmp_path / "export", sharding.gather(state.params), run._facts(STEPS), [])
+    run.job.export(tmp_path / "export", gather(state.params), run._facts(STEPS), [])
     loaded = hf.load_task_model(str(tmp_path / "export"))
     assert same(loaded.params["encoder"], hf.load(str(start / "model")).params["encoder"])
     assert same(loaded.params["head"], state.params["head"])
@@ -236,8 +239,8 @@ def test_the_frozen_step_costs_at_most_two_fifths(tmp_path):
         config = config_of(tmp_path, "classify", "off", freeze=freeze)
         config.compute.unroll = True  # the compiler's count takes the body of a loop once
         run = begun(config, tmp_path / "run")
-        batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), run.job.train.batch(0))
-        cost = run.train_step.lower(run.abstract, batch).compile().cost_analysis()
+        batch = run.job.train.batch(0)
+        cost = run.prepared.lower().compile().cost_analysis()
         flops[freeze] = cost["flops"] if isinstance(cost, dict) else cost[0]["flops"]
     assert flops[("encoder",)] <= 0.4 * flops[()], flops
     params = paths.named(nn.abstract_task_model(run.job._shape, run.job.head)[1])

@@ -161,7 +161,7 @@ def test_optimizer_state_goes_on(model, kind):
     params = jax.tree.map(jnp.asarray, params)
     grown, _ = resized((params, model[1]), 1013 + 200, [[5]] * 200)
     grown = jax.tree.map(jnp.asarray, grown)
-    old_tx, new_tx = (optim.optimizer(settings, 100, tree) for tree in (params, grown))
+    old_tx, new_tx = (optim.optimizer(settings, 100, tree).transformation for tree in (params, grown))
 
     def gradient(tree, seed):
         numbers = np.random.default_rng(seed)

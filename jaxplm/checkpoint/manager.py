@@ -18,11 +18,11 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from jaxplm.checkpoint import manifest, reader
 from jaxplm.checkpoint.checksums import digests
 from jaxplm.checkpoint.manifest import Damaged
+from jaxplm.devices.processes import all_agree, is_first, wait_for_all
 from jaxplm.errors import UserError
 from jaxplm.scores.metric import LOSS, Metric
 
@@ -239,14 +239,12 @@ class Checkpoints:
             result = read()
         except Exception as error:  # noqa: BLE001 whatever a broken file makes the readers below raise
             failure = error
-        failed = failure is not None
-        if jax.process_count() > 1:
-            failed = bool(np.any(multihost_utils.process_allgather(np.asarray(failed))))
+        everywhere = all_agree(failure is None)
         if failure is not None:
             if isinstance(failure, MemoryError):
                 raise failure
             raise failure if isinstance(failure, Damaged) else Damaged(repr(failure)) from failure
-        if failed:
+        if not everywhere:
             raise Damaged("another process could not read it")
         return result
 
@@ -254,13 +252,12 @@ class Checkpoints:
         steps = list(steps)
         if not steps:
             return
-        if jax.process_index() == 0:
+        if is_first():
             for step in steps:
                 aside = self.directory / f"{_SET_ASIDE}{step}"
                 shutil.rmtree(aside, ignore_errors=True)
                 (self.directory / str(step)).rename(aside)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("jaxplm: damaged checkpoints set aside")
+        wait_for_all("damaged checkpoints set aside")
         self._reload()
 
     def _reload(self) -> None:

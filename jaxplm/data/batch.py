@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 class Batch(NamedTuple):
     """One batch of packed rows with masked positions; NumPy on the host, `jax.Array` on the device.
 
-    B rows of L tokens; at most K masked positions a row, so that shapes never change. Unused slots of
+    B rows of L tokens; at most K masked positions per row, so that shapes never change. Unused slots of
     the last three hold position 0, label 0, weight 0.
     """
 
@@ -36,7 +36,7 @@ class TaskBatch(NamedTuple):
     """One batch of labelled texts that share rows; NumPy on the host, `jax.Array` on the device.
 
     A unit is what the encoder reads at once: a text or a pair with its special tokens, or one window of a long one.
-    B rows of L tokens; at most S units a row. Unit s of a row is segment s + 1. Unused slots: `first` 0, weight 0.
+    B rows of L tokens; at most S units per row. Unit s of a row is segment s + 1. Unused slots: `first` 0, weight 0.
 
     `labels` and `weights` by kind of task: classify [B, S] int32 and [B, S]; multilabel [B, S, C] float32 and [B, S];
     regress [B, S] float32 and [B, S]; tag [B, L] int32 and [B, L]; qa [B, S, 2] int32 (first and last token of the
@@ -55,7 +55,10 @@ class TaskBatch(NamedTuple):
 class FeatureBatch(NamedTuple):
     """The same units as vectors that a frozen encoder gave: what a head alone is trained on."""
 
-    features: Any  # [B, S, M, D] a unit, or [B, L, M, D] a token; float32
+    features: Any  # [B, S, M, D] per unit, or [B, L, M, D] per token; float32
     segment_ids: Any  # [B, L] int32
     labels: Any  # as in TaskBatch
     weights: Any
+
+
+HostBatch = Batch | PairBatch | TaskBatch | FeatureBatch  # what a job's data make, of this process's rows

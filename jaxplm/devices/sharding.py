@@ -1,7 +1,7 @@
-"""Meshes, and which parameter lies where: ordered rules over parameter paths."""
+"""Meshes, and how parameters and batches are split over them: ordered rules over parameter paths."""
 
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -9,8 +9,11 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxplm.config import Mesh as MeshConfig
+from jaxplm.devices.processes import is_alone
 from jaxplm.errors import UserError
 from jaxplm.nn.paths import path_name
+
+T = TypeVar("T")
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))  # rows are split over both; the tensor axis sees the same rows
@@ -51,9 +54,10 @@ RULES: tuple[tuple[str, P], ...] = (
 
 
 def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> jax.sharding.Mesh:
-    """A mesh of the axes data × fsdp × tensor over all devices; one size may be -1 and takes what is left.
+    """Return a mesh of the axes data × fsdp × tensor over all devices; one size may be -1 and takes what is left.
 
-    Raises UserError where the sizes do not multiply to the number of devices.
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.tensor]
@@ -70,7 +74,7 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> jax.shard
 
 
 def spec_of(name: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> P:
-    """The partition of one parameter. An uncovered path or an axis that does not divide is an error."""
+    """Return the partition of one parameter. Raises UserError for a path that no rule covers, and for an axis that does not divide."""
     spec = next((spec for pattern, spec in RULES if re.match(pattern, name)), None)
     if spec is None:
         raise UserError(f"no sharding rule covers the parameter {name}")
@@ -81,14 +85,17 @@ def spec_of(name: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> P:
 
 
 def param_shardings(params: Any, mesh: jax.sharding.Mesh) -> Any:
-    """A tree of NamedSharding like `params` (arrays or ShapeDtypeStructs)."""
+    """Return a tree of NamedSharding like `params` (arrays or ShapeDtypeStructs)."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(mesh, spec_of(path_name(path), leaf.shape, mesh)), params)
 
 
-def state_shardings(state: Any, params: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Shardings of a whole TrainState: every leaf whose path ends in a parameter's path and has its shape lies as
-    that parameter does (Adam's moments); scalars and keys are replicated. Anything else is an error."""
+def state_shardings(state: T, params: Any, mesh: jax.sharding.Mesh) -> T:
+    """Return a tree of NamedSharding like `state`, a whole TrainState.
+
+    A leaf whose path ends in a parameter's path and which has its shape (Adam's moments) is split as that parameter is;
+    scalars and keys are replicated. Raises UserError for anything else.
+    """
     by_name = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
@@ -104,36 +111,44 @@ def state_shardings(state: Any, params: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Rows [B, ...] over data and fsdp."""
+    """Return the sharding of rows [B, ...] over data and fsdp."""
     return NamedSharding(mesh, BATCH)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Return the sharding of what every device holds whole."""
     return NamedSharding(mesh, P())
 
 
 def row_shards(mesh: jax.sharding.Mesh) -> int:
-    """Into how many parts the rows of a batch are split."""
+    """Return into how many parts the rows of a batch are split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def check_batch(batch_size: int, accumulate: int, mesh: jax.sharding.Mesh) -> None:
-    """Raise a UserError where a (micro-)batch does not divide over the mesh."""
+    """Raise a UserError where a batch, or each of its `accumulate` parts, does not divide over the mesh."""
     if (batch_size // accumulate) % row_shards(mesh):
         raise UserError(f"train.batch_size={batch_size} in {accumulate} part(s) does not divide by the"
                         f" {row_shards(mesh)} row shards of the mesh (data × fsdp)")
 
 
 def my_rows(batch_size: int, mesh: jax.sharding.Mesh) -> np.ndarray:
-    """[b] int64: which of the B rows of a batch the devices of this process hold, ascending."""
+    """Return which of the B rows of a batch the devices of this process hold: [b] int64, ascending.
+
+    None, if no device of the mesh belongs to this process: then a step can be lowered and not run.
+    """
     held = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
-    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in held.values() if index is not None]))
+    rows = np.zeros(batch_size, bool)
+    for index in held.values():
+        if index is not None:
+            rows[index] = True
+    return np.flatnonzero(rows)
 
 
-def put_batch(batch: Any, batch_size: int, mesh: jax.sharding.Mesh) -> Any:
-    """A batch of this process's rows (`my_rows`) as global arrays [batch_size, ...]."""
+def put_batch(batch: T, batch_size: int, mesh: jax.sharding.Mesh) -> T:
+    """Place a batch of this process's rows (`my_rows`) on the mesh, as global arrays [batch_size, ...]."""
     placed = batch_sharding(mesh)
-    if jax.process_count() == 1:
+    if is_alone():
         return jax.device_put(batch, placed)
     mine = my_rows(batch_size, mesh)
 
@@ -146,16 +161,13 @@ def put_batch(batch: Any, batch_size: int, mesh: jax.sharding.Mesh) -> Any:
     return jax.tree.map(build, batch)
 
 
+def abstract_batch(batch: T, batch_size: int, mesh: jax.sharding.Mesh) -> T:
+    """Return the shapes, dtypes and shardings that `put_batch` would give a batch, as `jax.ShapeDtypeStruct`s."""
+    placed = batch_sharding(mesh)
+    return jax.tree.map(lambda local: jax.ShapeDtypeStruct((batch_size, *local.shape[1:]), local.dtype, sharding=placed), batch)
+
+
 def place(leaf: Any, where: NamedSharding) -> jax.Array:
-    """An array that every process holds whole, laid out over the mesh."""
+    """Lay an array that every process holds whole out over the mesh."""
     whole = np.asarray(leaf)
     return jax.make_array_from_callback(whole.shape, where, lambda index: whole[index])
-
-
-def gather(tree: Any) -> Any:
-    """The whole arrays, as NumPy, in every process."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.process_allgather(tree, tiled=True)

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 import jax
 from flax import nnx
 
-from jaxplm.config import Train
+from jaxplm.config import Config, Train
+from jaxplm.data.batch import HostBatch
 from jaxplm.engine.optim import TrainFirst
-from jaxplm.nn import ParamTree
+from jaxplm.nn import Compute, ParamTree
 from jaxplm.reporting.facts import Facts, JobFacts
 from jaxplm.scores.metric import Metric
 from jaxplm.tasks import Task
@@ -23,8 +24,8 @@ class TrainBatches(Protocol):
     @property
     def steps_per_epoch(self) -> float: ...
 
-    def batch(self, step: int) -> Any:
-        """The rows that this process makes of step `step`, counted from 0: a pytree of [rows, ...] NumPy arrays."""
+    def batch(self, step: int) -> HostBatch:
+        """Return the rows that this process makes of step `step`, counted from 0, as [rows, ...] NumPy arrays."""
         ...
 
 
@@ -33,7 +34,7 @@ class Job(Protocol):
 
     graph: nnx.GraphDef  # of the module that `task.sums` is given
     params: ParamTree  # of that module before the first step; NumPy or JAX float32 arrays
-    rows: int  # B, rows a step over all processes
+    rows: int  # B, rows per step over all processes
     settings: Train  # the config's, less what does not apply (see the class that makes it)
     train_first: TrainFirst | None  # what is trained alone at first
     fingerprint: str  # of all texts that were read
@@ -45,12 +46,17 @@ class Job(Protocol):
     @property
     def train(self) -> TrainBatches: ...
 
+    @property
+    def eval_traces(self) -> int:
+        """How often the evaluation step was traced, and so compiled (`engine.step.JittedStep`)."""
+        ...
+
     def evaluate(self, params: ParamTree) -> Mapping[str, Metrics]:
-        """{'validation': {...}, ...}: the metrics of each evaluation set that is followed while training. Has 'validation'."""
+        """Return the metrics of each evaluation set that is followed while training, {'validation': {...}, ...}. Has 'validation'."""
         ...
 
     def finish(self, params: ParamTree, write: Callable[[str, Metrics], None]) -> None:
-        """Called once, with the best parameters: measures what is measured only then; `write(split, metrics)` logs it."""
+        """Measure what is measured only once, with the best parameters; `write(split, metrics)` logs it."""
         ...
 
     def facts(self, steps: int) -> JobFacts:
@@ -62,4 +68,4 @@ class Job(Protocol):
         ...
 
 
-MakeJob = Callable[[Any, Path, jax.sharding.Mesh, Any], Job]  # (config, workdir, mesh, compute)
+MakeJob = Callable[[Config, Path, jax.sharding.Mesh, Compute], Job]  # (config, workdir, mesh, compute)

@@ -6,33 +6,31 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxplm import nn
 from jaxplm.checkpoint.manager import Checkpoints
 from jaxplm.config import Config
-from jaxplm.data.mlm.schedule import steps_in
 from jaxplm.data.prefetch import prefetch
 from jaxplm.devices import sharding
-from jaxplm.devices.compute import resolve_compute
-from jaxplm.devices.processes import is_first
-from jaxplm.engine import optim
-from jaxplm.engine.job import Job, MakeJob
+from jaxplm.devices.processes import gather, is_alone, is_first
+from jaxplm.engine.job import MakeJob
 from jaxplm.engine.meter import Meter
+from jaxplm.engine.setup import Prepared, prepare
 from jaxplm.engine.signals import StopRequest
-from jaxplm.engine.step import TRACES, TrainState, make_train_step, new_state
+from jaxplm.engine.step import TrainState
 from jaxplm.engine.workdir import claim, is_finished
 from jaxplm.errors import Interrupted, UserError
 from jaxplm.reporting import report
 from jaxplm.reporting.console import Progress, count, duration, in_words, summary_table
 from jaxplm.reporting.facts import Facts, Section
 from jaxplm.reporting.metric_log import MetricLog, read_metrics
+from jaxplm.scores.metric import Metric
 
 log = logging.getLogger("jaxplm")
 
 
 def run(config: Config, workdir: Path, command: str, make_job: MakeJob) -> None:
-    """Train by `config` in `workdir`, or go on from its newest checkpoint; ends with report.md and export/.
+    """Train by `config` in `workdir`, or resume from its newest checkpoint; write report.md and export/ at the end.
 
     Raises:
       UserError: the config, the data or the workdir cannot be used.
@@ -43,158 +41,169 @@ def run(config: Config, workdir: Path, command: str, make_job: MakeJob) -> None:
         log.info("%s is finished: see %s and %s; choose another --workdir for another run",
                  workdir, workdir / "report.md", workdir / "export")
         return
-    mesh = sharding.make_mesh(config.mesh)
-    compute = resolve_compute(config.compute, mesh)
-    job = make_job(config, workdir, mesh, compute)
-    claim(workdir, config, write=is_first(), corpus=job.fingerprint)
-    Run(config, workdir, command, mesh, compute, job).go()
+    prepared = prepare(config, workdir, make_job)
+    claim(workdir, config, write=is_first(), corpus=prepared.job.fingerprint)
+    Run(prepared, workdir, command).go()
+
+
+class BestSoFar:
+    """The best value of a metric, and how many evaluations have not improved on it since: for patience."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._best = math.inf
+        self.evaluations_since = 0
+
+    def update(self, value: float | None) -> bool:
+        """Take the value of one more evaluation, and return whether it is the best."""
+        improved = self._metric.cost(value) < self._best
+        self._best = min(self._best, self._metric.cost(value))
+        self.evaluations_since = 0 if improved else self.evaluations_since + 1
+        return improved
 
 
 class Run:
-    """One run of the loop: what is fixed for its whole length, and the few numbers that are not in the state."""
+    """One run of the loop. What changes with the steps is in the state, on disk, or local to `_loop`."""
 
-    def __init__(self, config: Config, workdir: Path, command: str, mesh: jax.sharding.Mesh, compute: nn.Compute, job: Job) -> None:
-        self.config, self.workdir, self.command, self.mesh = config, workdir, command, mesh
-        self.compute, self.job = compute, job
-        self.traced = TRACES.copy()
-        train = job.settings
-        self.steps = steps_in(train.steps, train.epochs, job.train.steps_per_epoch)
-        abstract = jax.eval_shape(lambda: job.params)
-        tx = optim.optimizer(train, self.steps, abstract, job.train_first)
-        self.abstract = jax.eval_shape(lambda params: new_state(params, tx, config.seed), abstract)
-        self.placed = sharding.state_shardings(self.abstract, abstract, mesh)
-        frozen = optim.frozen_layers(abstract, train.freeze) if train.freeze else None
-        self.new_state = jax.jit(lambda params: new_state(params, tx, config.seed), out_shardings=self.placed)
-        self.train_step = make_train_step(job.graph, job.task, tx, optim.schedule(train, self.steps), self.abstract, mesh,
-                                          compute=compute, accumulate=train.accumulate, frozen=frozen)
+    def __init__(self, prepared: Prepared, workdir: Path, command: str) -> None:
+        self.prepared = prepared
+        self.config = prepared.config
+        self.job = prepared.job
+        self.setup = prepared.setup
+        self.workdir = workdir
+        self.command = command
 
     # ---------------------------------------------------------------- from start to end
 
     def go(self) -> None:
+        """Train what is left of the run, measure what is measured at the end, write the report and the export.
+
+        Raises:
+          Interrupted: stopped by a signal, after saving.
+          UserError: too many steps in a row were not finite, or the disk is full.
+        """
         checkpoint = self.config.checkpoint
-        # From here on a signal is noted, not obeyed: an exception in the middle of a compilation or a write is no way out.
+        # Signals are recorded and acted upon between steps: an exception in the middle of a compilation or a write
+        # could leave either half done.
         with StopRequest() as stop, Checkpoints(self.workdir / "checkpoints", keep=checkpoint.keep,
-                                                save_every=checkpoint.every,
-                                                metric=self.job.metric) as checkpoints:
+                                                save_every=checkpoint.every, metric=self.job.metric) as checkpoints:
             state, start = self._first_state(checkpoints)
-            if start < self.steps:
+            if start < self.setup.steps:
                 checkpoints.require_space(state)
             resumed = start if start or checkpoints.latest_step is not None else None
-            with MetricLog(self.workdir, enabled=is_first(), resume_from=resumed) as metrics:
+            with MetricLog(self.workdir, enabled=is_first(), resume_from=resumed) as metric_log:
                 self._summarise()
                 if resumed is None:
-                    self._evaluate(state.params, 0, metrics)
+                    self._evaluate(state.params, 0, metric_log)
                     if status := stop.agreed():
-                        raise Interrupted(status, "stopped before the first step: the same command begins anew")
-                state, stopped = self._loop(state, start, metrics, checkpoints, stop)
+                        raise Interrupted(status, "stopped before the first step: the same command begins again")
+                state, stopped = self._loop(state, start, metric_log, checkpoints, stop)
                 exported = state, stopped
                 if checkpoints.best_step not in (None, stopped):
-                    exported = checkpoints.restore_best(self._targets()) or exported
-                self.job.finish(exported[0].params, lambda split, found: metrics.write(exported[1], split, found))
+                    exported = checkpoints.restore_best(self.setup.state) or exported
+                self.job.finish(exported[0].params, lambda split, values: metric_log.write(exported[1], split, values))
         self._finish(*exported)
 
-    def _targets(self) -> TrainState:
-        return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-                            self.abstract, self.placed)
-
     def _first_state(self, checkpoints: Checkpoints) -> tuple[TrainState, int]:
-        restored = checkpoints.restore_latest(self._targets())
+        """Return the state to begin with and its step: of the newest usable checkpoint, else before the first step."""
+        restored = checkpoints.restore_latest(self.setup.state)
         if restored is not None:
-            log.info("going on from step %d of %d (%s)", restored[1], self.steps, self.workdir)
+            log.info("resuming from step %d of %d (%s)", restored[1], self.setup.steps, self.workdir)
             return restored
-        params = jax.tree.map(sharding.place, self.job.params, self.placed.params)
-        return self.new_state(params), 0
+        return self.setup.first_state(self.job.params), 0
 
     # ---------------------------------------------------------------- the loop
 
-    def _loop(self, state: TrainState, start: int, metrics: MetricLog, checkpoints: Checkpoints,
+    def _loop(self, state: TrainState, start: int, metric_log: MetricLog, checkpoints: Checkpoints,
               stop: StopRequest) -> tuple[TrainState, int]:
-        """Steps `start` … `self.steps`; returns the state and the step it ended with (earlier if patience ran out)."""
-        train = self.job.settings
-        costs = self._validation_costs(start)
-        best, since_best = min(costs, default=math.inf), len(costs) - 1 - int(np.argmin(costs)) if costs else 0
-        if train.patience and since_best >= train.patience:
-            return state, start  # it had ended, and was killed before the export
+        """Train from step `start` on; return the state and the step it ended with, earlier than the last if patience ran out."""
+        settings, last = self.job.settings, self.setup.steps
+        best = self._best_before(start)
+        if self._out_of_patience(best):
+            return state, start  # training had ended, and the run was killed before the export
         meter = Meter(self.job.task)
-        batches = prefetch(self._device_batch, start, self.steps)
-        pending: dict[str, jax.Array] | None = None
-        bad_in_a_row = 0
-        with Progress(self.steps, start, log_every=train.log_every, enabled=is_first()) as progress:
+        batches = prefetch(self.device_batch, start, last)
+        pending: dict[str, jax.Array] | None = None  # metrics of the step before, still on the device
+        with Progress(last, start, log_every=settings.log_every, enabled=is_first()) as progress:
             try:
                 for step, batch in enumerate(batches, start + 1):
-                    state, fresh = self.train_step(state, batch)
-                    # Reading the step before while this one runs: the host never waits for an idle device.
-                    boundary = step % train.log_every == 0 or step == self.steps
-                    for of_step, values in ((step - 1, pending), (step, fresh if boundary else None)):
-                        if values is not None:
-                            bad_in_a_row = self._check(meter.read(values), bad_in_a_row, of_step, checkpoints)
-                    pending = None if boundary else fresh
+                    state, fresh = self.setup.train_step(state, batch)
+                    # The metrics of the step before are read while this one is computed, so the device never waits for the host.
+                    self._read(pending, step - 1, meter, checkpoints)
+                    pending = fresh
+                    logs = step % settings.log_every == 0 or step == last
+                    if logs:  # a row ends with this step
+                        self._read(pending, step, meter, checkpoints)
+                        pending = None
                     progress.update(step, loss=meter.loss, tokens_per_second=meter.speed)
-                    if boundary:
-                        metrics.write(step, "train", meter.report())
-                    if step == start + 5 and (left := progress.seconds_left) is not None and self.steps > step + 20:
-                        log.info("estimated time for the %s steps left: %s", f"{self.steps - step:,}", duration(left))
-                    evaluate = step % train.eval_every == 0 or step == self.steps
-                    cost = value = None
+                    if logs:
+                        metric_log.write(step, "train", meter.report())
+                    if step == start + 5 and step + 20 < last and progress.seconds_left is not None:
+                        log.info("estimated time for the %s steps left: %s", f"{last - step:,}", duration(progress.seconds_left))
+                    value, improved = None, False
                     with progress.paused(), meter.paused():
-                        if evaluate:
-                            value = self._evaluate(state.params, step, metrics)
-                            cost = self.job.metric.cost(value)
-                            since_best = 0 if cost < best else since_best + 1
-                        better = cost is not None and cost < best
-                        checkpoints.save(step, state, metric=value, force=step == self.steps or better)
-                        best = min(best, math.inf if cost is None else cost)
-                    if train.patience and since_best >= train.patience:
-                        log.info("no gain in %d evaluations: stopping at step %d", since_best, step)
+                        if step % settings.eval_every == 0 or step == last:
+                            value = self._evaluate(state.params, step, metric_log)
+                            improved = best.update(value)
+                        checkpoints.save(step, state, metric=value, force=step == last or improved)
+                    if self._out_of_patience(best):
+                        log.info("no improvement in %d evaluations: stopping at step %d", best.evaluations_since, step)
                         checkpoints.save(step, state, metric=value, force=True)
                         return state, step
-                    # One process looks at every step; several must look at the same one, so they agree now and then.
-                    if (jax.process_count() == 1 or boundary) and (status := stop.agreed()) and step < self.steps:
+                    # Several processes must ask at the same step, and asking has a cost, so they ask where a row ends.
+                    if (is_alone() or logs) and (status := stop.agreed()) and step < last:
                         checkpoints.save(step, state, metric=value, force=True)
                         checkpoints.wait()
-                        raise Interrupted(status, f"stopped at step {step} of {self.steps}, saved: the same command goes on from here")
+                        raise Interrupted(status, f"stopped at step {step} of {last}, saved: the same command resumes from here")
             finally:
                 batches.close()
-        return state, self.steps
+        return state, last
 
-    def _device_batch(self, step: int) -> Any:
-        return sharding.put_batch(self.job.train.batch(step), self.job.rows, self.mesh)
+    def device_batch(self, step: int) -> Any:
+        """Return the global batch of `step`, counted from 0, on the mesh."""
+        return sharding.put_batch(self.job.train.batch(step), self.job.rows, self.prepared.mesh)
 
-    def _check(self, bad: bool, before: int, step: int, checkpoints: Checkpoints) -> int:
-        if not bad:
-            return 0
+    def _read(self, values: dict[str, jax.Array] | None, step: int, meter: Meter, checkpoints: Checkpoints) -> None:
+        """Add the metrics of a step to the meter, if there are any; end the run after too many nonfinite steps in a row."""
+        if values is None:
+            return
+        meter.read(values)
+        if not meter.nonfinite_in_a_row:
+            return
         log.warning("step %d: the loss or the gradient is not finite; the update is skipped", step)
-        if before + 1 >= self.job.settings.max_bad_steps:
-            last = checkpoints.latest_step
-            where = f"the last good checkpoint is {self.workdir / 'checkpoints' / str(last)}" if last else "no checkpoint yet"
-            raise UserError(f"{before + 1} steps in a row were not finite, up to step {step}: stopped; {where}."
+        if meter.nonfinite_in_a_row >= self.job.settings.max_bad_steps:
+            latest = checkpoints.latest_step
+            where = f"the last good checkpoint is {self.workdir / 'checkpoints' / str(latest)}" if latest else "no checkpoint yet"
+            raise UserError(f"{meter.nonfinite_in_a_row} steps in a row were not finite, up to step {step}: stopped; {where}."
                             " Try a lower train.learning_rate, a longer train.warmup or compute.dtype=float32")
-        return before + 1
 
     # ---------------------------------------------------------------- evaluation
 
-    def _validation_costs(self, upto: int) -> list[float]:
-        """Of the trained states so far, in order: for patience and for knowing the best after a resume."""
-        path = self.workdir / "metrics.jsonl"
-        if not upto or not path.exists():
-            return []
-        metric = self.job.metric
-        return [metric.cost(row.get(metric.name)) for row in read_metrics(path)
-                if row["split"] == "validation" and 0 < row["step"] <= upto]
+    def _best_before(self, start: int) -> BestSoFar:
+        """Return the best of the trained states up to step `start`, from metrics.jsonl, as the loop knew it before it ended."""
+        best, path = BestSoFar(self.job.metric), self.workdir / "metrics.jsonl"
+        if start and path.exists():
+            for row in read_metrics(path):
+                if row["split"] == "validation" and 0 < row["step"] <= start:
+                    best.update(row.get(self.job.metric.name))
+        return best
 
-    def _evaluate(self, params: nn.ParamTree, step: int, metrics: MetricLog) -> float | None:
+    def _out_of_patience(self, best: BestSoFar) -> bool:
+        return 0 < self.job.settings.patience <= best.evaluations_since
+
+    def _evaluate(self, params: nn.ParamTree, step: int, metric_log: MetricLog) -> float | None:
         """Write a row for each evaluation set; return the validation set's value of the job's metric, None where it has none."""
-        found = self.job.evaluate(params)
-        for split, values in found.items():
-            metrics.write(step, split, values)
-        log.info("%s", f"evaluation at step {step}: " + "; ".join(f"{split} {in_words(values)}" for split, values in found.items()))
-        return found["validation"].get(self.job.metric.name)
+        measured = self.job.evaluate(params)
+        for split, values in measured.items():
+            metric_log.write(step, split, values)
+        log.info("evaluation at step %d: %s", step, "; ".join(f"{split} {in_words(values)}" for split, values in measured.items()))
+        return measured["validation"].get(self.job.metric.name)
 
     # ---------------------------------------------------------------- what the user sees
 
     def _settings(self) -> dict[str, str]:
         """Return the settings of the loop, for the report."""
-        config, train, compute = self.config, self.job.settings, self.compute
+        config, train, compute = self.config, self.job.settings, self.prepared.compute
         return {
             "learning rate": f"{train.learning_rate:g}, warm-up {train.warmup:g}, {train.schedule}",
             "weight decay": f"{train.weight_decay:g}",
@@ -208,20 +217,21 @@ class Run:
         device = jax.devices()[0]
         return {
             "hardware": f"{jax.device_count()} × {device.device_kind} ({jax.default_backend()}), {jax.process_count()} process(es)",
-            "mesh": " × ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items()),
+            "mesh": " × ".join(f"{axis} {size}" for axis, size in self.prepared.mesh.shape.items()),
         }
 
     def _facts(self, exported_step: int, rows: list[dict[str, Any]]) -> Facts:
         """Return what report and model card say; `rows` as in metrics.jsonl."""
         trained = [row for row in rows if row["split"] == "train"]
         seconds, tokens = (sum(row[name] for row in trained) for name in ("seconds", "tokens"))
-        compiled = TRACES - self.traced  # by this process, since the run began
+        compiled = {"evaluation": self.job.eval_traces, "training": self.setup.train_step.traces}  # by this process
+        compilations = ", ".join(f"{name} {times}" for name, times in compiled.items() if times)
         cost = self._hardware() | {
             "training time": duration(seconds) if seconds else "none",
             "real tokens trained on": count(tokens) if tokens else "none",
-            **({"compilations": ", ".join(f"{name} {times}" for name, times in sorted(compiled.items()))} if compiled else {}),
+            **({"compilations": compilations} if compilations else {}),
         }
-        job = self.job.facts(self.steps)
+        job = self.job.facts(self.setup.steps)
         return Facts(
             title=job.title, recipe=self.config.recipe, command=self.command, base_model=self.config.model.path,
             exported_step=exported_step, metric=job.metric,
@@ -230,14 +240,14 @@ class Run:
 
     def _summarise(self) -> None:
         """Log what the run is about to do."""
-        job = self.job.facts(self.steps)
+        job = self.job.facts(self.setup.steps)
         pairs = {**job.model, **job.data, **job.settings, **self._settings(), **self._hardware(), "workdir": str(self.workdir)}
         for line in summary_table(list(pairs.items())).split("\n"):
             log.info("%s", line)
 
     def _finish(self, state: TrainState, step: int) -> None:
-        """Report and export; the export comes last, because it is what says that the run is done."""
-        params = sharding.gather(state.params)
+        """Write the report and the export. The export comes last, because it is what says that the run is done."""
+        params = gather(state.params)
         if not is_first():
             return
         rows = read_metrics(self.workdir / "metrics.jsonl")

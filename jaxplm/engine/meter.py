@@ -1,20 +1,29 @@
-"""Sums and speed of the steps since the last line of the log."""
+"""The sums and the speed of the steps since the last row of the log."""
 
+import contextlib
 import time
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 
 from jaxplm.scores.sums import Sums, add
+from jaxplm.tasks import Task
 
 
 class Meter:
-    """Sums of the steps since the last report, and the speed over them."""
+    """The sums of the steps since the last report, and the speed over them.
 
-    def __init__(self, task: Any) -> None:
+    Attributes:
+      loss: of the last finite step, per unit of its weight; None before one was read or where its weight is 0.
+      speed: real tokens per second up to the last report; None before it.
+      nonfinite_in_a_row: how many of the last steps had a loss or gradient that is not finite, one after the other.
+    """
+
+    def __init__(self, task: Task) -> None:
         self._task = task
         self.loss: float | None = None
         self.speed: float | None = None
+        self.nonfinite_in_a_row = 0
         self._restart()
 
     def _restart(self) -> None:
@@ -23,19 +32,20 @@ class Meter:
         self._began = time.monotonic()
         self._skipped = 0
 
-    def read(self, values: dict[str, jax.Array]) -> bool:
-        """Takes a step's metrics from the device; True if the step was not finite (its sums are left out)."""
+    def read(self, values: dict[str, jax.Array]) -> None:
+        """Fetch a step's metrics from the device, which waits for that step. The sums of a nonfinite step are left out."""
         numbers = {name: float(value) for name, value in jax.device_get(values).items()}
-        self._last = {name: numbers.pop(name) for name in ("grad_norm", "learning_rate", "bad")}
-        if self._last["bad"]:
+        self._last = {name: numbers.pop(name) for name in ("grad_norm", "learning_rate", "nonfinite")}
+        if self._last["nonfinite"]:
             self._skipped += 1
-            return True
+            self.nonfinite_in_a_row += 1
+            return
+        self.nonfinite_in_a_row = 0
         self._sums = add([self._sums, numbers])
         self.loss = numbers["loss"] / numbers["weight"] if numbers["weight"] else None
-        return False
 
     def report(self) -> dict[str, float]:
-        """The row of the steps since the last one, and a new start."""
+        """Return the row of the steps since the last one, and start the next."""
         seconds = time.monotonic() - self._began
         row = self._task.metrics(self._sums) if self._sums else {}
         tokens = self._sums.get("tokens", 0.0)
@@ -46,17 +56,9 @@ class Meter:
         self._restart()
         return row
 
-    def paused(self) -> "_Paused":
-        """A context whose time is not counted (evaluations, checkpoints)."""
-        return _Paused(self)
-
-
-class _Paused:
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-
-    def __enter__(self) -> None:
-        self._entered = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._meter._began += time.monotonic() - self._entered
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time inside this context (evaluations, checkpoints)."""
+        entered = time.monotonic()
+        yield
+        self._began += time.monotonic() - entered

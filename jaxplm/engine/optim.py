@@ -182,15 +182,16 @@ def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
 
 
 def _scale_by_adam(beta1: float, beta2: float, epsilon: float) -> optax.GradientTransformationExtraArgs:
-    """optax.scale_by_adam (Kingma & Ba 2015, Algorithm 1), whose moments stay as they were where the argument `good` is false.
+    """optax.scale_by_adam (Kingma & Ba 2015, Algorithm 1) whose moments stay as they were where the argument `finite` is False.
 
     Choosing here, and not over the finished state, makes the update read the new moments. Otherwise it reads the old ones
     beside the pass that overwrites them, and XLA copies both first, which cost a CPU a quarter of the optimizer's time.
     """
-    def update(updates: Tree, state: Any, params: Tree | None = None, *, good: Any = True, **_: Any) -> tuple[Tree, optax.OptState]:
+    def update(updates: Tree, state: Any, params: Tree | None = None, *, finite: Any = True,
+               **_: Any) -> tuple[Tree, optax.OptState]:
         del params
-        mean = jax.tree.map(lambda m, g: jnp.where(good, beta1 * m + (1 - beta1) * g, m), state.mu, updates)
-        square = jax.tree.map(lambda v, g: jnp.where(good, beta2 * v + (1 - beta2) * (g * g), v), state.nu, updates)
+        mean = jax.tree.map(lambda m, g: jnp.where(finite, beta1 * m + (1 - beta1) * g, m), state.mu, updates)
+        square = jax.tree.map(lambda v, g: jnp.where(finite, beta2 * v + (1 - beta2) * (g * g), v), state.nu, updates)
         count = jnp.asarray(optax.safe_increment(state.count))
         unbias1, unbias2 = 1 / (1 - beta1**count), 1 / (1 - beta2**count)
         steps = jax.tree.map(lambda m, v: m * unbias1 / (jnp.sqrt(v * unbias2) + epsilon), mean, square)
@@ -199,28 +200,49 @@ def _scale_by_adam(beta1: float, beta2: float, epsilon: float) -> optax.Gradient
     return optax.GradientTransformationExtraArgs(optax.scale_by_adam().init, update)
 
 
-def optimizer(train: Train, steps: int, params: Tree, train_first: TrainFirst | None = None) -> optax.GradientTransformationExtraArgs:
-    """Clip by global norm → AdamW (Loshchilov & Hutter 2019, bias correction on) → layer-wise rates; frozen leaves: zero.
+class Optimizer(NamedTuple):
+    """What updates the parameters of a run.
+
+    Attributes:
+      transformation: the whole chain; `update(…, finite=False)` leaves Adam's moments as they were.
+      schedule: the learning rate inside it, by step.
+      frozen: which leaves, or which layers of stacked leaves, have no gradient (`frozen_layers`); None if all have one.
+    """
+
+    transformation: optax.GradientTransformationExtraArgs
+    schedule: optax.Schedule
+    frozen: Tree | None
+
+
+def optimizer(train: Train, steps: int, params: Tree, train_first: TrainFirst | None = None) -> Optimizer:
+    """Return clipping by global norm → AdamW (Loshchilov & Hutter 2019, bias correction on) → layer-wise learning rates.
 
     Frozen leaves get `set_to_zero` through `optax.partition`, so no moments exist for them. Frozen layers of a stacked
     leaf, layers that `train.unfreeze_every` has not opened yet (Howard & Ruder 2018, gradual unfreezing), and what waits
-    during a head start, are held back by multiplying gradients and updates with 0. `params` may be abstract; only paths
-    and shapes are read. `update(…, good=False)` leaves the moments as they were.
+    while other parts are trained first, are held back by multiplying gradients and updates with 0.
+
+    Args:
+      steps: of the run.
+      params: may be abstract; only paths and shapes are read.
+
+    Raises:
+      UserError: a pattern of `train.freeze` matches nothing, nothing is left to train, or the warm-up is longer than the run.
     """
     frozen = frozen_layers(params, train.freeze)
     gates = _gates(train, params, frozen, train_first)
+    rate = schedule(train, steps)
     parts = [] if gates is None else [_scaled(gates)]
     if train.clip:
         parts.append(_clip_by_global_norm(train.clip))
     parts += [_scale_by_adam(train.beta1, train.beta2, train.epsilon),
               optax.add_decayed_weights(train.weight_decay, mask=lambda tree: by_path(lambda name, _: decays(name), tree)),
-              optax.scale_by_learning_rate(schedule(train, steps))]
+              optax.scale_by_learning_rate(rate)]
     if train.layer_decay != 1.0:
         parts.append(_scaled(lambda step: layer_scale(params, train.layer_decay)))
     if gates is not None:
         parts.append(_scaled(gates))  # weight decay moves what has no gradient
-    tx = optax.chain(*parts)
+    transformation = optax.chain(*parts)
     if train.freeze:
         labels = jax.tree.map(lambda mask: "frozen" if mask.all() else "trained", frozen)
-        tx = optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, labels)
-    return optax.with_extra_args_support(tx)
+        transformation = optax.partition({"trained": transformation, "frozen": optax.set_to_zero()}, labels)
+    return Optimizer(optax.with_extra_args_support(transformation), rate, frozen if train.freeze else None)

@@ -51,6 +51,11 @@ class Predictor:
         self._step = make_eval_step(graph, measure, params, mesh, compute=compute)
         self._mesh, self._rows, self._by_token = mesh, rows, by_token
 
+    @property
+    def traces(self) -> int:
+        """How often the step was traced, and so compiled."""
+        return self._step.traces
+
     def __call__(self, params: ParamTree, batches: UnitBatches, lengths: np.ndarray) -> Outputs:
         """lengths [n]: tokens of each unit."""
         sums: list[Any] = []

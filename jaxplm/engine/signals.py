@@ -4,12 +4,15 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
-import jax
-import numpy as np
+from jaxplm.devices.processes import highest
 
 
 class StopRequest:
-    """A context in which the two signals are noted instead of obeyed."""
+    """A context in which the two signals are recorded and raise no exception.
+
+    Attributes:
+      status: what this process should exit with (143 for SIGTERM, 130 for Ctrl-C), or 0.
+    """
 
     def __init__(self) -> None:
         self.status = 0
@@ -30,9 +33,5 @@ class StopRequest:
         self.status = 143 if number == signal.SIGTERM else 130
 
     def agreed(self) -> int:
-        """The status that any process was asked to stop with, or 0. All processes must call this at the same step."""
-        if jax.process_count() == 1:
-            return self.status
-        from jax.experimental import multihost_utils
-
-        return int(np.max(multihost_utils.process_allgather(np.int32(self.status))))
+        """Return the status that any process was asked to stop with, or 0. All processes must call this at the same step."""
+        return highest(self.status)

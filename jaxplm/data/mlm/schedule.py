@@ -1,13 +1,7 @@
 """What changes with the step's number: the mask rate and the length of the rows. Both are pure functions of it."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
-
-
-def steps_in(steps: int | None, epochs: float | None, steps_per_epoch: float) -> int:
-    """Steps of a run by `train.steps` or, where that is None, by `train.epochs`: at least one."""
-    return steps if steps is not None else max(1, math.ceil((epochs or 0.0) * steps_per_epoch))
 
 
 class MaskRate(NamedTuple):

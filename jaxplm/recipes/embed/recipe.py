@@ -17,7 +17,7 @@ from jaxplm.data.prefetch import prefetch
 from jaxplm.data.sources.texts import Texts, open_corpus
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
-from jaxplm.devices.processes import is_first, wait_for_all
+from jaxplm.devices.processes import broadcast, is_first, wait_for_all
 from jaxplm.engine.signals import StopRequest
 from jaxplm.engine.workdir import claim
 from jaxplm.errors import Interrupted, UserError
@@ -77,7 +77,7 @@ class _Run:
         self.began = self.said = time.monotonic()
 
     def go(self) -> None:
-        start = _agreed(self.files.rows if self.files else 0)
+        start = broadcast(self.files.rows if self.files else 0)
         if start:
             log.info("going on after row %s", f"{start:,}")
         encoder = self._encoder()
@@ -162,15 +162,6 @@ class _Run:
         return save_sentence_encoder(
             self.workdir / "export", source.config, source.params, source.tokenizer, source.hf_config, pooling=settings.pooling,
             normalize=settings.normalize, seq_len=self.config.data.seq_len, files={"README.md": card(self.config, source, self.command)})
-
-
-def _agreed(number: int) -> int:
-    """The first process's number, in every process."""
-    if jax.process_count() == 1:
-        return number
-    from jax.experimental import multihost_utils
-
-    return int(multihost_utils.broadcast_one_to_all(np.int64(number)))
 
 
 def _ahead(stream: Iterator[TextBlock], encoder: TextEncoder) -> Generator[tuple[TextBlock, UnitRows], None, None]:

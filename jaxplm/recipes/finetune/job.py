@@ -136,6 +136,10 @@ class Downstream:
 
     # ---------------------------------------------------------------- what the loop asks for
 
+    @property
+    def eval_traces(self) -> int:
+        return self._predict.traces
+
     def evaluate(self, params: nn.ParamTree) -> dict[str, Metrics]:
         return {"validation": self._measure("validation", params)[0]}
 

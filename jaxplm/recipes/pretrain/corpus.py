@@ -14,9 +14,10 @@ from jaxplm.data.corpus.store import TokenStore
 from jaxplm.data.corpus.tokenize import tokenize
 from jaxplm.data.mlm.batches import FixedMaskBatches, MlmBatches
 from jaxplm.data.mlm.pack import RowPlan, SpecialIds
-from jaxplm.data.mlm.schedule import Lengths, MaskRate, ShortThenLong, steps_in
+from jaxplm.data.mlm.schedule import Lengths, MaskRate, ShortThenLong
 from jaxplm.data.mlm.sentence_pairs import PairPlan, sentence_ends
 from jaxplm.data.sources.texts import open_corpus, same_files
+from jaxplm.engine.setup import steps_in
 from jaxplm.errors import UserError
 from jaxplm.tasks.objectives import RowSettings, selected_objective
 
@@ -128,7 +129,7 @@ def _training(config: Config, maker: Tokenized, store: TokenStore, plan: RowPlan
 
     short = maker.plan(store, config.seed, texts, data.short_len) if data.short_len else None
     lengths = Lengths(data.short_share, short.rows / train.batch_size, plan.rows / train.batch_size) if short else None
-    steps = steps_in(train.steps, train.epochs, lengths.steps_per_epoch if lengths else plan.rows / train.batch_size)
+    steps = steps_in(train, lengths.steps_per_epoch if lengths else plan.rows / train.batch_size)
     rate = MaskRate(data.mask_rate, data.mask_rate if data.mask_rate_end is None else data.mask_rate_end, steps)
 
     def batches(of: RowPlan | PairPlan, first_step: int = 0) -> MlmBatches:

@@ -49,13 +49,17 @@ class Pretraining:
         self._objective = selected_objective(config.model.pairs)
         self.task = self._objective.task(characters, self.corpus.max_segments_per_row, config.compute.logit_parts)
         self._mesh = mesh
-        self._step = make_eval_step(self.graph, self.task.sums, abstract, mesh, compute=compute)
+        self._eval_step = make_eval_step(self.graph, self.task.sums, abstract, mesh, compute=compute)
+
+    @property
+    def eval_traces(self) -> int:
+        return self._eval_step.traces
 
     def evaluate(self, params: nn.ParamTree) -> dict[str, Metrics]:
         found = {}
         for split, batches in self.corpus.evaluations.items():
             began = time.monotonic()
-            metrics = self.task.metrics(evaluation_sums(self._step, params, batches, self.rows, self._mesh))
+            metrics = self.task.metrics(evaluation_sums(self._eval_step, params, batches, self.rows, self._mesh))
             found[split] = metrics | {"seconds": round(time.monotonic() - began, 3)}
         return found
 
