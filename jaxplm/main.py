@@ -128,12 +128,22 @@ def recipe_of(name: str) -> Callable[[Config, Path, str], None]:
 
 
 def skip_torch() -> None:
-    """Make PyTorch look as if it were not installed, where it is not imported yet.
+    """Have transformers find no PyTorch, where it is not imported yet.
 
     Tokenizers alone are taken from transformers, which imports PyTorch all the same where it finds it: more than a second of
-    every start. For the command only: in a user's own process that calls `jaxplm.load` the two may be needed side by side.
+    every start. transformers looks once and remembers, so PyTorch is hidden while it looks and not longer: SciPy takes a hidden
+    module for an imported one. For the command only: in a user's own process that calls `jaxplm.load` both may be needed.
     """
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # None is Python's own way to say so
+    if "torch" in sys.modules:
+        return
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way to say that there is no such module
+    try:
+        from transformers.utils import import_utils
+
+        import_utils.is_torch_available()
+    finally:
+        del sys.modules["torch"]
 
 
 def main(argv: list[str]) -> int:

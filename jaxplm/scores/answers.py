@@ -23,37 +23,8 @@ class Span(NamedTuple):
     score: float  # sum of the two logits
 
 
-def best_spans(windows: Sequence[Window], max_answer: int, count: int) -> list[Span]:
-    """The best spans of one question, best first; of equal ones the earlier window, then the earlier start, then the shorter.
-
-    A span lies in the context of its window and starts before it ends. The score of a window's span is compared with
-    those of the other windows as it is. A span that two windows hold is given for each.
-
-    Args:
-      windows: of one question.
-      max_answer: a span has at most so many tokens.
-      count: at most so many spans; fewer where there are not as many.
-    """
-    found: list[Span] = []
-    for number, window in enumerate(windows):
-        low, high = window.context
-        start, end = (np.asarray(logits, np.float64)[low:high] for logits in (window.start, window.end))
-        if not len(start):
-            continue
-        reach = min(max_answer, len(start))
-        ends = np.lib.stride_tricks.sliding_window_view(np.append(end, np.full(reach - 1, -np.inf)), reach)
-        # A band of the [L, L] matrix of spans: [l, k] is the span from l to l + k.
-        scores = (start[:, None] + ends).ravel()
-        best = np.argsort(-scores, kind="stable")[:count] if count > 1 else [int(np.argmax(scores))]
-        for place in best:
-            if scores[place] > -np.inf:  # else it would end beyond the context
-                first, length = divmod(int(place), reach)
-                found.append(Span(number, low + first, low + first + length, float(scores[place])))
-    return sorted(found, key=lambda span: -span.score)[:count]
-
-
 def null_score(windows: Sequence[Window]) -> float:
-    """The score of 'no answer' of one question: both logits of [CLS], the lowest of its windows.
+    """Return the score of 'no answer' of one question: the sum of both logits of [CLS], the lowest of its windows.
 
     An answer that lies in one window leaves the others without one, so one window that is sure of its answer is enough.
     """
@@ -61,15 +32,38 @@ def null_score(windows: Sequence[Window]) -> float:
 
 
 def best_span(windows: Sequence[Window], max_answer: int, null_threshold: float | None = None) -> Span | None:
-    """The answer to one question, or None for 'no answer'.
+    """Return the answer to one question, or None for 'no answer'.
+
+    A span lies in the context of its window and starts before it ends. The score of a window's span is compared with those of
+    the other windows as it is. Of equal spans the one of the earlier window wins, then the earlier start, then the shorter one.
 
     Args:
       windows: of one question.
-      max_answer: an answer has at most so many tokens.
+      max_answer: tokens of an answer, at most.
       null_threshold: an answer is given only if its score is above `null_score` + this (τ in the paper; the usual
-        scripts turn the sign round). None: an answer is given whenever there is a span (SQuAD 1.1).
+        scripts use the opposite sign). None: an answer is given whenever there is a span (SQuAD 1.1).
     """
-    spans = best_spans(windows, max_answer, 1)
-    if not spans or (null_threshold is not None and spans[0].score <= null_score(windows) + null_threshold):
+    best = None
+    for number, window in enumerate(windows):
+        span = _best_of_window(number, window, max_answer)
+        if span is not None and (best is None or span.score > best.score):
+            best = span
+    if best is None or (null_threshold is not None and best.score <= null_score(windows) + null_threshold):
         return None
-    return spans[0]
+    return best
+
+
+def _best_of_window(number: int, window: Window, max_answer: int) -> Span | None:
+    low, high = window.context
+    start, end = (np.asarray(logits, np.float64)[low:high] for logits in (window.start, window.end))
+    if not len(start):
+        return None
+    reach = min(max_answer, len(start))
+    ends = np.lib.stride_tricks.sliding_window_view(np.append(end, np.full(reach - 1, -np.inf)), reach)
+    # A band of the [L, L] matrix of spans: [l, k] is the span from l to l + k; beyond the context it is -inf.
+    scores = (start[:, None] + ends).ravel()
+    place = int(np.argmax(scores))
+    if scores[place] == -np.inf:
+        return None
+    first, length = divmod(place, reach)
+    return Span(number, low + first, low + first + length, float(scores[place]))
