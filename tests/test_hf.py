@@ -12,7 +12,7 @@ from checkpoints import assert_bitwise, flat, reconfigure, refused, resave, rewr
 from safetensors.numpy import load_file, save_file
 
 from jaxplm import hf, nn
-from jaxplm.hf.names import slots
+from jaxplm.hf.names import tensor_specs
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def test_table_covers_every_number_once():
                               max_positions=9, pooler=True)
     shapes = nn.abstract_model(config)[1]
     count = {path: np.zeros(leaf.shape, int) for path, leaf in flat(shapes).items()}
-    for slot in slots(config, shapes):
-        count["/" + slot.path][slot.index] += 1
+    for spec in tensor_specs(config, shapes):
+        count["/" + spec.path][spec.index] += 1
     for path, times in count.items():
         rows = slice(131 if path.endswith(("/word", "mlm_head/bias")) else None)
         assert (times[rows] == 1).all(), path
@@ -89,7 +89,7 @@ def test_shards(bert, tmp_path):
     assert "1 of" in refused(sharded)
     assert parts[1].name in refused(sharded)
     save_file({"other": np.zeros(1, np.float32)}, parts[1])
-    assert "index.json promises" in refused(sharded)
+    assert "index.json lists" in refused(sharded)
     index = sharded / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "../elsewhere"}}))
     assert "outside" in refused(sharded)
@@ -186,4 +186,4 @@ def test_decoder_that_differs_from_the_table(bert):
     loaded = hf.load(str(rewrite(bert, untie)))
     assert_bitwise(loaded.params, expected.params)
     assert ["differs" in note for note in loaded.notes] == [True]
-    assert "decoder of its own is not supported" in refused(reconfigure(bert, tie_word_embeddings=False))
+    assert "a decoder that is not tied is not supported" in refused(reconfigure(bert, tie_word_embeddings=False))

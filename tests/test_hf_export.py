@@ -15,6 +15,7 @@ from messages import refuses
 from safetensors.numpy import load_file
 
 from jaxplm import hf, nn
+from jaxplm.hf.families import family_of
 
 
 @pytest.fixture
@@ -39,13 +40,11 @@ def test_config_of_an_export(bert, tmp_path):
 
 @pytest.mark.parametrize("name", ["bert", "klue"])
 def test_export_from_scratch(name, tmp_path):
-    """No config.json to begin with: ours and the tokenizer tell everything."""
+    """Without a config.json to start from, ours and the tokenizer give everything."""
     tokenizer = checkpoints.tokenizer(name)
-    kind = "bert" if name == "bert" else "roberta"
-    pad_id = tokenizer.pad_token_id
-    config = nn.EncoderConfig(kind, len(tokenizer), width=12, layers=1, heads=2, ffn_width=20,
-                              max_positions=16, pad_id=pad_id, token_types=2 if name == "bert" else 1,
-                              position_offset=0 if name == "bert" else pad_id + 1)
+    family = family_of("bert" if name == "bert" else "roberta")
+    config = family.encoder_config(tokenizer.pad_token_id, vocab_size=len(tokenizer), width=12, layers=1, heads=2, ffn_width=20,
+                                   max_positions=16, norm_eps=1e-12)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), nn.abstract_model(config)[1])
     export = hf.save(tmp_path / "export", config, params, tokenizer, {})

@@ -139,7 +139,7 @@ def strings(path: Path) -> list[str]:
 
 def test_only_hf_knows_the_names_of_transformers():
     found = {module for module, path in MODULES.items() if any(THEIR_NAMES.search(text) for text in strings(path))}
-    assert {"hf.names", "hf.config"} <= found
+    assert {"hf.families", "hf.config"} <= found
     assert {room_of(module) for module in found} == {"hf"}, found
 
 

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import random_batch, tiny_config, trainer
+from pages import run_code
 
 from jaxplm import config
 from jaxplm.data.mlm.sentence_pairs import KINDS, PairPlan
 from jaxplm.errors import UserError
+from jaxplm.tasks import objectives
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 from jaxplm.tasks.objectives import OBJECTIVES, RowSettings, selected_objective
 from jaxplm.tasks.pairs import MaskedPairs
@@ -51,6 +54,19 @@ def test_an_objective_makes_its_own_rows():
 def test_only_objectives_with_pairs_need_a_pair_head_and_show_its_metric():
     assert {name: (objective.pair_head, dict(objective.columns)) for name, objective in OBJECTIVES.items()} == {
         "mlm": (False, {}), "mlm+nsp": (True, {"pair accuracy": "pair_accuracy"}), "mlm+sop": (True, {"pair accuracy": "pair_accuracy"})}
+
+
+def test_the_objective_of_the_documentation_trains(monkeypatch):
+    monkeypatch.setattr(objectives, "OBJECTIVES", OBJECTIVES.copy())
+    run_code("extend/objective.md")
+    chosen = selected_objective("penalty")
+    task = chosen.task(None, 0, 1)
+    state, step, put = trainer(tiny_config(layers=1), task=task, warmup=0)
+    state, found = step(state, put(random_batch()))
+    metrics = task.metrics({name: float(value) for name, value in found.items()})
+    assert metrics["penalty"] == pytest.approx(1e-4 * np.log(1013) ** 2, rel=0.1)  # a uniform distribution, nearly
+    assert float(found["bad"]) == 0
+    assert chosen.plan is OBJECTIVES["mlm"].plan and list(chosen.columns.values()) == ["penalty"]
 
 
 def test_no_recipe_chooses_a_loss_by_itself():

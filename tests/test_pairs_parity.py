@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from jaxplm import config, hf, nn
 from jaxplm.data.batch import PairBatch
 from jaxplm.devices import sharding
-from jaxplm.hf.names import decoder_aliases, leaf_of, slots
+from jaxplm.hf.names import decoder_aliases, leaf_of, tensor_specs
 from jaxplm.recipes.pretrain.new_model import new_config
 from jaxplm.tasks.pairs import MaskedPairs
 
@@ -79,7 +79,7 @@ def test_logits_losses_and_gradients(stock):
     gradient = jax.tree.map(np.asarray, gradient)
     tied = decoder_aliases("bert")
     wanted = {tied.get(name, str(name)): p.grad.numpy() for name, p in theirs.named_parameters()}
-    got = {slot.name: slot.take(leaf_of(gradient, slot.path)) for slot in slots(ours.config, gradient)}
+    got = {spec.name: spec.from_leaf(leaf_of(gradient, spec.path)) for spec in tensor_specs(ours.config, gradient)}
     assert got.keys() == wanted.keys()
     floor = 1e-6 * max(np.linalg.norm(tensor) for tensor in wanted.values())
     errors = {name: np.linalg.norm(got[name] - tensor) / max(np.linalg.norm(tensor), floor)
@@ -171,7 +171,7 @@ def test_a_checkpoint_without_the_head_gets_a_random_one(tmp_path):
 @pytest.mark.parametrize("family", ["roberta", "klue"])
 def test_a_roberta_has_no_pairs(family, tmp_path):
     directory = checkpoints.save(tmp_path / family, family)
-    with refuses("model.pairs", "roberta", "1", "BERT"):
+    with refuses("model.pairs", "roberta", "1", "bert"):
         hf.load(str(directory), pairs=True)
 
 
@@ -180,5 +180,5 @@ def test_a_new_model_with_pairs():
     shape = new_config("tiny", tokenizer, 64, pairs=True)
     assert shape.pooler and shape.pair_head and shape.token_types == 2
     assert not new_config("tiny", tokenizer, 64).pair_head
-    with refuses("model.pairs", "RoBERTa", "vocab.kind=wordpiece"):
+    with refuses("model.pairs", "roberta", "vocab.kind=wordpiece"):
         new_config("tiny", checkpoints.tokenizer("roberta"), 64, pairs=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jaxplm import hf, nn
-from jaxplm.hf.names import decoder_aliases, leaf_of, slots
+from jaxplm.hf.names import decoder_aliases, leaf_of, tensor_specs
 
 
 @pytest.fixture(scope="module", params=checkpoints.FAMILIES)
@@ -87,7 +87,7 @@ def test_gradients(pair):
     gradient = jax.tree.map(np.asarray, gradient)
     tied = decoder_aliases(ours.config.model_type)  # one parameter; PyTorch names it by whichever comes first
     expected = {tied.get(name, str(name)): p.grad.numpy() for name, p in theirs.named_parameters()}
-    found = {slot.name: slot.take(leaf_of(gradient, slot.path)) for slot in slots(ours.config, gradient)}
+    found = {spec.name: spec.from_leaf(leaf_of(gradient, spec.path)) for spec in tensor_specs(ours.config, gradient)}
     assert found.keys() == expected.keys()
     # A bias of the keys shifts all scores of a query alike, so its true gradient is 0 and what remains is
     # rounding. Hence: relative to the tensor's own norm, but to no less than a millionth of the largest.

@@ -13,7 +13,7 @@ import torch
 
 from jaxplm import hf, nn
 from jaxplm.hf.heads import architecture_of
-from jaxplm.hf.names import leaf_of, slots
+from jaxplm.hf.names import leaf_of, tensor_specs
 
 # family: heads. The last two differ from RoBERTa in names alone, so one head each will do.
 CASES = [(family, kind) for family in ("bert", "roberta") for kind in ("classify", "multilabel", "regress", "tag", "qa")] + [
@@ -126,8 +126,8 @@ def test_logits_loss_and_gradients(family, kind, tmp_path):
 
     gradient = jax.tree.map(np.asarray, gradient)
     wanted = {str(name): p.grad.numpy() for name, p in theirs.named_parameters()}
-    found = {slot.name: slot.take(leaf_of(gradient, slot.path))
-             for slot in slots(ours.config, gradient, architecture_of(ours.head))}
+    found = {spec.name: spec.from_leaf(leaf_of(gradient, spec.path))
+             for spec in tensor_specs(ours.config, gradient, architecture_of(ours.head))}
     assert found.keys() == wanted.keys()
     # As in test_parity: a bias of the keys has no true gradient, only rounding. Nor has what adds the same to the logits of
     # all places in qa, whose softmax runs over the places.

@@ -23,7 +23,7 @@ from jaxplm.data.corpus.words import byte_alphabet
 from jaxplm.recipes.pretrain.new_model import SIZES, new_config
 from jaxplm.vocab.counting import WordCounter
 from jaxplm.vocab.languages import detect, set_rules
-from jaxplm.vocab.train_tokenizer import BERT_SPECIAL, ROBERTA_SPECIAL, train_tokenizer
+from jaxplm.vocab.train_tokenizer import special_tokens, train_tokenizer
 from jaxplm.vocab.unigram_scores import piece_scores
 
 STEMS = ("영화", "배우", "연기", "음악", "감독", "이야기", "장면", "결말", "평점", "주인공", "드라마", "만화", "극장", "친구", "사람")
@@ -81,7 +81,7 @@ def test_no_unknowns_and_back_to_text(trained):
 
 def test_ids_are_dense_and_the_special_ones_first(trained):
     kind, _, _, tokenizer = trained
-    special = ROBERTA_SPECIAL if kind == "bpe" else BERT_SPECIAL
+    special = special_tokens(kind)
     assert tokenizer.convert_tokens_to_ids(list(special)) == [0, 1, 2, 3, 4]
     assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
     assert set(tokenizer.all_special_tokens) == set(special)
@@ -201,7 +201,7 @@ def test_classes_of_transformers_where_their_rules_are_ours(directory):
     assert named("wordpiece-latin-False") == named("wordpiece-latin-True") == "BertTokenizer"
     assert named("bpe-latin-True") == "RobertaTokenizer"
     assert {named(f"{kind}-korean-False") for kind in KINDS} == {"PreTrainedTokenizerFast"}
-    assert (directory / "wordpiece-latin-False" / "vocab.txt").read_text().splitlines()[:5] == list(BERT_SPECIAL)
+    assert (directory / "wordpiece-latin-False" / "vocab.txt").read_text().splitlines()[:5] == list(special_tokens("wordpiece"))
     assert (directory / "bpe-latin-True" / "merges.txt").is_file()
 
 
@@ -320,7 +320,7 @@ def test_scores_of_a_hand_computed_round(monkeypatch):
 
 
 def test_sizes_grow():
-    tokenizer = transformers.BertTokenizer(vocab={token: i for i, token in enumerate(BERT_SPECIAL)})
+    tokenizer = transformers.BertTokenizer(vocab={token: i for i, token in enumerate(special_tokens("wordpiece"))})
     shapes = [new_config(size, tokenizer, 128) for size in SIZES]
     assert [shape.width for shape in shapes] == sorted(shape.width for shape in shapes)
     assert all(shape.width == shape.heads * 64 and shape.ffn_width == 4 * shape.width for shape in shapes)

@@ -1,4 +1,4 @@
-"""The outside format: models and tokenizers of transformers, in and out."""
+"""Read and write models and tokenizers in the format of transformers."""
 
 from jaxplm.hf.export import save
 from jaxplm.hf.loading import Loaded, LoadedTask, has_task_head, load, load_model, load_task_model

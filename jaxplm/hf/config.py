@@ -1,21 +1,19 @@
-"""config.json of a transformers checkpoint ↔ `EncoderConfig`, and what of it is supported."""
+"""Convert config.json of a transformers checkpoint to `EncoderConfig` and back, and refuse what is not supported."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from jaxplm.errors import UserError
-from jaxplm.nn.config import EncoderConfig, ExtensionConfig
+from jaxplm.hf.families import FAMILIES, Family, family_of, known_families
+from jaxplm.nn import EncoderConfig, ExtensionConfig
 
-# transformers' model_type → the stem of its class names. All four share one architecture; the last
-# three count positions from pad_id + 1, as fairseq did.
-CLASS_STEMS = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
-
-# model_type of an encoder with exBERT's extension. transformers knows none of that name, so that it refuses the directory
-# and does not load half of the model. `base_model_type` says whose extension it is, `extension` holds its sizes, and
-# `vocab_size` counts all tokens: a class that is told to load the directory anyway finds a table of another size.
+# model_type of an encoder with exBERT's extension. transformers does not know the name, so it refuses the directory instead
+# of loading half of the model. `base_model_type` names the family of the base, `extension` holds the sizes of the extension,
+# and `vocab_size` counts all tokens: a class that is told to load the directory anyway finds a table of another size.
 EXTENDED = "jaxplm-exbert"
 
+# Field of config.json → field of `EncoderConfig`.
 _SIZES = {
     "vocab_size": "vocab_size",
     "hidden_size": "width",
@@ -24,82 +22,86 @@ _SIZES = {
     "intermediate_size": "ffn_width",
     "max_position_embeddings": "max_positions",
 }
-_RATES = {"hidden_dropout_prob": "dropout", "attention_probs_dropout_prob": "attention_dropout"}
+_DROPOUT_RATES = {"hidden_dropout_prob": "dropout", "attention_probs_dropout_prob": "attention_dropout"}
 
-# Belong to the place or the task that a checkpoint came from, not to the encoder: wrong in an export.
+# Fields about where a checkpoint came from or which task it was for. They would be wrong in an export.
 _NOT_EXPORTED = (
     "_name_or_path", "name_or_path", "torch_dtype", "transformers_version", "id2label", "label2id",
     "num_labels", "problem_type", "finetuning_task", "task_specific_params", "tokenizer_class", "base_model_type", "extension",
 )
 
 
-def is_roberta(model_type: str) -> bool:
-    """Whether positions start after the padding id and the MLM head bears RoBERTa's names."""
-    return model_type != "bert"
-
-
 def config_from_hf(hf_config: Mapping[str, Any], source: str) -> EncoderConfig:
-    """`EncoderConfig` of a parsed config.json, which does not say whether the weights have a pooler: False.
+    """Return the `EncoderConfig` that a parsed config.json describes.
+
+    `pooler` is False in the result, because config.json does not say whether the weights include one.
 
     Args:
-      hf_config: the parsed file. Fields that transformers gives a default (`layer_norm_eps`,
-        `pad_token_id`, ...) may be absent; the sizes may not, because nothing else tells the heads.
-      source: how messages call the checkpoint.
+      hf_config: the parsed file. Fields for which transformers has a default (`layer_norm_eps`, `pad_token_id`, ...) may
+        be absent. The sizes may not, because they do not follow from the shapes of the weights (the number of heads).
+      source: the name of the checkpoint in messages.
 
     Raises:
-      UserError: an architecture or option that this encoder does not compute, all of them named at
-        once; or missing and impossible sizes.
+      UserError: a model type that is not in the table of families; options that this encoder does not compute, all of
+        them named at once; or missing and impossible sizes.
     """
-    kind = hf_config.get("model_type")
-    extended = kind == EXTENDED
-    if extended:
-        kind = hf_config.get("base_model_type")
-    supported = ", ".join(CLASS_STEMS)
-    if kind is None:
-        raise UserError(f'{source}: config.json has no "model_type"; add it (one of {supported})')
-    if kind not in CLASS_STEMS:
-        raise UserError(f"{source}: model_type {kind!r} is not supported (one of {supported} is)")
+    family = _family(hf_config, source)
     if unsupported := _unsupported(hf_config):
         raise UserError(f"{source}: not supported: " + "; ".join(unsupported))
-
-    sizes: dict[str, int] = {}
-    wrong = []
-    for name, ours in _SIZES.items():
-        value = hf_config.get(name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            wrong.append(f"{name} is {value!r}" if name in hf_config else f"no {name}")
-        else:
-            sizes[ours] = value
-    if wrong:
-        raise UserError(f"{source}: config.json does not describe a model: " + ", ".join(wrong))
-    if sizes["width"] % sizes["heads"]:
-        raise UserError(f"{source}: hidden_size {sizes['width']} is not a multiple of "
-                        f"num_attention_heads {sizes['heads']}")
-
-    extension = _extension_from(hf_config, source) if extended else None
+    sizes = _sizes(hf_config, source)
+    extension = _extension_from(hf_config, source) if hf_config["model_type"] == EXTENDED else None
     if extension:
         sizes["vocab_size"] -= extension.tokens
     pad_id = hf_config.get("pad_token_id")
     if pad_id is None:
-        pad_id = 1 if is_roberta(kind) else 0
-    offset = pad_id + 1 if is_roberta(kind) else 0
+        pad_id = family.default_pad_id
+    offset = family.position_offset(pad_id)
     sizes["max_positions"] -= offset
     if sizes["max_positions"] < 1:
-        raise UserError(f"{source}: max_position_embeddings {hf_config['max_position_embeddings']} leaves no "
-                        f"position after {kind}'s offset of {offset}")
-    return EncoderConfig(
-        model_type=kind, **sizes, position_offset=offset, pad_id=pad_id, pooler=False, pair_head=False,
+        raise UserError(f"{source}: max_position_embeddings {hf_config['max_position_embeddings']} leaves no position after the"
+                        f" {offset} that {family.model_type} does not use")
+    return family.encoder_config(
+        pad_id, **sizes, pooler=False, pair_head=False,
         token_types=hf_config.get("type_vocab_size", 2),
         norm_eps=float(hf_config.get("layer_norm_eps", 1e-12)),
         init_std=float(hf_config.get("initializer_range", 0.02)),
         dropout=float(hf_config.get("hidden_dropout_prob", 0.1)),
         attention_dropout=float(hf_config.get("attention_probs_dropout_prob", 0.1)),
-        extension=extension, head_dropout_first=is_roberta(kind),
+        extension=extension,
     )
 
 
+def _family(hf_config: Mapping[str, Any], source: str) -> Family:
+    """Return the family of a config.json, or of the base if the model has an extension."""
+    model_type = hf_config.get("model_type")
+    if model_type == EXTENDED:
+        model_type = hf_config.get("base_model_type")
+    if model_type is None:
+        raise UserError(f'{source}: config.json has no "model_type"; add it (one of {known_families()})')
+    if model_type not in FAMILIES:
+        raise UserError(f"{source}: model_type {model_type!r} is not supported; supported: {known_families()}")
+    return FAMILIES[model_type]
+
+
+def _sizes(hf_config: Mapping[str, Any], source: str) -> dict[str, int]:
+    """Return the sizes by their names in `EncoderConfig`; raise UserError with all that are missing or impossible."""
+    sizes: dict[str, int] = {}
+    wrong = []
+    for name, our_name in _SIZES.items():
+        value = hf_config.get(name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            wrong.append(f"{name} is {value!r}" if name in hf_config else f"no {name}")
+        else:
+            sizes[our_name] = value
+    if wrong:
+        raise UserError(f"{source}: config.json does not describe a model: " + ", ".join(wrong))
+    if sizes["width"] % sizes["heads"]:
+        raise UserError(f"{source}: hidden_size {sizes['width']} is not a multiple of num_attention_heads {sizes['heads']}")
+    return sizes
+
+
 def _extension_from(hf_config: Mapping[str, Any], source: str) -> ExtensionConfig:
-    """The sizes under "extension". Raises UserError for what `config_to_hf` does not write."""
+    """Return the sizes under "extension"; raise UserError if they are not what `config_to_hf` writes."""
     try:
         given = {name: value for name, value in hf_config["extension"].items() if type(value) is int or name == "gate_bias"}
         extension = ExtensionConfig(**{**given, "gate_bias": float(given["gate_bias"])})
@@ -112,7 +114,7 @@ def _extension_from(hf_config: Mapping[str, Any], source: str) -> ExtensionConfi
 
 
 def _unsupported(hf_config: Mapping[str, Any]) -> list[str]:
-    """Options that would make the same weights compute something else."""
+    """Return the options under which the same weights would compute something else, one description each."""
     found = []
     if (act := hf_config.get("hidden_act", "gelu")) != "gelu":
         found.append(f"hidden_act {act!r} (only 'gelu', the erf form, is)")
@@ -123,7 +125,7 @@ def _unsupported(hf_config: Mapping[str, Any]) -> list[str]:
     if hf_config.get("quantization_config"):
         found.append("quantization_config (quantized weights)")
     if hf_config.get("auto_map"):
-        found.append("auto_map (code that comes with the checkpoint is never run)")
+        found.append("auto_map (code that comes with a checkpoint is never run)")
     if hf_config.get("embedding_size", hf_config.get("hidden_size")) != hf_config.get("hidden_size"):
         found.append("embedding_size other than hidden_size")
     return found
@@ -131,23 +133,28 @@ def _unsupported(hf_config: Mapping[str, Any]) -> list[str]:
 
 def config_to_hf(config: EncoderConfig, hf_config: Mapping[str, Any], tokenizer: Any, *, architecture: str,
                  dtype: str, task: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The config.json of an export: that of the checkpoint which training began with, brought up to date.
+    """Return config.json for an export: that of the checkpoint which training started from, brought up to date.
 
-    `architecture` is what comes after "For" in the name of transformers' class, empty for the encoder alone; `task`
-    are further fields (labels and the like).
+    Sizes come from `config`. Dropout rates in `hf_config` are kept, because a rate chosen for one run should not apply
+    to later fine-tuning of the export. With an empty `hf_config` (a model trained from scratch), everything comes from
+    `config` and the tokenizer's special ids.
 
-    Sizes come from `config`. Dropout rates that `hf_config` has are kept: a rate chosen for one training
-    run should not follow the model into whatever it is fine-tuned on later. With an empty `hf_config` (a
-    model trained from scratch) everything comes from `config` and the tokenizer's special ids.
+    Args:
+      config: the model.
+      hf_config: config.json of the checkpoint; {} for a new model.
+      tokenizer: transformers' fast tokenizer.
+      architecture: what follows "For" in the name of transformers' class; empty for the bare encoder.
+      dtype: of the weights.
+      task: further fields, such as labels.
     """
+    family = family_of(config.model_type)
     out = {key: value for key, value in hf_config.items() if key not in _NOT_EXPORTED}
-    out |= {name: getattr(config, ours) for name, ours in _SIZES.items()}
-    out |= {name: out.get(name, getattr(config, ours)) for name, ours in _RATES.items()}
-    if is_roberta(config.model_type):
-        out.setdefault("bos_token_id", tokenizer.cls_token_id)
-        out.setdefault("eos_token_id", tokenizer.sep_token_id)
+    out |= {name: getattr(config, our_name) for name, our_name in _SIZES.items()}
+    out |= {name: out.get(name, getattr(config, our_name)) for name, our_name in _DROPOUT_RATES.items()}
+    for alias, role in family.role_aliases.items():
+        out.setdefault(f"{alias}_token_id", getattr(tokenizer, f"{role}_token_id"))
     out |= {
-        "architectures": [CLASS_STEMS[config.model_type] + (f"For{architecture}" if architecture else "Model")],
+        "architectures": [family.class_stem + (f"For{architecture}" if architecture else "Model")],
         "model_type": config.model_type,
         "max_position_embeddings": config.max_positions + config.position_offset,
         "type_vocab_size": config.token_types or max(1, out.get("type_vocab_size", 1)),

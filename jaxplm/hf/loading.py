@@ -1,4 +1,4 @@
-"""A model directory → parameters, tokenizer and settings, whichever model it holds."""
+"""Load a model directory: parameters, tokenizer and settings, whichever model it holds."""
 
 import json
 from dataclasses import dataclass, replace
@@ -21,58 +21,58 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A masked language model as it was found."""
+    """A masked language model as its directory holds it."""
 
     config: EncoderConfig
     params: dict[str, Any]  # nested dicts of float32 NumPy arrays, vocabulary padded with zeros
     tokenizer: "PreTrainedTokenizerFast"
-    hf_config: dict[str, Any]  # config.json as it stands, for the export
-    notes: list[str]  # one line each: what the user should know
+    hf_config: dict[str, Any]  # config.json unchanged, for the export
+    notes: list[str]  # one line each, for the user
 
 
 @dataclass(frozen=True)
 class LoadedTask(Loaded):
-    """An encoder with the head of a task, as it was found or with a new head."""
+    """An encoder with the head of a task: the one in its directory, or a new one."""
 
     head: HeadConfig
     labels: tuple[str, ...]  # names of the C classes; () for qa, and for a new head
 
 
 def load(path: str, *, seed: int = 0, pairs: bool = False) -> Loaded:
-    """Load a BERT, RoBERTa, XLM-RoBERTa or CamemBERT with its tokenizer, as a masked language model.
+    """Load a model of any family in `jaxplm.hf.families`, with its tokenizer, as a masked language model.
 
     Args:
       path: see `resolve`.
-      seed: of the random weights of heads that the checkpoint lacks.
-      pairs: with BERT's pooler and head of sentence pairs.
+      seed: for the random weights of heads that the checkpoint lacks.
+      pairs: whether the model gets a pooler and a head that classifies pairs, from the checkpoint if it has them.
 
     Raises:
-      UserError: nothing there, a pickle, an unsupported architecture, weights that do not fit
-        config.json (every one of them named), or a tokenizer of another model; pairs of no BERT.
+      UserError: nothing is there; a pickle; a family or option that is not supported; weights that do not fit
+        config.json (every one of them named); a tokenizer of another model; pairs in a family without a head for them.
     """
     directory = resolve(path)
     return _load(directory, path, _read_config(directory, path), seed, pairs)
 
 
 def load_task_model(path: str, head: HeadConfig | None = None, *, seed: int = 0) -> LoadedTask:
-    """Load the encoder of any checkpoint that `load` takes, or of a fine-tuned one, with the head of a task.
+    """Load an encoder with the head of a task, from any checkpoint that `load` reads or from a fine-tuned one.
 
     Args:
       path: see `resolve`.
-      head: of the new head; None takes the checkpoint's own, which it must have. A new head whose `dropout` is
-        None gets the rate that config.json gives heads, if it gives one.
-      seed: of the new head's random weights. BERT's pooler, if the checkpoint has one, becomes the first layer of a
-        new head that looks at [CLS].
+      head: the new head; None takes the checkpoint's own, which it must have. A new head whose `dropout` is None gets the
+        rate that config.json has for heads, if it has one.
+      seed: for the random weights of a new head. BERT's pooler, if the checkpoint has one, becomes the first layer of a
+        new head that reads [CLS].
 
     Raises:
-      UserError: as `load`; or no head of a task where one is asked for.
+      UserError: as `load`; or `head` is None and the checkpoint has no head of a task.
     """
     directory = resolve(path)
     return _load_task(directory, path, _read_config(directory, path), head, seed)
 
 
 def load_model(path: str) -> Loaded | LoadedTask:
-    """The model that a directory holds: with the head of a task if it was fine-tuned, or else a masked LM."""
+    """Load the model that a directory holds: with the head of a task if it was fine-tuned, else a masked language model."""
     directory = resolve(path)
     hf_config = _read_config(directory, path)
     if _has_task_head(directory, hf_config):
@@ -81,7 +81,7 @@ def load_model(path: str) -> Loaded | LoadedTask:
 
 
 def has_task_head(path: str) -> bool:
-    """Whether a directory holds a fine-tuned model and not a masked LM; reads no weights."""
+    """Return whether a directory holds a fine-tuned model, not a masked language model; reads no weights."""
     directory = resolve(path)
     return _has_task_head(directory, _read_config(directory, path))
 

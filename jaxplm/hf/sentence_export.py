@@ -1,4 +1,4 @@
-"""An encoder and how its tokens' vectors become one → a directory for sentence-transformers and stock AutoModel."""
+"""Write an encoder and its pooling as a directory for sentence-transformers and stock AutoModel."""
 
 import json
 from collections.abc import Mapping
@@ -10,27 +10,27 @@ import numpy as np
 
 from jaxplm.hf.config import config_to_hf
 from jaxplm.hf.export import model_tensors, tensors_of, write_directory
-from jaxplm.hf.names import ENCODER, bare, pooler_slots
+from jaxplm.hf.names import ENCODER, bare, pooler_specs
 from jaxplm.hf.task_export import idle_pooler
 from jaxplm.hf.tensors import WEIGHTS
 from jaxplm.nn import EncoderConfig, ParamTree
 
-# The names by which every version of sentence-transformers since 2 finds its modules.
+# The module names that every version of sentence-transformers since 2 accepts.
 _MODULES = ("Transformer", "Pooling", "Normalize")
 _MODES = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
 
 
 def save_sentence_encoder(directory: str | Path, config: EncoderConfig, params: ParamTree, tokenizer: Any, hf_config: Mapping[str, Any],
                           *, pooling: str, normalize: bool, seq_len: int, files: Mapping[str, str] | None = None) -> Path:
-    """Write a directory that `SentenceTransformer(directory)` loads, and that gives the vectors of `pooling` there.
+    """Write a directory that `SentenceTransformer(directory)` loads, where it gives the same vectors.
 
     Args:
-      config, params: the encoder; what else `params` holds is left out, but for a pooler that the checkpoint has.
+      config, params: the encoder. Other parts of `params` are left out, except for the checkpoint's pooler.
       tokenizer: transformers' fast tokenizer.
       hf_config: config.json of the checkpoint.
       pooling: cls, mean or max.
-      normalize: to length 1.
-      seq_len: tokens at which longer texts are cut.
+      normalize: whether vectors are scaled to length 1.
+      seq_len: longer texts are cut after so many tokens.
       files: further text files by name.
 
     Raises:
@@ -41,8 +41,8 @@ def save_sentence_encoder(directory: str | Path, config: EncoderConfig, params: 
                for name, tensor in model_tensors(config, params, described, ENCODER, "float32").items()}
     if config.pooler:
         host = {"pooler": jax.tree.map(np.asarray, params["pooler"])}
-        own = tensors_of(pooler_slots(config, host, "pooler"), host, "float32")
-        tensors |= {bare(name, config.model_type): tensor for name, tensor in own.items()}
+        pooler = tensors_of(pooler_specs(config, host, "pooler"), host, "float32")
+        tensors |= {bare(name, config.model_type): tensor for name, tensor in pooler.items()}
     else:
         tensors |= idle_pooler(config, "float32")
     chain = _MODULES[: 2 + normalize]

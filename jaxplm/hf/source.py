@@ -1,4 +1,4 @@
-"""Where a model comes from: a directory, `builtin:<name>`, or an id on the Hugging Face hub."""
+"""Find a model: a directory, `builtin:<name>`, or an id on the Hugging Face hub."""
 
 import difflib
 import errno
@@ -11,16 +11,16 @@ from jaxplm.hf.tensors import PICKLE, convert_command
 
 BUILTIN = "builtin:"
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$", re.ASCII)
-_HUB_SECONDS = 5.0  # long enough for a slow line, short enough that a machine without one says so at once
+_HUB_SECONDS = 5.0  # enough for a slow connection; a machine without one reports it soon
 
 
 def resolve(path: str) -> Path:
-    """The local directory of a model or a tokenizer.
+    """Return the local directory of a model or a tokenizer.
 
     Args:
-      path: a directory, `builtin:<name>`, or a hub id such as `roberta-base` or `klue/roberta-base`. A
-        directory wins over a hub id of the same name. Of a hub repository only the safetensors, json
-        and txt files of its top level are fetched (or found in the hub's cache).
+      path: a directory, `builtin:<name>`, or a hub id such as `roberta-base` or `klue/roberta-base`. A directory takes
+        precedence over a hub id of the same name. Of a hub repository, only the safetensors, json and txt files of its top
+        level are downloaded (or read from the hub's cache).
 
     Raises:
       UserError: nothing is there, or the hub cannot be reached and its cache has no copy.
@@ -49,7 +49,7 @@ def _builtin(name: str) -> Path:
 
 
 def _near(local: Path) -> str:
-    """"; did you mean X?" for a directory beside the missing one."""
+    """Return "; did you mean X?" if a directory beside the missing one has a similar name."""
     parent = local.parent
     if not parent.is_dir():
         return f" ({parent} does not exist either)"
@@ -59,21 +59,21 @@ def _near(local: Path) -> str:
 
 
 def _from_hub(name: str, local: Path) -> Path:
-    """Download, or find in the cache, what is needed of a hub repository."""
-    # Imported here: most runs are local, and the client takes a while to import.
+    """Download what is needed of a hub repository, or find it in the cache."""
+    # Imported here because most runs are local, and importing the client takes time.
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     files: list[str] | None = None
     try:
-        # Asked by itself because snapshot_download has no limit on how long it waits for an answer.
+        # A separate request, because snapshot_download has no limit on the time that it waits.
         if not constants.HF_HUB_OFFLINE:
             info = HfApi().model_info(name, timeout=_HUB_SECONDS)
             files = [entry.rfilename for entry in info.siblings or []]
     except (RepositoryNotFoundError, HFValidationError):
         raise UserError(f"neither a directory nor a model on the hub: {name}{_near(local)}") from None
-    except Exception:  # noqa: BLE001 - the client's HTTP library, and so its exceptions, changes between versions
-        files = None  # no network: a copy in the cache will do
+    except Exception:  # noqa: BLE001 - the client's HTTP library, and with it the exceptions, changes between versions
+        files = None  # no network: a copy in the cache is enough
     if files is not None and PICKLE in files and not any(file.endswith(".safetensors") for file in files):
         copy = local.name
         raise UserError(f"{name} has its weights in a pickle only, which is never opened because it can run "
@@ -90,5 +90,5 @@ def _from_hub(name: str, local: Path) -> Path:
     except Exception as error:  # noqa: BLE001 - as above
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise UserError(f"no disk space for {name} in the hub's cache {constants.HF_HUB_CACHE}") from None
-        raise UserError(f"no directory {name}{_near(local)}, and the hub, where a model might have that "
-                        "name, cannot be reached") from None
+        raise UserError(f"no directory {name}{_near(local)}, and the hub, which may have a model of that name, cannot be"
+                        " reached") from None

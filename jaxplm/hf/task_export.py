@@ -1,4 +1,4 @@
-"""A model with the head of a task → a directory that stock transformers loads as far as it can."""
+"""Write a model with the head of a task as a directory that stock transformers loads as far as it can."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from jaxplm.hf.config import config_to_hf
 from jaxplm.hf.export import by_file, model_tensors, tensors_of, write_directory
 from jaxplm.hf.heads import OWN, architecture_of, head_to_hf, head_to_json
-from jaxplm.hf.names import ENCODER, bare, own_slots, pooler_slots
+from jaxplm.hf.names import ENCODER, bare, own_specs, pooler_specs
 from jaxplm.hf.tensors import HEAD, WEIGHTS
 from jaxplm.nn import EncoderConfig, HeadConfig, ParamTree
 
@@ -17,16 +17,19 @@ from jaxplm.nn import EncoderConfig, HeadConfig, ParamTree
 def save_task_model(directory: str | Path, config: EncoderConfig, head: HeadConfig, params: ParamTree, tokenizer: Any,
                     hf_config: Mapping[str, Any], labels: Sequence[str], files: Mapping[str, str] | None = None,
                     dtype: str = "float32") -> Path:
-    """Write the directory of a fine-tuned model; complete or not at all, as `export.save` does.
+    """Write the directory of a fine-tuned model, complete or not at all; a directory of the same name is replaced.
 
-    A stock head: `AutoModelForSequenceClassification` (`...TokenClassification`, `...QuestionAnswering`) loads it with
-    nothing missing, unexpected or warned about, and gives the same logits. A head that transformers has no class for
-    lies in head.safetensors, by our own names, with jaxplm.json beside it; the encoder is a stock base model, for
-    `AutoModel`. So does every head on an encoder with exBERT's extension, which transformers does not load at all.
+    - A head that transformers has a class for: `AutoModelForSequenceClassification` (`...TokenClassification`,
+      `...QuestionAnswering`) loads it with nothing missing and nothing unexpected, without a warning, and gives the same
+      logits.
+    - Any other head: it is in head.safetensors, by our own names, described by jaxplm.json. The encoder is a base model
+      for `AutoModel`. The same holds for every head on an encoder with exBERT's extension, which transformers does not
+      load at all.
+
     `jaxplm.load` reads all of them.
 
     Args:
-      head: its `dropout` goes into the export, None as "the encoder's".
+      head: its `dropout` goes into the export; None means the encoder's.
       params: of a `TaskModel`; leaves may be NumPy or (addressable) JAX arrays.
       labels: C names in the order of the classes; none for qa, and at most one, the column's name, for regress.
       Others: as in `export.save`.
@@ -41,14 +44,14 @@ def save_task_model(directory: str | Path, config: EncoderConfig, head: HeadConf
     tensors = model_tensors(config, params, described, architecture, dtype)
     if stock:
         return write_directory(directory, {WEIGHTS: tensors}, described, tokenizer, config, files or {})
-    weights = by_file(tensors)
+    weights = by_file(tensors, config)
     base = {bare(name, config.model_type): tensor for name, tensor in weights[WEIGHTS].items()} | idle_pooler(config, dtype)
-    weights |= {WEIGHTS: base, HEAD: tensors_of(own_slots(params, "head"), params, dtype)}
+    weights |= {WEIGHTS: base, HEAD: tensors_of(own_specs(params, "head"), params, dtype)}
     return write_directory(directory, weights, described, tokenizer, config, {OWN: head_to_json(head, labels), **(files or {})})
 
 
 def idle_pooler(config: EncoderConfig, dtype: str) -> dict[str, np.ndarray]:
-    """transformers' base model cannot do without a pooler: the identity, so that it says tanh of [CLS] and no noise."""
+    """Return an identity as the pooler, which transformers' base model needs: its output is then tanh of [CLS], not noise."""
     pooler = {"dense": {"kernel": np.eye(config.width, dtype=np.float32), "bias": np.zeros(config.width, np.float32)}}
-    tensors = tensors_of(pooler_slots(config, pooler, "dense"), pooler, dtype)
+    tensors = tensors_of(pooler_specs(config, pooler, "dense"), pooler, dtype)
     return {bare(name, config.model_type): tensor for name, tensor in tensors.items()}

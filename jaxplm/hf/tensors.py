@@ -1,4 +1,4 @@
-"""Reading the tensors of a checkpoint: safetensors, whole or in shards. Nothing here knows what they mean."""
+"""Read the tensors of a checkpoint from safetensors, whole or in shards. Nothing here depends on what they mean."""
 
 import json
 import shlex
@@ -16,7 +16,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 POOLER = "pooler.safetensors"  # see jaxplm.hf.export
-EXTENSION = "extension.safetensors"  # exBERT's, by our own names; the base lies in model.safetensors
+EXTENSION = "extension.safetensors"  # exBERT's, by our own names; the base is in model.safetensors
 HEAD = "head.safetensors"  # see jaxplm.hf.task_export
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _CONVERT = (
@@ -28,7 +28,7 @@ _CONVERT = (
 
 
 class Tensors:
-    """The tensors of a checkpoint by name; read one by one when asked for, so memory holds one at a time."""
+    """The tensors of a checkpoint by name. Each is read when it is asked for, so memory holds one at a time."""
 
     def __init__(self, files: Mapping[str, Any], source: str) -> None:
         self._files = files  # tensor name → open safetensors file
@@ -41,15 +41,19 @@ class Tensors:
         return name in self._files
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its shape; reads no numbers."""
+        """Return the shape of a tensor, without reading its values."""
         return tuple(self._files[name].get_slice(name).get_shape())
 
     def is_float(self, name: str) -> bool:
-        """Whether it is stored in 16, 32 or 64-bit floating point (not quantized to integers or 8 bits)."""
+        """Return whether a tensor is stored in 16, 32 or 64-bit floating point, not quantized to integers or 8 bits."""
         return self._files[name].get_slice(name).get_dtype() in _FLOATS
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor in its stored dtype (bfloat16 as `ml_dtypes.bfloat16`)."""
+        """Return a tensor in its stored dtype (bfloat16 as `ml_dtypes.bfloat16`).
+
+        Raises:
+          UserError: it has values that are not finite.
+        """
         tensor = self._files[name].get_tensor(name)
         if not np.isfinite(tensor).all():
             raise UserError(f"{self._source}: {name} has values that are not finite: damaged")
@@ -58,11 +62,11 @@ class Tensors:
 
 @contextmanager
 def open_tensors(directory: Path, source: str) -> Iterator[Tensors]:
-    """Open the weights in `directory`; `source` is how messages call it.
+    """Open the weights in `directory`; `source` is its name in messages.
 
     Raises:
-      UserError: no safetensors there (with the command that converts a pickle), a shard is missing or
-        lacks a tensor that the index promises, or a file is damaged.
+      UserError: no safetensors (the message has the command that converts a pickle), a shard is missing or lacks a tensor
+        that the index lists, or a file is damaged.
     """
     with ExitStack() as stack:
         if (directory / WEIGHTS).is_file():
@@ -79,13 +83,13 @@ def open_tensors(directory: Path, source: str) -> Iterator[Tensors]:
 
 @contextmanager
 def open_head(directory: Path, source: str) -> Iterator[Tensors]:
-    """Open the head that transformers has no class for, beside an encoder's weights.
+    """Open the file beside an encoder's weights with a head that transformers has no class for.
 
     Raises:
-      UserError: it is missing or damaged.
+      UserError: the file is missing or damaged.
     """
     if not (directory / HEAD).is_file():
-        raise UserError(f"{source} has no {HEAD}, which jaxplm.json promises")
+        raise UserError(f"{source} has no {HEAD}, although it has jaxplm.json; write the export again")
     with ExitStack() as stack:
         yield Tensors(_tensors_of(directory / HEAD, stack, source), source)
 
@@ -113,12 +117,12 @@ def _shards(directory: Path, stack: ExitStack, source: str) -> dict[str, Any]:
         raise UserError(f"{source}: {len(absent)} of {len(names)} shards are missing: {listed(absent)}")
     shards = {name: _tensors_of(directory / name, stack, source) for name in names}
     if lost := [tensor for tensor, name in placed.items() if tensor not in shards[name]]:
-        raise UserError(f"{source}: shards lack tensors that {INDEX} promises: {listed(lost)}")
+        raise UserError(f"{source}: shards lack tensors that {INDEX} lists: {listed(lost)}")
     return {tensor: shards[name][tensor] for tensor, name in placed.items()}
 
 
 def _no_weights(directory: Path, source: str) -> str:
-    """What to say about a directory without safetensors."""
+    """Return the message for a directory without safetensors."""
     if any(directory.glob("pytorch_model*.bin")):
         return (f"{source} has its weights in a pickle only, which is never opened because it can run code; "
                 f"convert it once: {convert_command(directory)}")
@@ -132,11 +136,11 @@ def _no_weights(directory: Path, source: str) -> str:
 
 
 def convert_command(directory: str | Path) -> str:
-    """The shell command that turns pickled weights into safetensors, by PyTorch's safe reader."""
+    """Return the shell command that converts pickled weights to safetensors with PyTorch's safe reader."""
     return f'python -c "{_CONVERT}" {shlex.quote(str(directory))}'
 
 
 def listed(names: list[str], most: int = 6) -> str:
-    """The first few names and the number of the rest: "a, b and 12 more"."""
+    """Return the first few names and the number of the others: "a, b and 12 more"."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Fast tokenizers, in and out: what a directory's is, and an export that stock transformers reads alike."""
+"""Load fast tokenizers, and export them so that stock transformers reads the same tokenizer."""
 
 import json
 import logging
@@ -15,58 +15,57 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _NEEDED = ("cls_token", "sep_token", "pad_token", "mask_token")
-_UNREACHABLE_SHARE = 0.1  # real vocabularies stay below 0.02; the wrong normalizer gives 0.2 and more
+_UNREACHABLE_SHARE = 0.1  # vocabularies with their own normalizer stay below 0.02; a wrong normalizer gives 0.2 and more
 
 
 def _read(directory: Path) -> Any:
-    """What stock transformers reads from a directory.
+    """Return the tokenizer that stock transformers reads from a directory.
 
-    Imported at the first use, since that takes seconds (it pulls in PyTorch where there is one), and a
-    wrong field on the command line should not have to wait for it. Where there is none, transformers
-    advises to install it, which nobody here needs to hear.
+    transformers is imported at the first use, because that takes seconds (it imports PyTorch if that is installed), and the
+    message about a wrong field on the command line should not wait for it. Its advice to install PyTorch is switched off.
     """
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
 
     logger = logging.getLogger("transformers.configuration_utils")
-    logger.addFilter(_is_news)
+    logger.addFilter(_is_relevant)
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     finally:
-        logger.removeFilter(_is_news)
+        logger.removeFilter(_is_relevant)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not that transformers has no model for our own type: it is asked for the tokenizer alone."""
+def _is_relevant(record: logging.LogRecord) -> bool:
+    """Return False for the message that transformers has no model for our own type: only the tokenizer is loaded."""
     return EXTENDED not in record.getMessage()
 
 
 def load_tokenizer(directory: Path, source: str,
                    vocab_size: int | None = None) -> "tuple[PreTrainedTokenizerFast, list[str]]":
-    """The fast tokenizer of a directory (tokenizer.json, or the classic vocab.txt / vocab.json + merges.txt).
+    """Load the fast tokenizer of a directory (tokenizer.json, or the classic vocab.txt / vocab.json + merges.txt).
 
-    It gives the ids that stock `AutoTokenizer` gives. Truncation and padding that a file brings along are
-    switched off: they are for the caller of one text, and would cut a corpus without a word.
+    It gives the same ids as stock `AutoTokenizer`. Truncation and padding that a file specifies are switched off: they are
+    meant for single texts, and would truncate a corpus silently.
 
     Args:
       directory: holds the files.
-      source: how messages call it.
+      source: its name in messages.
       vocab_size: rows of the model's word table, to check the ids against.
 
     Returns:
-      The tokenizer, and a line for everything about it that looks like a mistake.
+      The tokenizer, and one line for everything about it that looks like a mistake.
 
     Raises:
-      UserError: no readable fast tokenizer, no cls, sep, pad or mask token, or ids past the table.
+      UserError: no readable fast tokenizer, no cls, sep, pad or mask token, or ids beyond the word table.
     """
     try:
         tokenizer = _read(directory)
-    except Exception as error:  # noqa: BLE001 - it raises whatever the first failing reader raises
+    except Exception as error:  # noqa: BLE001 - the error is that of the first reader that fails
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{source}: no readable tokenizer ({reason})") from None
     if not tokenizer.is_fast:
         kind = type(tokenizer).__name__
-        raise UserError(f"{source}: {kind} is not a fast tokenizer, one that has a tokenizer.json")
+        raise UserError(f"{source}: {kind} is not a fast tokenizer, which has a tokenizer.json")
     if absent := [name for name in _NEEDED if getattr(tokenizer, name) is None]:
         raise UserError(f"{source}: the tokenizer has no {', '.join(absent)}")
     largest, token = max((index, token) for token, index in tokenizer.get_vocab().items())
@@ -86,7 +85,7 @@ def _suspicions(tokenizer: "PreTrainedTokenizerFast", directory: Path, source: s
         parts = ("normalizer", "pre_tokenizer")
         changed = [part for part in parts if _state(theirs, part) != _state(ours, part)]
         if changed:
-            notes.append(f"{source}: tokenizer_config.json overrules the {' and '.join(changed)} of "
+            notes.append(f"{source}: tokenizer_config.json overrides the {' and '.join(changed)} of "
                          "tokenizer.json, as in transformers")
     share = unreachable_share(tokenizer)
     if share > _UNREACHABLE_SHARE:
@@ -102,10 +101,10 @@ def _state(tokenizer: Tokenizer, part: str) -> str:
 
 
 def unreachable_share(tokenizer: "PreTrainedTokenizerFast") -> float:
-    """Share of a WordPiece vocabulary that its own normalizer makes impossible to match; 0 for other models.
+    """Return the share of a WordPiece vocabulary that its normalizer makes impossible to match; 0 for other models.
 
-    A cased or Korean vocabulary under a lower-casing, accent-stripping normalizer (the classic default)
-    is the case in mind: capitals vanish, and every Hangul syllable is taken apart into letters.
+    The usual cause is a cased or Korean vocabulary with a normalizer that lower-cases and strips accents (the classic
+    default): it removes capitals, and splits every Hangul syllable into letters.
     """
     backend = tokenizer.backend_tokenizer
     if type(backend.model).__name__ != "WordPiece" or backend.normalizer is None:
@@ -113,7 +112,7 @@ def unreachable_share(tokenizer: "PreTrainedTokenizerFast") -> float:
     special = set(tokenizer.all_special_tokens)
     tokens = backend.get_vocab(with_added_tokens=False)
     words = [token.removeprefix("##") for token in tokens if token not in special]
-    # Chinese characters are padded with spaces by the normalizer, which keeps them reachable: hence strip.
+    # The normalizer puts spaces around Chinese characters, which does not make them unreachable: hence strip.
     lost = sum(backend.normalizer.normalize_str(word).strip() != word for word in words)
     return lost / max(1, len(words))
 
@@ -121,13 +120,12 @@ def unreachable_share(tokenizer: "PreTrainedTokenizerFast") -> float:
 def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", directory: Path, max_positions: int) -> None:
     """Write tokenizer.json, tokenizer_config.json and the classic vocabulary files into `directory`.
 
-    Stock `AutoTokenizer` rebuilds some tokenizers from their class and a few options and ignores the
-    rest of tokenizer.json. So the files are read back, and where that gives another tokenizer the class
-    is replaced by the one that takes tokenizer.json as it stands. config.json must be there already: it
-    has a say in the choice of the class.
+    Stock `AutoTokenizer` rebuilds some tokenizers from their class and a few options, and ignores the rest of
+    tokenizer.json. The files are therefore read back. If that gives another tokenizer, the class is replaced by the one
+    that reads tokenizer.json unchanged. config.json must exist already, because it influences the choice of the class.
     """
     backend = tokenizer.backend_tokenizer
-    truncation, padding = backend.truncation, backend.padding  # left over from calls; not the tokenizer's
+    truncation, padding = backend.truncation, backend.padding  # set by calls, not part of the tokenizer
     backend.no_truncation()
     backend.no_padding()
     try:
@@ -140,9 +138,9 @@ def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", directory: Path, max_po
             backend.enable_padding(**padding)
     settings_file = directory / "tokenizer_config.json"
     settings = json.loads(settings_file.read_text("utf-8"))
-    for key in ("is_local", "local_files_only", "name_or_path"):  # of the place that it was loaded from
+    for key in ("is_local", "local_files_only", "name_or_path"):  # about where it was loaded from
         settings.pop(key, None)
-    if settings.get("tokenizer_class") == "TokenizersBackend":  # version 5's name for what every version knows as
+    if settings.get("tokenizer_class") == "TokenizersBackend":  # the name in version 5; other versions know only
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     settings["model_max_length"] = min(settings.get("model_max_length", max_positions), max_positions)
     _write_json(settings_file, settings)
@@ -156,15 +154,15 @@ def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", directory: Path, max_po
         settings["model_input_names"] = list(tokenizer.model_input_names)
         _write_json(settings_file, settings)
         if read_back() != wanted:
-            raise RuntimeError(f"transformers reads another tokenizer from {directory} than was written")
+            raise RuntimeError(f"transformers reads a tokenizer from {directory} that differs from the one that was written")
 
 
 def _save_classic_files(backend: Tokenizer, directory: Path) -> None:
-    """vocab.txt or vocab.json + merges.txt, for readers that know no tokenizer.json."""
+    """Write vocab.txt, or vocab.json and merges.txt, for readers that do not know tokenizer.json."""
     kind = type(backend.model).__name__
     ids = sorted(backend.get_vocab(with_added_tokens=False).values())
-    # vocab.txt numbers its lines, so it cannot hold a vocabulary with gaps. Unigram models have no
-    # classic file short of the sentencepiece one.
+    # An id is a line number of vocab.txt, so it cannot hold a vocabulary with gaps. The only classic file of Unigram
+    # models is sentencepiece's.
     if kind == "BPE" or (kind == "WordPiece" and ids == list(range(len(ids)))):
         backend.model.save(str(directory))
 

@@ -1,49 +1,56 @@
-"""The shape of an encoder, free of any outside format."""
+"""Sizes and constants of an encoder, independent of any file format."""
 
+import dataclasses
 from dataclasses import dataclass
 
-VOCAB_MULTIPLE = 128  # matrix units and the tensor axis both want the vocabulary in multiples of this
+from jaxplm.errors import UserError
+
+VOCAB_MULTIPLE = 128  # matrix units and the tensor axis of a mesh need the vocabulary in multiples of this
 
 
 def padded(vocab_size: int) -> int:
-    """The vocabulary rounded up to a multiple of 128; the pad rows never get a probability."""
+    """Return the vocabulary size rounded up to a multiple of 128. The padding rows never get a probability."""
     return -(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
 
 @dataclass(frozen=True)
 class ExtensionConfig:
-    """Sizes of exBERT's extension: new tokens, and a narrower block beside each block of the base; see `nn.extension`."""
+    """Sizes of exBERT's extension: new tokens, and a narrower block beside each block of the base. See `nn.exbert`."""
 
-    tokens: int  # Vx: their ids follow the base's
-    width: int  # of its attention, all heads together
+    tokens: int  # Vx: their ids follow those of the base
+    width: int  # of the attention, all heads together
     heads: int
     ffn_width: int
-    gate_bias: float = 5.0  # the gates begin at σ of it: the base's share of each block's output
+    gate_bias: float = 5.0  # a gate starts at sigmoid(gate_bias): the base's share of each block's output
 
     @property
     def head_width(self) -> int:
+        """Width of one head."""
         return self.width // self.heads
 
     @property
     def padded_tokens(self) -> int:
-        """Vxp: rows of its table."""
+        """Vxp: rows of the table of new tokens."""
         return padded(self.tokens)
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes and constants of a BERT or RoBERTa encoder. Lengths are in tokens, widths in features."""
+    """Sizes and constants of an encoder of BERT's architecture. Lengths are in tokens, widths in features.
 
-    model_type: str  # transformers' name: bert, roberta, xlm-roberta, camembert
-    vocab_size: int  # the base's, where there is an extension
+    Whatever distinguishes one model family from another is a field here; `model_type` is only a label.
+    """
+
+    model_type: str  # transformers' name of the family: bert, roberta, ...
+    vocab_size: int  # of the base, if there is an extension
     width: int  # D
     layers: int  # N
     heads: int  # H
     ffn_width: int  # F
-    max_positions: int  # usable ones: RoBERTa's table is `position_offset` longer
+    max_positions: int  # tokens per row at most; the position table has `position_offset` more rows
     head_width: int = 0  # Dh; 0 means width / heads
-    position_offset: int = 0  # RoBERTa counts positions from pad_id + 1
-    token_types: int = 2  # 0: the checkpoint has no such table
+    position_offset: int = 0  # row of the position table for a text's first token
+    token_types: int = 2  # rows of the token-type table; 0: there is no such table
     norm_eps: float = 1e-12
     dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -51,8 +58,8 @@ class EncoderConfig:
     pad_id: int = 0
     pooler: bool = False
     extension: ExtensionConfig | None = None
-    head_dropout_first: bool = False  # of a head on [CLS]: dropout before its dense layer too, as RoBERTa has it
-    pair_head: bool = False  # on the pooler: are two segments next to each other? See `nn.heads.SentencePairHead`
+    head_dropout_first: bool = False  # whether a head on [CLS] has dropout before its dense layer too
+    pair_head: bool = False  # whether there is a classifier of pairs on the pooler, see `nn.heads.SentencePairHead`
 
     def __post_init__(self) -> None:
         if not self.head_width:
@@ -60,7 +67,7 @@ class EncoderConfig:
 
     @property
     def head_widths(self) -> tuple[int, ...]:
-        """Dh, and with an extension that of its narrower heads."""
+        """Dh, followed by that of the extension's narrower heads if there is one."""
         return (self.head_width, *((self.extension.head_width,) if self.extension else ()))
 
     @property
@@ -70,10 +77,27 @@ class EncoderConfig:
 
     @property
     def total_vocab(self) -> int:
-        """V: how many tokens there are, the extension's among them."""
+        """V: number of tokens, including those of the extension."""
         return self.vocab_size + (self.extension.tokens if self.extension else 0)
 
     @property
     def pad_rows(self) -> int:
-        """Rows of the word tables that are no token's."""
-        return self.padded_vocab - self.vocab_size + (self.extension.padded_tokens - self.extension.tokens if self.extension else 0)
+        """Rows of the word tables that belong to no token."""
+        own = self.extension.padded_tokens - self.extension.tokens if self.extension else 0
+        return self.padded_vocab - self.vocab_size + own
+
+    def with_dropout(self, dropout: float | None, attention_dropout: float | None) -> "EncoderConfig":
+        """Return the config with these rates; None keeps a rate."""
+        rates = {"dropout": dropout, "attention_dropout": attention_dropout}
+        return dataclasses.replace(self, **{name: rate for name, rate in rates.items() if rate is not None})
+
+    def check_length(self, length: int, field: str, source: str) -> None:
+        """Raise UserError if rows of `length` tokens have more positions than the model.
+
+        Args:
+          length: tokens per row.
+          field: the setting that gives the length, for the message.
+          source: the name of the model in the message.
+        """
+        if length > self.max_positions:
+            raise UserError(f"{field}={length}: {source} has only {self.max_positions} positions")

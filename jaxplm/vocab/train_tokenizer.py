@@ -13,15 +13,15 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from jaxplm.config import check_value
 from jaxplm.errors import UserError
+from jaxplm.hf.families import family_of
 from jaxplm.vocab.counting import WordCounter
 from jaxplm.vocab.languages import KOREAN, detect, set_rules
 from jaxplm.vocab.unigram_scores import piece_scores
 
 log = logging.getLogger("jaxplm")
 
-BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-ROBERTA_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-_ROLES = {"bert": ("pad", "unk", "cls", "sep", "mask"), "roberta": ("cls", "pad", "sep", "unk", "mask")}
+# The model family whose special tokens a kind of tokenizer has; `jaxplm.hf.families` has the tokens and their ids.
+FAMILIES = {"wordpiece": "bert", "bpe": "roberta", "unigram": "bert"}
 _CLASSES = {"wordpiece": "BertTokenizer", "bpe": "RobertaTokenizer", "unigram": "PreTrainedTokenizerFast"}
 _MIN_COUNT = 2  # of a character and of a pair that is merged
 _MIN_ALPHABET = {"latin": 1000, "korean": 3000}  # Korean: the syllables that are written are some 2,500
@@ -128,7 +128,7 @@ def _wordpiece(words: dict[str, int], size: int, language: str, cased: bool) -> 
     words = {word: count for word, count in words.items() if inner.issuperset(word[1:])}
     # The trainer numbers what continues a word in the order of a hash map with a random key, and ties are broken by
     # these numbers. Listed as special tokens, they have numbers beforehand; `models.WordPiece` below knows none of that.
-    start = [*BERT_SPECIAL, *sorted(first), *("##" + char for char in sorted(inner))]
+    start = [*special_tokens("wordpiece"), *sorted(first), *("##" + char for char in sorted(inner))]
     if len(start) > size:
         raise UserError(f"vocab.size={size}: the characters of this corpus alone take {len(start)} entries; give more")
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=start, min_frequency=_MIN_COUNT, show_progress=False)
@@ -139,10 +139,10 @@ def _wordpiece(words: dict[str, int], size: int, language: str, cased: bool) -> 
 
 def _bpe(words: dict[str, int], size: int, language: str, cased: bool) -> Tokenizer:
     del language, cased  # bytes are the alphabet
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if size < len(letters) + len(ROBERTA_SPECIAL):
-        raise UserError(f"vocab.size={size}: bytes and special tokens alone take {len(letters) + len(ROBERTA_SPECIAL)} entries; give more")
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(ROBERTA_SPECIAL), min_frequency=_MIN_COUNT,
+    letters, special = sorted(pre_tokenizers.ByteLevel.alphabet()), special_tokens("bpe")
+    if size < len(letters) + len(special):
+        raise UserError(f"vocab.size={size}: bytes and special tokens alone take {len(letters) + len(special)} entries; give more")
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(special), min_frequency=_MIN_COUNT,
                                   initial_alphabet=letters, show_progress=False)
     state = _trained(models.BPE(), trainer, words)
     merges = [tuple(merge) for merge in state["merges"]]
@@ -151,23 +151,29 @@ def _bpe(words: dict[str, int], size: int, language: str, cased: bool) -> Tokeni
 
 def _unigram(words: dict[str, int], size: int, language: str, cased: bool) -> Tokenizer:
     letters, punctuation = _basic(cased)
+    special = special_tokens("unigram")
     alphabet = set(_alphabet(words, size, language)) | set(letters + punctuation) | {"\u2581"}
-    if len(alphabet) + len(BERT_SPECIAL) > size:
+    if len(alphabet) + len(special) > size:
         raise UserError(f"vocab.size={size}: the characters of this corpus alone take"
-                        f" {len(alphabet) + len(BERT_SPECIAL)} entries; give more")
+                        f" {len(alphabet) + len(special)} entries; give more")
     words = _known(words, alphabet)
-    trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=list(BERT_SPECIAL), unk_token="[UNK]",
+    trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=list(special), unk_token="[UNK]",
                                       initial_alphabet=sorted(alphabet), show_progress=False)
-    found = [piece for piece, _ in _trained(models.Unigram(), trainer, words)["vocab"] if piece not in BERT_SPECIAL]
+    found = [piece for piece, _ in _trained(models.Unigram(), trainer, words)["vocab"] if piece not in special]
     pieces = sorted({*found, *alphabet})
     # The trainer's scores differ from run to run by some hundredths, because it sums in the order of a hash map.
     scores = piece_scores(pieces, words)
     ranked = sorted(zip(pieces, scores, strict=True), key=lambda entry: (-entry[1], entry[0]))
     # Too many only where the trainer left out characters that never occur; characters stay.
-    spare = len(BERT_SPECIAL) + len(ranked) - size
+    spare = len(special) + len(ranked) - size
     extra = {piece for piece, _ in [entry for entry in ranked if len(entry[0]) > 1][::-1][: max(0, spare)]}
     kept = [entry for entry in ranked if entry[0] not in extra]
-    return Tokenizer(models.Unigram([*((token, 0.0) for token in BERT_SPECIAL), *kept], unk_id=1))
+    return Tokenizer(models.Unigram([*((token, 0.0) for token in special), *kept], unk_id=1))
+
+
+def special_tokens(kind: str) -> tuple[str, ...]:
+    """Return the special tokens of a kind of tokenizer in the order of their ids, which are 0, 1, ..."""
+    return tuple(family_of(FAMILIES[kind]).special_tokens.values())
 
 
 def _trained(model: Any, trainer: Any, words: dict[str, int]) -> dict[str, Any]:
@@ -186,12 +192,12 @@ def _trained(model: Any, trainer: Any, words: dict[str, int]) -> dict[str, Any]:
 
 def _finish(tokenizer: Tokenizer, kind: str) -> None:
     """Special tokens, what stands around a text or a pair, and the way back to text."""
-    special = ROBERTA_SPECIAL if kind == "bpe" else BERT_SPECIAL
+    special = special_tokens(kind)
     # The mask takes the space before it along where that space is part of the token it stands for.
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True, lstrip=kind != "wordpiece" and "mask" in token.lower())
                                   for token in special])
     if kind == "bpe":
-        sep, cls = (("</s>", 2), ("<s>", 0))  # one token type, also of a pair
+        cls, sep = ((special[i], i) for i in (0, 2))  # one token type, also of a pair
         tokenizer.post_processor = processors.RobertaProcessing(sep, cls, add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
         tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
         return
@@ -209,14 +215,14 @@ def _write(tokenizer: Tokenizer, kind: str, cased: bool, max_positions: int, dir
     tokenizer.save(str(directory / "tokenizer.json"))
     if kind != "unigram":  # has no classic file short of the sentencepiece one
         tokenizer.model.save(str(directory))
-    family = "roberta" if kind == "bpe" else "bert"
-    special = ROBERTA_SPECIAL if kind == "bpe" else BERT_SPECIAL
-    settings: dict[str, Any] = {f"{role}_token": token for role, token in zip(_ROLES[family], special, strict=True)}
+    family = family_of(FAMILIES[kind])
+    settings: dict[str, Any] = {f"{role}_token": token for role, token in family.special_tokens.items()}
+    settings |= {f"{alias}_token": family.special_tokens[role] for alias, role in family.role_aliases.items()}
     settings |= {"model_max_length": max_positions, "tokenizer_class": _CLASSES[kind], "clean_up_tokenization_spaces": False}
     if kind == "wordpiece":
         settings |= {"do_lower_case": not cased, "strip_accents": False}
     if kind == "bpe":
-        settings |= {"bos_token": "<s>", "eos_token": "</s>", "add_prefix_space": False}
+        settings |= {"add_prefix_space": False}
     file = directory / "tokenizer_config.json"
 
     def write() -> None:
@@ -232,5 +238,5 @@ def _write(tokenizer: Tokenizer, kind: str, cased: bool, max_positions: int, dir
         for option in ("do_lower_case", "strip_accents", "add_prefix_space"):
             settings.pop(option, None)
     if settings["tokenizer_class"] == "PreTrainedTokenizerFast":  # knows no model, so no inputs of one either
-        settings["model_input_names"] = ["input_ids", *(["token_type_ids"] if family == "bert" else []), "attention_mask"]
+        settings["model_input_names"] = ["input_ids", *(["token_type_ids"] if family.token_types > 1 else []), "attention_mask"]
     write()

@@ -35,12 +35,11 @@ def embed(texts: Iterable[str], path: str, settings: Embed, *, seq_len: int | No
     if settings.pooling == "none":
         raise UserError("jaxplm.embed: pooling='none' gives no array of one row a text; for the vectors of tokens take configs/embed.py")
     source = open_source(path, settings)
-    positions = source.config.max_positions
-    if seq_len is not None and seq_len > positions:
-        raise UserError(f"jaxplm.embed: seq_len={seq_len}: {path} has only {positions} positions")
+    if seq_len is not None:
+        source.config.check_length(seq_len, "jaxplm.embed: seq_len", path)
     if not given:
         return np.zeros((0, source.config.width), settings.dtype)
-    blocks = list(text_blocks((clean(text)[0] for text in given), source.tokenizer, seq_len or min(positions, _LONGEST)))
+    blocks = list(text_blocks((clean(text)[0] for text in given), source.tokenizer, seq_len or min(source.config.max_positions, _LONGEST)))
     lengths = np.concatenate([block.units.lengths for block in blocks])
     length = row_length(lengths, int(lengths.max()), source.config.width)
     mesh = sharding.make_mesh(config.mesh)

@@ -20,7 +20,7 @@ from jaxplm.devices.compute import resolve_compute
 from jaxplm.devices.processes import broadcast, is_first, wait_for_all
 from jaxplm.engine.signals import StopRequest
 from jaxplm.engine.workdir import claim
-from jaxplm.errors import Interrupted, UserError
+from jaxplm.errors import Interrupted
 from jaxplm.hf.sentence_export import save_sentence_encoder
 from jaxplm.recipes.embed.card import card
 from jaxplm.recipes.embed.encoder import TextEncoder, UnitRows
@@ -56,8 +56,7 @@ def run(config: Config, workdir: Path, command: str) -> None:
         data = config.data
         texts = open_corpus(data, data.train, max_rows=data.max_rows, every_row=True)
         source = open_source(config.model.path, config.embed)
-        if data.seq_len > source.config.max_positions:
-            raise UserError(f"data.seq_len={data.seq_len}: {config.model.path} has only {source.config.max_positions} positions")
+        source.config.check_length(data.seq_len, "data.seq_len", config.model.path)
         claim(workdir, config, write=is_first(), corpus=texts.fingerprint[:16])
         _Run(config, workdir, command, texts, source, mesh, stop).go()
 

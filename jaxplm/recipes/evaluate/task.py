@@ -74,8 +74,7 @@ def run(config: Config, workdir: Path) -> None:
 
 
 def _reading(config: Config, split: str, source: str, labels: LabelSet, loaded: hf.LoadedTask) -> Reading:
-    if config.data.seq_len > loaded.config.max_positions:
-        raise UserError(f"data.seq_len={config.data.seq_len}: {config.model.path} has only {loaded.config.max_positions} positions")
+    loaded.config.check_length(config.data.seq_len, "data.seq_len", config.model.path)
     examples = read_examples(source, loaded.head.kind, config.data, split=split, labelled=False).in_scheme(labels.scheme)
     examples.warn_unscored()
     warn_unknown(labels, examples)

@@ -60,10 +60,9 @@ class Downstream:
             log.info("%s", note)
         self.head = self.loaded.head
         shape = self.loaded.config
-        if config.data.seq_len > shape.max_positions:
-            raise UserError(f"data.seq_len={config.data.seq_len}: {config.model.path} has only {shape.max_positions} positions")
-        changes = {name: value for name in ("dropout", "attention_dropout") if (value := getattr(config.model, name)) is not None}
-        self._shape = without_attention_dropout(dataclasses.replace(shape, **changes), compute)
+        shape.check_length(config.data.seq_len, "data.seq_len", config.model.path)
+        training = shape.with_dropout(config.model.dropout, config.model.attention_dropout)
+        self._shape = without_attention_dropout(training, compute)
         self._whole = reinitialised(self.loaded.params, shape, config.train.reinit_layers, config.seed)
         self.task: LabelledTask = task_of(task, self.sets.labels)
         self._prepare_batches()

@@ -1,6 +1,5 @@
 """What a run begins with: the model, its tokenizer, and the corpus as batches."""
 
-import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ import jax
 
 from jaxplm import hf, nn
 from jaxplm.config import EXTENDING, Config
-from jaxplm.errors import UserError
 from jaxplm.recipes.pretrain.extended_model import NewTokens, extended_model
 from jaxplm.recipes.pretrain.new_model import new_model
 from jaxplm.tasks.objectives import selected_objective
@@ -54,12 +52,8 @@ def start_model(config: Config, workdir: Path) -> Model:
         shape, params, tokenizer, hf_config = loaded.config, loaded.params, loaded.tokenizer, loaded.hf_config
     else:
         (shape, params, tokenizer, section), hf_config = new_model(config, workdir), {}
-    changes = {name: value for name, value in (("dropout", config.model.dropout),
-                                               ("attention_dropout", config.model.attention_dropout)) if value is not None}
-    training = dataclasses.replace(shape, **changes)
+    training = shape.with_dropout(config.model.dropout, config.model.attention_dropout)
     if not config.model.path:
         shape = training  # a new model's dropout is its own; a checkpoint's survives what one run does without
-    if config.data.seq_len > shape.max_positions:
-        raise UserError(f"data.seq_len={config.data.seq_len}: {config.model.path or 'the model'} has only"
-                        f" {shape.max_positions} positions")
+    shape.check_length(config.data.seq_len, "data.seq_len", config.model.path or "the model")
     return Model(shape, training, params, tokenizer, hf_config, new, section)

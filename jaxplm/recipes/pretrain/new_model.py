@@ -1,4 +1,4 @@
-"""A model from nothing: a tokenizer of the corpus's own, or an existing one, and an encoder of a named size with random weights."""
+"""Make a model from nothing: a tokenizer trained on the corpus, or an existing one, and an encoder with random weights."""
 
 import json
 import logging
@@ -12,28 +12,33 @@ from jaxplm.data.sources.texts import open_corpus
 from jaxplm.devices.processes import is_first, wait_for_all
 from jaxplm.engine.workdir import is_claimed
 from jaxplm.errors import UserError
+from jaxplm.hf.families import FAMILIES, Family, family_of
 from jaxplm.tasks.objectives import selected_objective
 from jaxplm.vocab.measured import KEPT, measure_vocabulary
 from jaxplm.vocab.train_tokenizer import train_tokenizer
 
 log = logging.getLogger("jaxplm")
 
-# Width D, layers N, heads H; feed-forward 4 D. tiny and small are Turc et al. 2019's mini and medium, mini is half of
-# BERT-base each way; base and large: Devlin et al. 2019. Millions of parameters in the blocks: 3.2, 11, 25, 85, 302.
+# Width D, layers N, heads H; the feed-forward width is 4 D. tiny and small are the mini and medium of Turc et al. 2019; mini
+# is half of BERT-base in each direction; base and large are those of Devlin et al. 2019. Millions of parameters in the
+# blocks: 3.2, 11, 25, 85, 302.
 SIZES = {"tiny": (256, 4, 4), "mini": (384, 6, 6), "small": (512, 8, 8), "base": (768, 12, 12), "large": (1024, 24, 16)}
 
 
 def new_model(config: Config, workdir: Path) -> tuple[nn.EncoderConfig, nn.ParamTree, Any, str]:
-    """Shape, random parameters, tokenizer, and "Vocabulary" of report.md in Markdown: how the tokenizer cuts the corpus.
+    """Return config, random parameters and tokenizer of a new model, and the section "Vocabulary" of report.md in Markdown.
 
-    A new tokenizer is kept in `workdir`/tokenizer and what was measured in `workdir`/vocabulary, for a resumed run.
+    A new tokenizer is kept in `workdir`/tokenizer, and the measurements of the vocabulary in `workdir`/vocabulary, for a
+    resumed run.
 
-    Raises UserError: an unknown `model.size`; see `train_tokenizer` and `hf.load_tokenizer`.
+    Raises:
+      UserError: `model.size` is unknown; see `train_tokenizer` and `hf.load_tokenizer`.
     """
     check_size(config.model.size)
     tokenizer = new_tokenizer(config, workdir)
-    shape = new_config(config.model.size, tokenizer, config.model.max_positions, pairs=selected_objective(config.model.pairs).pair_head)
-    return shape, nn.random_params(shape, config.seed), tokenizer, _measured(config, workdir, tokenizer)
+    pairs = selected_objective(config.model.pairs).pair_head
+    encoder_config = new_config(config.model.size, tokenizer, config.model.max_positions, pairs=pairs)
+    return encoder_config, nn.random_params(encoder_config, config.seed), tokenizer, _measured(config, workdir, tokenizer)
 
 
 def check_size(size: str) -> None:
@@ -43,33 +48,38 @@ def check_size(size: str) -> None:
 
 
 def new_config(size: str, tokenizer: Any, max_positions: int, *, pairs: bool = False) -> nn.EncoderConfig:
-    """The encoder of the named size for a tokenizer: a RoBERTa for byte-level BPE with RoBERTa's padding id, else a BERT.
+    """Return the config of an encoder of the named size, of the family that the tokenizer is made for.
 
     Args:
+      size: one of `SIZES`.
       tokenizer: transformers' fast tokenizer.
-      max_positions: usable ones; RoBERTa's table is two longer.
-      pairs: with a pooler and a head of sentence pairs, which a BERT alone has.
+      max_positions: tokens per row at most.
+      pairs: whether the model has a pooler and a head that classifies pairs.
 
     Raises:
-      UserError: an unknown size; pairs for a RoBERTa.
+      UserError: an unknown size; pairs in a family without a head for them.
     """
     check_size(size)
     width, layers, heads = SIZES[size]
-    pad = tokenizer.pad_token_id
-    roberta = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"] == "BPE" and pad == 1
+    family = family_for_tokenizer(tokenizer)
+    if pairs and not family.pair_head:
+        able = ", ".join(other.model_type for other in FAMILIES.values() if other.pair_head)
+        raise UserError(f"model.pairs: a model for this tokenizer is a {family.model_type}, which has no head for pairs; of the"
+                        f" families, {able} has one (vocab.kind=wordpiece)")
     vocab_size = max(tokenizer.get_vocab().values()) + 1  # a foreign vocabulary may have gaps
-    if roberta and pairs:
-        raise UserError("model.pairs: this tokenizer makes a RoBERTa, which has no token types to tell two segments apart;"
-                        " vocab.kind=wordpiece makes a BERT")
-    if roberta:
-        return nn.EncoderConfig("roberta", vocab_size, width, layers, heads, 4 * width, max_positions, position_offset=pad + 1,
-                                token_types=1, norm_eps=1e-5, pad_id=pad)
-    return nn.EncoderConfig("bert", vocab_size, width, layers, heads, 4 * width, max_positions, token_types=2, pad_id=pad, pooler=pairs,
-                            pair_head=pairs)
+    return family.encoder_config(tokenizer.pad_token_id, vocab_size=vocab_size, width=width, layers=layers, heads=heads,
+                                 ffn_width=4 * width, max_positions=max_positions, pooler=pairs, pair_head=pairs)
+
+
+def family_for_tokenizer(tokenizer: Any) -> Family:
+    """Return the family of a new model: roberta for byte-level BPE with RoBERTa's padding id, else bert."""
+    roberta = family_of("roberta")
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"]
+    return roberta if model == "BPE" and tokenizer.pad_token_id == roberta.default_pad_id else family_of("bert")
 
 
 def new_tokenizer(config: Config, workdir: Path) -> Any:
-    """The tokenizer of `model.tokenizer`, or one trained on `data.train` as `vocab` says."""
+    """Return the tokenizer of `model.tokenizer`, or train one on `data.train` by the settings in `vocab`."""
     model, data, vocab = config.model, config.data, config.vocab
     directory = Path(model.tokenizer) if model.tokenizer else workdir / "tokenizer"
     if not model.tokenizer and is_first() and not (directory.exists() and is_claimed(workdir)):
