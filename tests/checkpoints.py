@@ -1,6 +1,10 @@
-"""Small checkpoints of every supported family, made by stock transformers with random weights."""
+"""Small checkpoints of every supported family with random weights, in the files that stock transformers writes.
+
+`save` writes them without PyTorch; `model` is transformers' own model, the reference of the slow tests.
+"""
 
 import functools
+import importlib
 import json
 import logging
 from collections.abc import Iterator
@@ -8,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -27,6 +31,17 @@ TEXTS = (
     "the quick brown fox jumps over the lazy dog", "a model of the language is trained on texts of a domain",
     "the dog and the fox read a text", "아버지가 방에 들어가신다", "영화가 정말 재미있다",
 )
+
+
+class _WhenUsed:
+    """PyTorch, imported when a test first uses it: tests that are not slow run where it is not installed."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("torch"), name)
+
+
+torch: Any = _WhenUsed()
+
 _STEMS = {"bert": "Bert", "roberta": "Roberta", "klue": "Roberta", "xlm-roberta": "XLMRoberta",
           "camembert": "Camembert"}
 _TOKENIZERS = {"bert": "BertTokenizer", "roberta": "RobertaTokenizer", "klue": "BertTokenizer",
@@ -67,16 +82,19 @@ def tokenizer(family: str) -> Any:
     return made(vocab=[tuple(entry) for entry in _trained("Unigram")["vocab"]])
 
 
-def model(family: str, sizes: dict[str, int] = SMALL, head: str = "ForMaskedLM", **options: Any) -> Any:
-    """A stock model in evaluation mode; `head` is the end of transformers' class name.
-
-    Every parameter is drawn anew, biases and LayerNorms too, and large enough for attention to be far
-    from uniform: with the usual initialisation much of a model could be wrong and hardly show.
-    """
+def hf_config(family: str, sizes: dict[str, int] = SMALL, **options: Any) -> Any:
+    """Return transformers' configuration of a family's model."""
     types = {} if family == "bert" else {"type_vocab_size": 1, "layer_norm_eps": 1e-5}
-    stem = _STEMS[family]
-    config = getattr(transformers, stem + "Config")(**{**sizes, **types, **options})
-    made = getattr(transformers, stem + head)(config).eval()
+    return getattr(transformers, _STEMS[family] + "Config")(**{**sizes, **types, **options})
+
+
+def model(family: str, sizes: dict[str, int] = SMALL, head: str = "ForMaskedLM", **options: Any) -> Any:
+    """Return a stock model in evaluation mode; `head` is the end of transformers' class name.
+
+    Every parameter is drawn, biases and LayerNorms too, and large enough for attention to be far from uniform:
+    with the usual initialisation much of a model could be wrong and hardly show.
+    """
+    made = getattr(transformers, _STEMS[family] + head)(hf_config(family, sizes, **options)).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
@@ -86,10 +104,70 @@ def model(family: str, sizes: dict[str, int] = SMALL, head: str = "ForMaskedLM",
     return made
 
 
-def save(directory: Path, family: str, made: Any = None, **options: Any) -> Path:
-    """Write a model (by default `model(family)`) and the family's tokenizer, as a stock user would."""
-    made = model(family) if made is None else made
-    made.save_pretrained(directory, **options)
+def tensors(config: Any, spread: float = 0.12, norm_spread: float = 0.2, bias_spread: float = 0.12) -> dict[str, np.ndarray]:
+    """Return a masked language model's tensors by the names that `save_pretrained` gives them; drawn as in `model`."""
+    bert = config.model_type == "bert"
+    base, width, inner = "bert" if bert else "roberta", config.hidden_size, config.intermediate_size
+    embeddings = f"{base}.embeddings"
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{embeddings}.word_embeddings.weight": (config.vocab_size, width),
+        f"{embeddings}.position_embeddings.weight": (config.max_position_embeddings, width),
+        f"{embeddings}.token_type_embeddings.weight": (config.type_vocab_size, width),
+    }
+
+    def affine(name: str, *shape: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
+
+    affine(f"{embeddings}.LayerNorm", width)
+    for layer in range(config.num_hidden_layers):
+        block = f"{base}.encoder.layer.{layer}"
+        for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
+            affine(f"{block}.{name}", width, width)
+        affine(f"{block}.attention.output.LayerNorm", width)
+        affine(f"{block}.intermediate.dense", inner, width)
+        affine(f"{block}.output.dense", width, inner)
+        affine(f"{block}.output.LayerNorm", width)
+    head, dense, norm = ("cls.predictions", "transform.dense", "transform.LayerNorm") if bert else ("lm_head", "dense", "layer_norm")
+    affine(f"{head}.{dense}", width, width)
+    affine(f"{head}.{norm}", width)
+    shapes[f"{head}.bias"] = (config.vocab_size,)
+
+    random = np.random.default_rng(0)
+    drawn = {}
+    for name, shape in shapes.items():
+        noise = random.standard_normal(shape, np.float32)
+        is_norm = "norm.weight" in name.lower()
+        drawn[name] = np.float32(is_norm) + (norm_spread if is_norm else bias_spread if name.endswith(".bias") else spread) * noise
+    return {name: tensor.astype(np.float32) for name, tensor in drawn.items()}
+
+
+def save_masked_lm(directory: Path, config: Any, **spreads: float) -> Path:
+    """Write config.json and model.safetensors of a masked language model as stock transformers does, without PyTorch."""
+    config.architectures, config.dtype = [f"{type(config).__name__.removesuffix('Config')}ForMaskedLM"], "float32"
+    config.save_pretrained(directory)
+    save_file(tensors(config, **spreads), directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+def save_classifier(directory: Path, config: Any) -> Path:
+    """Write a BERT for sequence classification with the labels of `config`, likewise."""
+    config.architectures, config.dtype = ["BertForSequenceClassification"], "float32"
+    config.save_pretrained(directory)
+    encoder = {name: tensor for name, tensor in tensors(config).items() if not name.startswith("cls.")}
+    random, width = np.random.default_rng(1), config.hidden_size
+    shapes = {"bert.pooler.dense.weight": (width, width), "bert.pooler.dense.bias": (width,),
+              "classifier.weight": (config.num_labels, width), "classifier.bias": (config.num_labels,)}
+    heads = {name: np.float32(0.12) * random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    save_file(encoder | heads, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+def save(directory: Path, family: str, made: Any = None, sizes: dict[str, int] = SMALL, **options: Any) -> Path:
+    """Write a model and the family's tokenizer, as a stock user would; by default a masked language model of `sizes`."""
+    if made is None:
+        save_masked_lm(directory, hf_config(family, sizes, **options))
+    else:
+        made.save_pretrained(directory, **options)
     tokenizer(family).save_pretrained(directory)
     return directory
 

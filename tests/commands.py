@@ -1,5 +1,6 @@
-"""The real command in processes of its own: how tests start it, read it, stop it, and one finished run they share."""
+"""The real command: how tests start it, read it, stop it, and one finished run they share."""
 
+import functools
 import json
 import os
 import re
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import LIMIT, ForkedProcess, Server, run_all
 
 ROOT = Path(__file__).parents[1]
 STEPS = 24
-LIMIT = 300  # seconds for one process; a quiet machine needs some ten
+# Where and which compiled programs are kept for the whole session; set by conftest.
+COMPILED = ("JAX_COMPILATION_CACHE_DIR", "JAX_COMPILATION_CACHE_MAX_SIZE", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 CLOCKS = ("seconds", "tokens_per_second")  # what two runs of the same numbers differ in
 
 
@@ -39,17 +42,19 @@ class Lab:
         return self.root / "general.txt"
 
     def environment(self, *, cached: bool = True, **more: str) -> dict[str, str]:
-        """Of a machine with one CPU device and no network. `cached`: compile once for all processes of the tests."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("JAX", "XLA", "SLURM", "TPU"))}
+        """Return that of a machine with one CPU device and no network. `cached`: compile once for all processes of the tests."""
+        dropped = ("JAX", "XLA", "SLURM", "TPU")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped) or (cached and name in COMPILED)}
         settings = {
             "JAXPLM_CACHE": str(self.root / "cache"), "HF_HOME": str(self.root / "hub"), "HF_HUB_OFFLINE": "1",
-            "JAX_PLATFORMS": "cpu", "PYTHON": sys.executable,
-            # LLVM's optimisations take longer than these few steps.
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "JAX_PLATFORMS": "cpu", "PYTHON": sys.executable, "XLA_FLAGS": os.environ["XLA_FLAGS"],
         }
-        if cached:
-            settings |= {"JAX_COMPILATION_CACHE_DIR": str(self.root / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
         return kept | settings | more
+
+    @functools.cached_property
+    def server(self) -> Server:
+        """The process that the commands are forked from."""
+        return Server(ROOT, self.environment())
 
     def training(self, workdir: Path, *more: str, config: str | Path = "configs/dapt.py") -> list[str]:
         """The flags of the run that all tests speak of: 2 layers × 32, dropout on, rows of 32 tokens, 24 steps × 8 rows."""
@@ -61,19 +66,23 @@ class Lab:
             *more,
         ]
 
-    def run(self, flags: list[str], **environment: Any) -> subprocess.CompletedProcess[str]:
-        """Runs the command to its end."""
+    def run(self, flags: list[str], *, alone: bool = False, **environment: Any) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end: forked, or in an interpreter of its own, `alone` or with another environment."""
+        if not alone and not environment:
+            [done] = run_all(self, [flags])
+            return subprocess.CompletedProcess(flags, done.status, done.out, done.err)
         return subprocess.run([sys.executable, "-m", "jaxplm.main", *flags], cwd=ROOT, env=self.environment(**environment),
                               capture_output=True, text=True, timeout=LIMIT, check=False)
 
-    def train(self, workdir: Path, *more: str, **environment: Any) -> subprocess.CompletedProcess[str]:
-        return self.run(self.training(workdir, *more), **environment)
+    def train(self, workdir: Path, *more: str, alone: bool = False, **environment: Any) -> subprocess.CompletedProcess[str]:
+        return self.run(self.training(workdir, *more), alone=alone, **environment)
 
     @contextmanager
     def started(self, flags: list[str], **environment: Any) -> Iterator["Started"]:
-        """The command while it runs; killed at the end of the block if it still does."""
+        """The command while it runs; killed at the end of the block if it still does. Forked, as `run` is."""
         process = subprocess.Popen([sys.executable, "-u", "-m", "jaxplm.main", *flags], cwd=ROOT, env=self.environment(**environment),
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   ) if environment else ForkedProcess(self.server, flags)
         try:
             yield Started(process)
         finally:
@@ -85,7 +94,7 @@ class Lab:
 class Started:
     """A command that is running."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | ForkedProcess
     seen: str = ""
 
     def wait_for(self, pattern: str) -> str:
@@ -133,9 +142,9 @@ def tree(directory: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def make_model(directory: Path, **changes: Any) -> Path:
-    """A stock BERT of 2 layers × 32 and 40 positions with random weights, and its tokenizer."""
+    """Write a BERT of 2 layers × 32 and 40 positions with random weights of BERT's own variance, and its tokenizer."""
     # Imported here: conftest imports this file for every test there is.
-    import torch
+    import checkpoints
     import transformers
     from helpers import wordpiece
 
@@ -143,21 +152,22 @@ def make_model(directory: Path, **changes: Any) -> Path:
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
              "intermediate_size": 64, "max_position_embeddings": 40}
-    torch.manual_seed(0)
-    transformers.BertForMaskedLM(transformers.BertConfig(**(sizes | changes))).save_pretrained(directory)
+    checkpoints.save_masked_lm(directory, transformers.BertConfig(**(sizes | changes)), spread=0.02, norm_spread=0, bias_spread=0)
     tokenizer.save_pretrained(directory)
     return directory
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     from helpers import sentences
 
     made = Lab(tmp_path_factory.mktemp("lab"))
     make_model(made.model)
     made.corpus.write_text("\n".join(sentences(400)) + "\n")
     made.general.write_text("\n".join(sentences(60, seed=1)) + "\n")
-    return made
+    yield made
+    if "server" in vars(made):
+        made.server.close()
 
 
 @dataclass(frozen=True)
@@ -174,4 +184,4 @@ class Finished:
 def reference(lab: Lab) -> Finished:
     """One run from start to end that nothing disturbed. Tests must not write into its workdir."""
     workdir = lab.root / "reference"
-    return Finished(workdir, succeeded(lab.train(workdir)))
+    return Finished(workdir, succeeded(lab.train(workdir, alone=True)))

@@ -1,12 +1,24 @@
 """Strictness for every test: eight CPU devices, no silent dtype or rank promotion."""
 
 import os
+import shutil
+import sys
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 # Without LLVM's optimisations, which take longer than what the tests compute. Read when JAX opens its first device.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
+# A compiled program serves all tests and commands of a session, and all workers of pytest-xdist, which inherit the variables.
+# A limit of the size makes JAX lock the directory: two processes do not read what the other has half written.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="jaxplm-tests-compiled-"),
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**33),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
 
 import jax
 import pytest
@@ -16,6 +28,18 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 pytest.register_assert_rewrite("commands")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide PyTorch from the tests that are not slow: they must pass where it is not installed."""
+    if config.option.markexpr == "not slow":
+        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # None is Python's own way to say so
+
+
+def pytest_unconfigure() -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
 
 # Fixtures of the whole session, made when a test first asks for them.
 from commands import lab, reference  # noqa: E402, F401

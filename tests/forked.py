@@ -1,29 +1,48 @@
-"""Many runs of the real command, forked from one process that has its libraries imported: most of a short run is imports."""
+"""The real command, forked from one process that has its libraries imported: imports take most of a short run's time.
+
+A forked command is `python -m jaxplm.main` in every other respect: a process with its own flags, output, signals and exit status.
+"""
 
 import json
+import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
-from commands import LIMIT, ROOT, Lab
+if TYPE_CHECKING:
+    from commands import Lab
 
-# Reads [[arguments of a command, file for its output, file for its errors], ...] and answers with their exit statuses.
+LIMIT = 300  # seconds for one command; a quiet machine needs some ten
+
+# Answers every line of JSON with one: the number of the process that a command was started as, or who has ended how.
 SERVER = """
-import json, os, runpy, sys, traceback, warnings
+import importlib, json, os, pkgutil, runpy, sys, traceback, warnings
+sys.modules.setdefault("torch", None)  # the command does without it
 from jaxplm.reporting import console
 console.setup()
-import jaxplm.recipes.evaluate.recipe, jaxplm.recipes.finetune.recipe, jaxplm.recipes.pretrain.recipe, transformers, tensorboardX
+import jaxplm.recipes, transformers, tensorboardX
+for module in pkgutil.walk_packages(jaxplm.recipes.__path__, "jaxplm.recipes."):
+    importlib.import_module(module.name)
 from transformers import AutoTokenizer
 warnings.simplefilter("ignore")  # JAX's of a fork: no device was asked for anything yet
 
 def start(arguments, out, err):
+    create = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    files = [os.open(os.devnull, os.O_RDONLY), os.open(out, create), os.open(err, create)]
     pid = os.fork()
     if pid:
+        for file in files:
+            os.close(file)
         return pid
-    for number, path in ((1, out), (2, err)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    sys.stdout.reconfigure(line_buffering=True)
     sys.argv = ["jaxplm.main", *arguments]
     status = 1
     try:
@@ -33,17 +52,91 @@ def start(arguments, out, err):
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush(), sys.stderr.flush()
-    os._exit(status)
+    os._exit(status or 0)
 
-statuses, running, pending = {}, {}, dict(enumerate(json.load(sys.stdin)))
-while pending or running:
-    while pending and len(running) < 2:
-        number = min(pending)
-        running[start(*pending.pop(number))] = number
+def wait():
     pid, status = os.wait()
-    statuses[running.pop(pid)] = os.waitstatus_to_exitcode(status)
-print(json.dumps([statuses[i] for i in range(len(statuses))]))
+    return pid, os.waitstatus_to_exitcode(status)
+
+for line in sys.stdin:
+    request = json.loads(line)
+    print(json.dumps(start(*request) if request else wait()), flush=True)
 """
+
+
+class Server:
+    """The process that commands are forked from; started when the first one is asked for."""
+
+    def __init__(self, root: Path, environment: dict[str, str]) -> None:
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen([sys.executable, "-c", SERVER], cwd=root, env=environment, stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, stderr=self._errors, text=True)
+        self._ended: dict[int, int] = {}
+
+    def start(self, flags: Sequence[str], out: Path, err: Path) -> int:
+        """Start a command; return the number of its process."""
+        return self._ask([list(flags), str(out), str(err)])
+
+    def wait(self, pid: int) -> int:
+        """Return the exit status of a command, or the signal that ended it as a negative number, when it has ended."""
+        while pid not in self._ended:
+            ended, status = self._ask(None)
+            self._ended[ended] = status
+        return self._ended.pop(pid)
+
+    def wait_for_any(self, pids: Sequence[int]) -> int:
+        """Return the process that has ended first."""
+        while not self._ended.keys() & set(pids):
+            ended, status = self._ask(None)
+            self._ended[ended] = status
+        return next(pid for pid in pids if pid in self._ended)
+
+    def close(self) -> None:
+        """End the server."""
+        self._process.communicate()
+        self._errors.close()
+
+    def _ask(self, request: Any) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline() if select.select([self._process.stdout], [], [], LIMIT)[0] else ""
+        if not answer:
+            self._process.kill()
+            self._process.wait()
+            self._errors.seek(0)
+            raise AssertionError(f"no answer from the server of commands in {LIMIT} s: {self._errors.read()}")
+        return json.loads(answer)
+
+
+class ForkedProcess:
+    """A forked command while it runs; the part of `subprocess.Popen` that the tests need."""
+
+    def __init__(self, server: Server, flags: Sequence[str]) -> None:
+        self._server, self._directory = server, tempfile.TemporaryDirectory()
+        out, self._err = Path(self._directory.name) / "out", Path(self._directory.name) / "err"
+        os.mkfifo(out)
+        reader = os.open(out, os.O_RDONLY | os.O_NONBLOCK)  # the server opens the other end before it answers
+        self.pid = server.start(flags, out, self._err)
+        os.set_blocking(reader, True)
+        self.stdout: IO[str] = os.fdopen(reader)
+        self.returncode: int | None = None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Return the rest of the output and all of the errors when the command has ended; the server keeps the time limit."""
+        if self.returncode is None:
+            self.returncode = self._server.wait(self.pid)
+            self._said = self.stdout.read(), self._err.read_text()
+            self.stdout.close()
+            self._directory.cleanup()
+        return self._said
 
 
 @dataclass(frozen=True)
@@ -55,19 +148,28 @@ class Outcome:
     err: str
 
     def succeeded(self) -> str:
-        """The output of a command that must have ended well and in silence."""
+        """Return the output of a command that must have ended well and in silence."""
         assert self.status == 0, f"{self.status}\n{self.out}\n{self.err}"
         assert self.err == ""
         return self.out
 
 
-def run_all(lab: Lab, commands: list[list[str]]) -> list[Outcome]:
-    """Runs `python -m jaxplm.main` with each list of flags, two at a time; they start in the given order."""
+def run_all(lab: "Lab", commands: Sequence[Sequence[str]]) -> list[Outcome]:
+    """Run `python -m jaxplm.main` with each list of flags, two at a time; they start in the given order."""
     with tempfile.TemporaryDirectory() as here:
         places = [Path(here) / str(i) for i in range(len(commands))]
-        jobs = [[flags, f"{place}.out", f"{place}.err"] for flags, place in zip(commands, places, strict=True)]
-        done = subprocess.run([sys.executable, "-c", SERVER], input=json.dumps(jobs), cwd=ROOT, env=lab.environment(),
-                              capture_output=True, text=True, timeout=LIMIT, check=False)
-        assert done.returncode == 0, done.stderr
-        return [Outcome(status, Path(f"{place}.out").read_text(), Path(f"{place}.err").read_text())
-                for place, status in zip(places, json.loads(done.stdout.splitlines()[-1]), strict=True)]
+        statuses: dict[int, int] = {}
+        running: dict[int, int] = {}  # process: number of the command
+
+        def end_one() -> None:
+            pid = lab.server.wait_for_any(list(running))
+            statuses[running.pop(pid)] = lab.server.wait(pid)
+
+        for i, (flags, place) in enumerate(zip(commands, places, strict=True)):
+            if len(running) == 2:
+                end_one()
+            running[lab.server.start(flags, place.with_suffix(".out"), place.with_suffix(".err"))] = i
+        while running:
+            end_one()
+        return [Outcome(statuses[i], place.with_suffix(".out").read_text(), place.with_suffix(".err").read_text())
+                for i, place in enumerate(places)]

@@ -5,8 +5,8 @@ import runpy
 
 import checkpoints
 import numpy as np
-import torch
 import transformers
+from checkpoints import torch
 from commands import ROOT, STEPS, fields, rows, succeeded, tree
 from messages import assert_line, assert_refusal, assert_says
 
@@ -53,8 +53,9 @@ def test_metrics(reference):
 
 def test_what_the_user_is_told(reference):
     out = reference.output
-    for said in (("blank line", "corpus.txt"), ("held out",), ("2 layers", "22,355"), ("rows", "tokens", "epoch"), ("24 × 8 rows",),
-                 ("mesh",), ("step 0", "validation loss"), (f"step {STEPS}/{STEPS}",), ("validation perplexity",), ("exported",)):
+    for said in (("blank line", "corpus.txt"), ("held out",), ("2 layers",), ("22,355",), ("tokens", "epoch"),
+                 ("24 × 8 rows",), ("mesh",), ("step 0", "validation loss"), (f"step {STEPS}/{STEPS}",),
+                 ("validation perplexity",), ("exported",)):
         assert_line(out, *said)
     assert "%|" not in out, "no progress bar outside a terminal"
     report = (reference.workdir / "report.md").read_text()

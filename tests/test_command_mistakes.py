@@ -1,19 +1,18 @@
 """The user's mistakes: each ends the real command with status 2 and one line on stderr that names it."""
 
-import os
 import pickle
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from checkpoints import reconfigure
-from commands import LIMIT, ROOT, Lab, fields
+from commands import ROOT, Lab, fields
+from forked import LIMIT, Outcome, run_all
 from messages import assert_refusal
 
 
@@ -23,7 +22,6 @@ class Mistake:
 
     flags: Callable[[Lab, Path], list[str]]
     says: tuple[str, ...]
-    environment: dict[str, str] = field(default_factory=dict)
     config: str = "configs/dapt.py"
 
 
@@ -125,8 +123,6 @@ MISTAKES = {
     "a data set of the hub without a hub": Mistake(flags(data__train="hf:some-texts"), ("some-texts",)),
     "seq_len over the positions": Mistake(flags(data__seq_len=64), ("data.seq_len=64", "40 positions")),
     "a mesh that does not divide": Mistake(flags(mesh__fsdp=2), ("mesh.data=-1", "mesh.fsdp=2", "1")),
-    "a batch that does not divide": Mistake(
-        flags(train__batch_size=9), ("train.batch_size=9", "2"), environment={"JAX_NUM_CPU_DEVICES": "2"}),
     "an accumulation that does not divide": Mistake(
         flags(train__accumulate=3), ("train.batch_size=8", "train.accumulate=3")),
     "training on the test set": Mistake(train_is_test, ("corpus.txt", "data.train", "data.test")),
@@ -135,35 +131,41 @@ MISTAKES = {
 
 
 @pytest.fixture(scope="module")
-def outcomes(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.TempPathFactory):
-    """The commands of the selected tests, two at a time: most of their time is Python's imports."""
-    def make(name: str) -> subprocess.CompletedProcess[str]:
-        mistake, here = MISTAKES[name], tmp_path_factory.mktemp("mistake")
-        more = mistake.flags(lab, here)
-        config = here / CONFIG if (here / CONFIG).exists() else mistake.config
-        return lab.run(lab.training(here / "run", *more, config=config), **mistake.environment)
-
+def outcomes(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """What is left of the commands of the selected tests."""
     names = [item.callspec.params["name"] for item in request.session.items  # pyright: ignore[reportAttributeAccessIssue]
-             if getattr(item, "originalname", "") == test_one_line_and_status_2.__name__]
-    with ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2)) as pool:
-        futures: dict[str, Future[subprocess.CompletedProcess[str]]] = {name: pool.submit(make, name) for name in names}
-        yield futures
-        pool.shutdown(cancel_futures=True)
+             if getattr(item, "function", None) is test_one_line_and_status_2]
+    commands = []
+    for name in names:
+        here = tmp_path_factory.mktemp("mistake")
+        more = MISTAKES[name].flags(lab, here)
+        config = here / CONFIG if (here / CONFIG).exists() else MISTAKES[name].config
+        commands.append(lab.training(here / "run", *more, config=config))
+    return dict(zip(names, run_all(lab, commands), strict=True))
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_one_line_and_status_2(name, outcomes):
+    done = outcomes[name]
+    assert done.status == 2, f"{done.status}\n{done.out}\n{done.err}"
+    assert "Traceback" not in done.out
+    assert_refusal(done.err, *MISTAKES[name].says)
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], *says: str) -> None:
+    """Assert that a command in an interpreter of its own was refused."""
     assert done.returncode == 2, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stdout
     assert_refusal(done.stderr, *says)
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_one_line_and_status_2(name, outcomes):
-    assert_one_line(outcomes[name].result(timeout=LIMIT), *MISTAKES[name].says)
-
-
 def test_no_config_at_all(lab):
-    assert_one_line(lab.run([]), "--config", "--config=configs/dapt.py")
+    assert_one_line(lab.run([], alone=True), "--config", "--config=configs/dapt.py")
+
+
+def test_a_batch_that_does_not_divide(lab, tmp_path):
+    done = lab.train(tmp_path, *fields(train__batch_size=9), JAX_NUM_CPU_DEVICES="2")
+    assert_one_line(done, "train.batch_size=9", "2")
 
 
 # What a full disk looks like to a program that may not fill one: no byte is free, for whoever asks.

@@ -8,8 +8,8 @@ from typing import Any
 import checkpoints
 import numpy as np
 import pytest
-import torch
 import transformers
+from checkpoints import torch
 from commands import Lab
 from forked import Outcome
 from helpers import same

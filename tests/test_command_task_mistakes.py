@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import checkpoints
 import pytest
 from checkpoints import reconfigure
 from commands import Lab, fields
@@ -225,12 +226,10 @@ MISTAKES = {
 
 @pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    import torch
     import transformers
 
     config = transformers.BertConfig.from_pretrained(lab.model, id2label={0: "animal", 1: "thing"}, label2id={"animal": 0, "thing": 1})
-    torch.manual_seed(0)
-    transformers.BertForSequenceClassification(config).save_pretrained(lab.root / "tuned")
+    checkpoints.save_classifier(lab.root / "tuned", config)
     transformers.AutoTokenizer.from_pretrained(lab.model).save_pretrained(lab.root / "tuned")
     names = [item.callspec.params["name"] for item in request.session.items  # pyright: ignore[reportAttributeAccessIssue]
              if getattr(item, "function", None) is test_one_line_and_status_2]

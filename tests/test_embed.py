@@ -6,8 +6,8 @@ import checkpoints
 import jax
 import numpy as np
 import pytest
-import torch
 import transformers
+from checkpoints import torch
 from messages import refuses
 
 import jaxplm

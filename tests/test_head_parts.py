@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
+from checkpoints import torch
 from flax import nnx
 
 from jaxplm import nn

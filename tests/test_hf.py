@@ -6,9 +6,8 @@ import warnings
 import checkpoints
 import numpy as np
 import pytest
-import torch
 import transformers
-from checkpoints import assert_bitwise, flat, reconfigure, refused, resave, rewrite
+from checkpoints import assert_bitwise, flat, reconfigure, refused, resave, rewrite, torch
 from safetensors.numpy import load_file, save_file
 
 from jaxplm import hf, nn
@@ -25,6 +24,19 @@ def family(request, tmp_path_factory):
     """(name, its checkpoint)."""
     directory = tmp_path_factory.mktemp("families") / request.param
     return request.param, checkpoints.save(directory, request.param)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", checkpoints.FAMILIES)
+def test_the_checkpoints_of_these_tests_are_those_that_stock_transformers_writes(name, tmp_path):
+    """Tests that do without PyTorch read files with the same names, shapes and settings."""
+    ours = checkpoints.save(tmp_path / "ours", name)
+    theirs = checkpoints.save(tmp_path / "theirs", name, checkpoints.model(name))
+    assert {file.name for file in ours.iterdir()} == {file.name for file in theirs.iterdir()}
+    assert json.loads((ours / "config.json").read_text()) == json.loads((theirs / "config.json").read_text())
+    found, expected = (load_file(directory / "model.safetensors") for directory in (ours, theirs))
+    assert {key: (tensor.shape, tensor.dtype) for key, tensor in found.items()} == {
+        key: (tensor.shape, tensor.dtype) for key, tensor in expected.items()}
 
 
 def test_table_covers_every_number_once():

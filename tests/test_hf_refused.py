@@ -7,8 +7,7 @@ import sys
 import checkpoints
 import numpy as np
 import pytest
-import torch
-from checkpoints import assert_bitwise, reconfigure, refused, rewrite
+from checkpoints import assert_bitwise, reconfigure, refused, rewrite, torch
 from messages import assert_says
 
 from jaxplm import hf

@@ -9,9 +9,8 @@ import checkpoints
 import jax
 import numpy as np
 import pytest
-import torch
 import transformers
-from checkpoints import assert_bitwise, flat, reconfigure, rewrite
+from checkpoints import assert_bitwise, flat, reconfigure, rewrite, torch
 from messages import assert_says, refuses
 from safetensors.numpy import load_file, save_file
 

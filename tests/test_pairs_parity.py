@@ -6,9 +6,8 @@ import checkpoints
 import jax
 import numpy as np
 import pytest
-import torch
 import transformers
-from checkpoints import assert_bitwise, resave
+from checkpoints import assert_bitwise, resave, torch
 from helpers import random_batch, tiny_config, trainer
 from messages import assert_says, refuses
 from safetensors.numpy import load_file

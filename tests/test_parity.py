@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
+from checkpoints import torch
 
 from jaxplm import hf, nn
 from jaxplm.hf.names import decoder_aliases, leaf_of, tensor_specs

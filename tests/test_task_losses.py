@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
+from checkpoints import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import refuses
-from torch.nn import functional
 
 from jaxplm.config import Task
 from jaxplm.data.batch import TaskBatch
@@ -77,7 +76,7 @@ def assert_same(task: LabelledTask, kind: str, theirs) -> None:
     assert np.abs(gradient).max() > 1e-2
 
 
-def labelled_as(batch: TaskBatch) -> torch.Tensor:
+def labelled_as(batch: TaskBatch) -> Any:
     """Labels as PyTorch's cross_entropy takes them, -100 where nothing counts."""
     return torch.tensor(np.where(batch.weights > 0, batch.labels, -100)).long().flatten()
 
@@ -87,7 +86,7 @@ def labelled_as(batch: TaskBatch) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["classify", "tag"])
 def test_cross_entropy(kind, smoothing, weights):
     given_weights = None if weights is None else torch.tensor(weights)
-    assert_same(Classification(smoothing, weights), kind, lambda logits, batch: functional.cross_entropy(
+    assert_same(Classification(smoothing, weights), kind, lambda logits, batch: torch.nn.functional.cross_entropy(
         logits.reshape(-1, C), labelled_as(batch), weight=given_weights, label_smoothing=smoothing))
 
 
@@ -95,7 +94,7 @@ def test_cross_entropy(kind, smoothing, weights):
 def test_binary_cross_entropy(weights):
     def theirs(logits, batch):
         known = torch.tensor(batch.weights) > 0
-        return functional.binary_cross_entropy_with_logits(
+        return torch.nn.functional.binary_cross_entropy_with_logits(
             logits[known], torch.tensor(batch.labels)[known], pos_weight=None if weights is None else torch.tensor(weights))
 
     assert_same(Multilabel(weights), "multilabel", theirs)
@@ -104,7 +103,7 @@ def test_binary_cross_entropy(weights):
 def test_squared_error():
     def theirs(logits, batch):
         known = torch.tensor(batch.weights) > 0
-        return functional.mse_loss(logits[known][:, 0], torch.tensor(batch.labels)[known])
+        return torch.nn.functional.mse_loss(logits[known][:, 0], torch.tensor(batch.labels)[known])
 
     assert_same(Regression(), "regress", theirs)
 
@@ -118,7 +117,7 @@ def test_answers_on_packed_rows():
             begin = int(inside[0])
             for end in range(2):
                 alone = logits[row, torch.tensor(inside), end][None]
-                losses.append(functional.cross_entropy(alone, torch.tensor([int(batch.labels[row, slot, end]) - begin])) / 2)
+                losses.append(torch.nn.functional.cross_entropy(alone, torch.tensor([int(batch.labels[row, slot, end]) - begin])) / 2)
         return torch.stack(losses).sum() / batch.weights.sum()
 
     assert_same(QuestionAnswering(), "qa", theirs)
@@ -192,7 +191,8 @@ def test_the_task_of_a_config():
     batch = TaskBatch(zeros, zeros, zeros, zeros, zeros[:, :2], np.array([[0, 1]], np.int32), np.ones((1, 2), np.float32))
     np.testing.assert_allclose(found.weights(jax.tree.map(jnp.asarray, batch)), [[2, 2 / 3]], rtol=1e-6)
     logits = np.array([[[0.3, -1.0], [0.1, 0.4]]], np.float32)
-    expected = functional.cross_entropy(torch.tensor(logits[0]), torch.tensor([0, 1]), weight=torch.tensor([2, 2 / 3]), label_smoothing=0.1)
+    expected = torch.nn.functional.cross_entropy(torch.tensor(logits[0]), torch.tensor([0, 1]), weight=torch.tensor([2, 2 / 3]),
+                                                 label_smoothing=0.1)
     np.testing.assert_allclose(ours(found, logits, batch)[0], expected.item(), rtol=1e-6)
     for kind, expected_class in (("tag", Classification), ("multilabel", Multilabel), ("regress", Regression), ("qa", QuestionAnswering)):
         assert type(task_of(Task(kind=kind), labels(kind, [2, 3]))) is expected_class

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
+from checkpoints import torch
 
 from jaxplm import hf, nn
 from jaxplm.hf.heads import architecture_of

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 import transformers
+from checkpoints import torch
 from messages import refuses
 
 from jaxplm import hf, nn
