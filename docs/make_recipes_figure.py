@@ -1,4 +1,4 @@
-"""Draws docs/recipes.svg and docs/recipes.ko.svg: how the recipes follow each other.
+"""Draw docs/recipes.svg and docs/recipes.ko.svg: how the recipes follow each other.
 
 Run it after a change: `python docs/make_recipes_figure.py`. It needs nothing but Python.
 """
@@ -23,8 +23,8 @@ TEXTS = {
         "title": "How the recipes follow each other",
         "either": "one of the two, or both in this order",
         "encoder": ("Pre-trained encoder", "", ["BERT, RoBERTa, XLM-R,", "CamemBERT, KLUE, …"]),
-        "dapt": ("DAPT", "configs/dapt.py", ["goes on pre-training", "on the domain's language"]),
-        "tapt": ("TAPT", "configs/tapt.py", ["goes on pre-training", "on the task's own texts"]),
+        "dapt": ("DAPT", "configs/dapt.py", ["continues pre-training", "on the domain's language"]),
+        "tapt": ("TAPT", "configs/tapt.py", ["continues pre-training", "on the task's own texts"]),
         "export": ("export/", "", ["weights, tokenizer,", "model card"]),
         "finetune": ("Fine-tuning", "configs/finetune.py", ["labels train the whole model"]),
         "features": ("Feature extraction", "configs/feature_extraction.py", ["frozen; labels train the head"]),
@@ -41,17 +41,17 @@ TEXTS = {
         "title": "레시피가 이어지는 순서",
         "either": "둘 중 하나만, 또는 이 순서로 둘 다",
         "encoder": ("사전학습된 인코더", "", ["BERT, RoBERTa, XLM-R,", "CamemBERT, KLUE, …"]),
-        "dapt": ("DAPT", "configs/dapt.py", ["도메인의 글로", "사전학습을 이어 감"]),
-        "tapt": ("TAPT", "configs/tapt.py", ["과제 자체의 글로", "사전학습을 이어 감"]),
+        "dapt": ("DAPT", "configs/dapt.py", ["도메인의 텍스트로", "사전학습을 이어 감"]),
+        "tapt": ("TAPT", "configs/tapt.py", ["과제의 텍스트로", "사전학습을 이어 감"]),
         "export": ("export/", "", ["가중치, 토크나이저,", "모델 카드"]),
         "finetune": ("파인튜닝", "configs/finetune.py", ["라벨로 모델 전체를 학습"]),
-        "features": ("특징 추출", "configs/feature_extraction.py", ["인코더는 얼리고 헤드만 학습"]),
-        "embed": ("임베딩", "configs/embed.py", ["글의 벡터를 파일로"]),
+        "features": ("특징 추출", "configs/feature_extraction.py", ["인코더는 고정, 헤드만 학습"]),
+        "embed": ("임베딩", "configs/embed.py", ["텍스트의 벡터를 파일로"]),
         "use": ("transformers", "", ["빈칸 채우기, 자체 학습 도구 등"]),
         "evaluate": ("평가", "configs/evaluate.py", ["손실, 점수, 예측"]),
         "scratch": ("처음부터", "configs/scratch.py", ["새 토크나이저, 새 인코더"]),
-        "domain": ["도메인의 글", "(라벨 없음)"],
-        "task": ["과제의 학습용 글", "(라벨은 쓰지 않음)"],
+        "domain": ["도메인 텍스트", "(라벨 없음)"],
+        "task": ["과제의 학습용 텍스트", "(라벨은 쓰지 않음)"],
         "corpus": ["큰 말뭉치", "(라벨 없음)"],
         "note": ["각 레시피의 export/가 다음 레시피의 model.path가 됩니다.", "사전학습된 인코더를 바로 model.path로 주어도 됩니다."],
     },
@@ -59,7 +59,7 @@ TEXTS = {
 
 
 def render(language: str) -> str:
-    """The figure as an SVG document.
+    """Return the figure as an SVG document.
 
     Args:
       language: "en" or "ko".
@@ -72,7 +72,7 @@ def render(language: str) -> str:
         f'role="img" aria-label="{escape(str(words["title"]))}" font-family="{FONT}">',
         f'<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto">'
         f'<path d="M0 0 L10 5 L0 10 z" fill="{LINE}"/></marker></defs>',
-        # A ground of its own, so that the figure can be read on a dark page.
+        # A background, so that the figure can be read on a dark page.
         f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="10" fill="#ffffff" stroke="#d0d7de"/>',
         text(LEFT + 4, 38, words["title"], size=19, weight=600, anchor="start"),
     ]
@@ -103,7 +103,7 @@ def render(language: str) -> str:
 
 
 def uses(words: dict[str, Any], x: float, middle: float) -> list[str]:
-    """The boxes of what an encoder is used for, one below the other at `x`, and the lines to them from the left at `middle`."""
+    """Return the boxes of what an encoder is used for, one below the other at `x`, and the lines to them from the left at `middle`."""
     stem = x - GAP / 2 - 1
     tops = [USE_TOP + USE_STEP * i for i in range(4)]
     first, last = tops[0] + USE_HEIGHT / 2, tops[-1] + USE_HEIGHT / 2
@@ -126,7 +126,7 @@ def text(
 
 
 def box(x: float, y: float, height: float, words: Any, colours: tuple[str, str], width: float = BOX_WIDTH) -> str:
-    """A titled box; words are (title, file or "", lines)."""
+    """Return a titled box; words are (title, file or "", lines)."""
     title, file, lines = words
     centre = x + width / 2
     rows = [(title, 16, 600, INK, "", 21)]
@@ -145,7 +145,7 @@ def box(x: float, y: float, height: float, words: Any, colours: tuple[str, str],
 
 
 def chip(x: float, y: float, lines: Any, height: float = CHIP_HEIGHT) -> str:
-    """Data that goes in: two lines in a rounded outline."""
+    """Return an input, two lines in a rounded outline."""
     centre = x + BOX_WIDTH / 2
     first, second = lines
     return "\n".join(
@@ -172,7 +172,7 @@ def bracket(x1: float, x2: float, y: float, words: object) -> str:
 
 
 def main() -> None:
-    """Writes both files beside this script."""
+    """Write both files beside this script."""
     here = Path(__file__).parent
     (here / "recipes.svg").write_text(render("en"), "utf-8")
     (here / "recipes.ko.svg").write_text(render("ko"), "utf-8")
