@@ -102,7 +102,7 @@ def test_no_weights(bert):
 
 @pytest.mark.parametrize("shards", [1, 2])
 def test_pickle_is_refused_with_a_command_that_converts_it(shards, tmp_path):
-    bert = checkpoints.save(tmp_path / "my bert", "bert")
+    bert = checkpoints.save(tmp_path / "my bert", "bert", checkpoints.model("bert"))
     expected = hf.load(str(bert))
     state = checkpoints.model("bert").state_dict()  # with the tied decoder, as pickles have it
     (bert / "model.safetensors").unlink()
