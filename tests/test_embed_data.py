@@ -15,7 +15,7 @@ from jaxplm.data.labelled.row_length import row_length
 from jaxplm.data.labelled.task_batches import default_max_units
 from jaxplm.data.labelled.text_blocks import framing, text_blocks, text_tokens
 from jaxplm.data.labelled.unit_rows import plan_units
-from jaxplm.data.sources import formats
+from jaxplm.data.sources import text_stream
 from jaxplm.data.sources.texts import open_texts
 from jaxplm.recipes.embed.array_file import ArrayFile
 from jaxplm.recipes.embed.files import VectorFiles, is_complete
@@ -128,7 +128,7 @@ def test_every_line_is_a_text(tmp_path):
 
 
 def test_a_line_that_is_read_in_pieces_is_one_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "MAX_TEXT_CHARS", 4)
+    monkeypatch.setattr(text_stream, "MAX_TEXT_CHARS", 4)
     file = write(tmp_path / "a.txt", "abcdefghij\nabc\nabcd\nx")
     assert list(open_texts(file, lines="true", every_row=True)) == ["abcd", "abc", "abcd", "x"]
 

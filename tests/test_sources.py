@@ -2,7 +2,6 @@ import gzip
 import json
 import logging
 import pickle
-from collections import Counter
 
 import datasets
 import pyarrow as pa
@@ -11,8 +10,9 @@ import pytest
 import zstandard
 from messages import assert_line, refuses
 
-from jaxplm.data.sources import formats, hub
-from jaxplm.data.sources.texts import open_texts, same_files
+from jaxplm.data.sources import hub, plain_text, text_stream
+from jaxplm.data.sources.same_files import same_files
+from jaxplm.data.sources.texts import open_texts
 from jaxplm.errors import UserError
 
 
@@ -251,7 +251,9 @@ def test_wrong_inputs_are_one_line(tmp_path):
     (tmp_path / "packed.txt").write_bytes(gzip.compress(b"a"))
     (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(b"abc\n" * 1000)[:-9])
     (tmp_path / "plain.txt.gz").write_bytes(b"abc")
-    (tmp_path / "cut.txt.zst").write_bytes(b"abc" + zstandard.compress(b"abc"))
+    (tmp_path / "plain.txt.zst").write_bytes(b"abc" + zstandard.compress(b"abc"))
+    (tmp_path / "cut.txt.zst").write_bytes(zstandard.compress(b"abc\n" * 1000)[:-3])
+    (tmp_path / "appended.txt.zst").write_bytes(zstandard.compress(b"abc\n") + zstandard.compress(b"abc\n" * 1000)[:-3])
     (tmp_path / "notes.docx").write_bytes(b"PK")
     (tmp_path / "sub").mkdir()
     cases = {
@@ -267,7 +269,9 @@ def test_wrong_inputs_are_one_line(tmp_path):
         "packed.txt": ("packed.txt", "binary data"),
         "cut.txt.gz": ("cut.txt.gz",),
         "plain.txt.gz": ("plain.txt.gz",),
-        "cut.txt.zst": ("cut.txt.zst",),
+        "plain.txt.zst": ("plain.txt.zst",),
+        "cut.txt.zst": ("cut.txt.zst", "runcated"),
+        "appended.txt.zst": ("appended.txt.zst", "runcated"),
         "notes.docx": ("notes.docx", ".txt", ".jsonl"),
     }
     for name, said in cases.items():
@@ -283,7 +287,7 @@ def test_wrong_inputs_are_one_line(tmp_path):
 
 
 def test_endless_lines_and_paragraphs_are_cut(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(formats, "MAX_TEXT_CHARS", 10)
+    monkeypatch.setattr(text_stream, "MAX_TEXT_CHARS", 10)
     (tmp_path / "a.txt").write_text("1234567890abc\nxyz\n")
     assert read(tmp_path / "a.txt", lines="true") == ["1234567890", "abc", "xyz"]
     (tmp_path / "b.txt").write_text("12345\n67\n89\n\nx")
@@ -295,7 +299,7 @@ def test_paragraphs_keep_every_character():
     import io
 
     text = "a b\nc\n\n\n  d\n\t\ne"
-    assert list(formats.read_paragraphs(io.StringIO(text), Counter())) == ["a b\nc\n", "  d\n", "e"]
+    assert list(plain_text.read_paragraphs(io.StringIO(text), list)) == ["a b\nc\n", "  d\n", "e"]
 
 
 def test_same_files(tmp_path):

@@ -6,19 +6,18 @@ written row by row. What cannot be trained on (an empty text, no label) is count
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from jaxplm.data.labelled.label_values import Answers, is_empty, read_answers, read_class, read_classes, read_list, read_number, read_text
 from jaxplm.data.labelled.tag_schemes import detect_scheme, to_iob2
-from jaxplm.data.sources import builtin, formats
-from jaxplm.data.sources.hub import HubSource
-from jaxplm.data.sources.json_rows import Row, missing_column
-from jaxplm.data.sources.specs import Source, resolve
+from jaxplm.data.sources.columns import Row, WantedColumns
+from jaxplm.data.sources.conll import join_tokens
+from jaxplm.data.sources.rows import Source, SourceRows, source_name
+from jaxplm.data.sources.specs import find_sources
 from jaxplm.errors import UserError
 
 log = logging.getLogger("jaxplm")
@@ -147,7 +146,7 @@ def read_examples(spec: str, kind: str, data: DataFields, *, split: str = "train
     first, tag last. qa: SQuAD 1.1 or 2.0, or rows with `question`, `context` and `answers`.
 
     Args:
-      spec: see `specs.resolve`.
+      spec: see `specs.find_sources`.
       kind: one of `KINDS`.
       data: names of columns, and how .txt files are read (`lines`).
       split: of hub names and built-ins.
@@ -163,20 +162,20 @@ def read_examples(spec: str, kind: str, data: DataFields, *, split: str = "train
     """
     if kind not in KINDS:
         raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
-    sources = resolve(spec, split)
+    sources = find_sources(spec, split)
     made = _Builder(kind, data, labelled)
-    counts: Counter[str] = Counter()
+    malformed = 0
     for source in sources:
-        before = made.number + counts["malformed"]
-        for row in _rows(source, kind, data, counts, labelled):
-            made.add(row, f"{_name(source)} row {made.number + counts['malformed'] - before + 1}", made.number + counts["malformed"])
+        before = made.number + malformed
+        for row in _source_rows(source, kind, data, labelled):
+            if row is None:
+                malformed += 1
+                continue
+            number = made.number + malformed
+            made.add(row, f"{source_name(source)} row {number - before + 1}", number)
             if max_rows is not None and made.usable >= max_rows:
-                return made.done(spec, counts)
-    return made.done(spec, counts)
-
-
-def _name(source: Source) -> str:
-    return str(source) if isinstance(source, Path) else f"hf:{source.name}" if isinstance(source, HubSource) else f"builtin:{source.name}"
+                return made.done(spec, malformed)
+    return made.done(spec, malformed)
 
 
 class _Builder:
@@ -205,7 +204,7 @@ class _Builder:
                 if len(label) != len(tokens) or "" in label:
                     fault, label = "mismatch", None
             self._tokens.append(tokens)
-            text = formats.join_tokens(tokens)
+            text = join_tokens(tokens)
         elif self._kind == "qa":
             text, context = (read_text(row.get(column), where) for column in ("question", "context"))
             self._pairs.append(context)
@@ -230,10 +229,10 @@ class _Builder:
         self.number += 1
         self.usable += int(fault != "empty" and not (self._labelled and fault))
 
-    def done(self, spec: str, counts: Counter[str]) -> Examples:
+    def done(self, spec: str, malformed: int) -> Examples:
         describe = spec if len(spec) <= 80 else spec[:77] + "…"
         if not self.number:
-            raise UserError(f"{describe}: no row found" + (f" ({counts['malformed']} could not be parsed)" if counts["malformed"] else ""))
+            raise UserError(f"{describe}: no row found" + (f" ({malformed} could not be parsed)" if malformed else ""))
         if self._labelled and all(label is None for label in self._labels):
             wrong = self._faults.count("mismatch")
             raise UserError(f"{describe}: none of its {self.number:,} rows has a label"
@@ -248,7 +247,7 @@ class _Builder:
         return Examples(
             self._kind, describe, np.array(self._rows, np.int64), self._texts, self._pairs if pair else None,
             self._tokens if tag else None, self._labels, self._ids if self._kind == "qa" else None, self._faults,
-            counts["malformed"], characters, scheme,
+            malformed, characters, scheme,
         )
 
 
@@ -278,8 +277,8 @@ def _settle_scheme(labels: list[list[str] | None], characters: bool, describe: s
     return scheme
 
 
-def _rows(source: Source, kind: str, data: DataFields, counts: Counter[str], labelled: bool) -> Iterator[Row]:
-    """The rows of one source; raises for a column that none of them has."""
+def _source_rows(source: Source, kind: str, data: DataFields, labelled: bool) -> SourceRows:
+    """Return the rows of one source with the columns of a kind of task."""
     if kind == "qa":
         needed, fields = {"question": "", "context": ""}, {"answers": ""}
         optional = ("answers", "is_impossible", "id")
@@ -289,58 +288,6 @@ def _rows(source: Source, kind: str, data: DataFields, counts: Counter[str], lab
         needed, fields, optional = {data.text: "data.text"}, {data.label: "data.label"}, (data.label,)
         if data.text_pair:
             needed[data.text_pair] = "data.text_pair"
-    if labelled:
-        needed |= fields
-    if isinstance(source, builtin.BuiltinSource):
-        yield from _require(source.rows(data.text, data.label), needed, f"builtin:{source.name}")
-    elif isinstance(source, HubSource):
-        yield from source.rows(tuple(needed), optional, needed)
-    else:
-        yield from _file_rows(source, kind, data, counts, needed, optional)
-
-
-def _file_rows(path: Path, kind: str, data: DataFields, counts: Counter[str], needed: dict[str, str],
-               optional: tuple[str, ...]) -> Iterator[Row]:
-    ending = formats.check_format(path)
-    with formats.readable(path), path.open("rb") as raw:
-        if kind == "tag" and ending in (".conll", ".tsv", ".txt"):
-            with formats.open_text(path, raw) as stream:
-                yield from _require(_conll_rows(formats.read_conll(stream), data), needed, str(path))
-        elif ending == ".txt":
-            if len(needed) > 1 or kind == "qa":
-                raise UserError(f"{path}: a .txt file has texts alone, no columns; give a .jsonl, .csv, .tsv or .parquet file with"
-                                f" the columns {', '.join(map(repr, needed))}")
-            by_line = data.lines == "true" or (data.lines == "auto" and not _has_blank_line(path))
-            with formats.open_text(path, raw) as stream:
-                read = formats.read_lines if by_line else formats.read_paragraphs
-                for text in read(stream, counts):
-                    yield {data.text: text.rstrip("\n")}
-        elif ending == ".parquet":
-            yield from formats.read_all_rows(path, raw, tuple(needed), counts, optional, needed)
-        else:
-            yield from _require(formats.read_all_rows(path, raw, tuple(needed), counts, optional), needed, str(path))
-
-
-def _has_blank_line(path: Path) -> bool:
-    with path.open("rb") as raw, formats.open_text(path, raw) as stream:
-        return formats.has_blank_line(stream)
-
-
-def _conll_rows(sentences: Iterable[list[list[str]]], data: DataFields) -> Iterator[Row]:
-    """Rows of token and tag lists. A sentence of which some lines lack the tag has fewer tags than tokens."""
-    for sentence in sentences:
-        row: Row = {data.tokens: [columns[0] for columns in sentence]}
-        tags = [columns[-1] for columns in sentence if len(columns) > 1]
-        yield row | ({data.tags: tags} if tags else {})
-
-
-def _require(rows: Iterator[Row], needed: dict[str, str], where: str) -> Iterator[Row]:
-    unseen, names = set(needed), {}
-    for row in rows:
-        if unseen:
-            unseen -= row.keys()
-            names.update(dict.fromkeys(row))
-        yield row
-    if unseen and names:
-        column = next(name for name in needed if name in unseen)
-        raise missing_column(where, column, list(names), needed[column])
+    wanted = WantedColumns(needed | (fields if labelled else {}), optional, data.text, data.label,
+                           tagged=(data.tokens, data.tags) if kind == "tag" else None)
+    return SourceRows(source, wanted, lines=data.lines, every_line=True)

@@ -3,8 +3,8 @@
 import math
 from typing import Any, NamedTuple
 
-from jaxplm.data.sources.formats import repaired
-from jaxplm.data.sources.json_rows import Row
+from jaxplm.data.sources.columns import Row
+from jaxplm.data.sources.text_stream import remove_unreadable
 from jaxplm.errors import UserError
 
 # So far from where it should stand an answer is looked for when its text stands in the context more than once.
@@ -30,7 +30,7 @@ def read_text(value: Any, where: str) -> str:
         return ""
     if isinstance(value, list | dict):
         raise UserError(f"{where}: a {type(value).__name__} where a text should be (set data.text)")
-    return repaired(str(value))[0]
+    return remove_unreadable(str(value))[0]
 
 
 def read_class(value: Any, where: str) -> str | None:

@@ -1,27 +1,35 @@
-"""Documentation inside Python sources: which files a package has, and the docstrings in them; parsed, never run."""
+"""Find the modules of a package and the docstrings in their sources, which are parsed and never run."""
 
 import ast
 import contextlib
 import gc
+import importlib.util
 import inspect
 import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-_SKIPPED_DIRECTORIES = frozenset(
-    ("test", "tests", "testing", "idle_test", "_test", "site-packages", "dist-packages", "__pycache__",
-     "encodings", "turtledemo", "ensurepip", "lib2to3", "idlelib",
-     "_vendored", "_vendor", "vendor", "externals", "extern")
-)  # fmt: skip
+# Tests, code of others, and modules whose texts are data.
+_SKIPPED_DIRECTORIES = frozenset((
+    *("test", "tests", "testing", "idle_test", "_test", "site-packages", "dist-packages", "__pycache__"),
+    *("encodings", "turtledemo", "ensurepip", "lib2to3", "idlelib"),
+    *("_vendored", "_vendor", "vendor", "externals", "extern"),
+))
+# numpy and scipy document what is written in C by add_newdoc("module", "name", """…""").
+_DOCUMENTING_CALLS = ("add_newdoc", "_add_newdoc", "add_docstring")
+
+
+def package_directories(package: str) -> list[Path]:
+    """Return the directories of an installed package; none if it is not installed. It is found without being run."""
+    spec = importlib.util.find_spec(package)
+    return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
 
 
 def module_files(prefix: str, root: Path) -> Iterator[tuple[str, Path]]:
-    """(module, file) of every module under `root` that is no test and nobody else's code, sorted by place."""
+    """Yield (module, file) of every module under `root`, sorted by place; tests and vendored code are left out."""
     for directory, subdirectories, names in os.walk(root):
-        subdirectories[:] = sorted(
-            d for d in subdirectories if d not in _SKIPPED_DIRECTORIES and d.isidentifier()
-        )
+        subdirectories[:] = sorted(name for name in subdirectories if name not in _SKIPPED_DIRECTORIES and name.isidentifier())
         relative = Path(directory).relative_to(root).parts
         for name in sorted(names):
             if name.endswith(".py") and not name.startswith("test_") and not name.endswith("_test.py"):
@@ -29,30 +37,37 @@ def module_files(prefix: str, root: Path) -> Iterator[tuple[str, Path]]:
                 yield ".".join(part for part in parts if part and part != "__init__"), Path(directory, name)
 
 
-def quoted_share(source: bytes) -> float:
-    """The share of a file inside triple quotes, roughly and fast."""
+def read_documentation(path: Path, min_share: float) -> bytes | None:
+    """Return the source of a file of which at least `min_share` stands inside triple quotes, roughly and fast.
+
+    None for other files, and for those that cannot be read.
+    """
+    try:
+        source = path.read_bytes()
+    except OSError:
+        return None
     pieces = source.replace(b"'''", b'"""').split(b'"""')
-    return sum(map(len, pieces[1::2])) / max(len(source), 1)
+    share = sum(map(len, pieces[1::2])) / max(len(source), 1)
+    return source if share >= min_share else None
 
 
-def documented(source: bytes, *, is_topics: bool = False) -> list[str]:
-    """The docstrings of a source file, or the values of its dicts (`is_topics`), cleaned as `inspect` does.
+def docstrings(source: bytes, *, is_topics: bool = False) -> list[str]:
+    """Return the docstrings of a source file, or the values of its dicts (`is_topics`), cleaned as `inspect` does.
 
     Empty for sources that cannot be parsed: broken on purpose (templates), or written for another Python.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # old escapes in others' sources
+        with warnings.catch_warnings(action="ignore"):  # outdated escapes in others' sources
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return []
-    found = _topics(tree) if is_topics else _docstrings(tree.body, tree)
-    return [inspect.cleandoc(text) for text in found if text.isascii() or _encodable(text)]
+    texts = _topics(tree) if is_topics else _docstrings(tree.body, tree)
+    return [inspect.cleandoc(text) for text in texts if text.isascii() or _encodable(text)]
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """No garbage collection inside: parsing makes millions of short-lived nodes with no cycles, and collecting in
-    between takes half of the time."""
+def collector_paused() -> Iterator[None]:
+    """Pause the garbage collector. Parsing makes millions of short-lived nodes without cycles; collecting them takes half of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -63,7 +78,7 @@ def uncollected() -> Iterator[None]:
 
 
 def _docstrings(body: list[ast.stmt], owner: ast.AST) -> Iterator[str]:
-    """The docstring of `owner`, then of the classes and functions in `body`, outside in, in source order."""
+    """Yield the docstring of `owner`, then those of the classes and functions in `body`, outer ones first, in source order."""
     if isinstance(owner, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and body:
         text = _constant(body[0].value) if isinstance(body[0], ast.Expr) else None
         if text:
@@ -77,9 +92,8 @@ def _docstrings(body: list[ast.stmt], owner: ast.AST) -> Iterator[str]:
             for handler in getattr(node, "handlers", []):
                 yield from _docstrings(handler.body, node)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            # numpy and scipy document what is written in C by add_newdoc("module", "name", """…""").
             name = getattr(node.value.func, "id", getattr(node.value.func, "attr", ""))
-            if name in ("add_newdoc", "_add_newdoc", "add_docstring"):
+            if name in _DOCUMENTING_CALLS:
                 for argument in node.value.args:
                     parts = argument.elts if isinstance(argument, ast.Tuple) else [argument]
                     yield from filter(None, map(_constant, parts))

@@ -1,19 +1,19 @@
 """Data sets by hub name (`hf:imdb`), streamed through HF `datasets`; nothing is copied to the disk."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType, ModuleType
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
-from jaxplm.data.sources.json_rows import missing_column
+from jaxplm.data.sources.columns import Row, WantedColumns
 from jaxplm.errors import UserError
 
-# A hub that does not answer within this many seconds is taken as unreachable.
-_TIMEOUT = 5.0
+_TIMEOUT = 5.0  # seconds without an answer after which the hub is taken to be unreachable
+_BATCH_ROWS = 1024
 
 
 def quiet_datasets() -> ModuleType:
-    """The `datasets` module without its log lines and progress bars (imported late: it takes a second)."""
+    """Return the `datasets` module without its log lines and progress bars. The import takes a second, so it comes late."""
     import datasets
 
     datasets.logging.set_verbosity(logging.CRITICAL)
@@ -26,10 +26,16 @@ def _one_line(error: BaseException) -> str:
 
 
 class HubSource:
-    """One split of a data set on the hub, pinned to the revision found when it was opened.
+    """One split of a data set on the hub, at the revision that it had when it was opened.
 
-    `spec` is `name`, `owner/name` or `owner/name:config`. Raises `UserError` within seconds where no hub is
-    reachable or the name is unknown. Code that a repository ships is never run.
+    Code that a repository brings is never run.
+
+    Args:
+      spec: `name`, `owner/name` or `owner/name:config`.
+      split: name of the split.
+
+    Raises:
+      UserError: within seconds, where no hub is reachable or the name is unknown.
     """
 
     def __init__(self, spec: str, split: str) -> None:
@@ -42,33 +48,27 @@ class HubSource:
             info = huggingface_hub.HfApi().dataset_info(self.name, timeout=_TIMEOUT)
         except huggingface_hub.errors.RepositoryNotFoundError as error:
             raise UserError(f"hf:{spec}: the hub has no such data set (or it is private)") from error
-        except Exception as error:  # the hub client raises its HTTP library's own errors
-            raise UserError(
-                f"hf:{spec} cannot be reached ({_one_line(error)}); give a local file instead"
-            ) from error
+        except Exception as error:  # the hub's client raises the errors of its HTTP library
+            raise UserError(f"hf:{spec} cannot be reached ({_one_line(error)}); give a local file instead") from error
         self.revision = str(info.sha)
         self.fingerprint = f"hf:{self.name}:{self.config}:{self.split}:{self.revision}"
 
-    def rows(
-        self, columns: tuple[str, ...], optional: tuple[str, ...] = (), fields: Mapping[str, str] = MappingProxyType({})
-    ) -> Iterator[dict[str, Any]]:
-        """The rows with these columns, and `optional` ones where they exist; numbered classes by their names.
+    def rows(self, columns: WantedColumns) -> Iterator[Row]:
+        """Yield the rows with the wanted columns; numbered classes are given by their names.
 
-        `UserError` names the splits or columns that exist instead; `fields` says which field chooses a column.
+        Raises:
+          UserError: a required column or the split is not there (the error names those that are), or the connection failed.
         """
-
         where = f"hf:{self.name}"
         try:
             stream = quiet_datasets().load_dataset(
                 self.name, self.config, split=self.split, revision=self.revision, streaming=True
             )
             names = stream.column_names or list(next(iter(stream.take(1)), {}))
-            for column in columns:
-                if column not in names:
-                    raise missing_column(where, column, names, fields.get(column, "data.text"))
-            columns = (*columns, *(column for column in optional if column in names and column not in columns))
-            classes = {column: found for column in columns if (found := _class_names((stream.features or {}).get(column)))}
-            for table in stream.select_columns(list(columns)).with_format("arrow").iter(batch_size=1024):
+            present = columns.present(names, where)
+            features = stream.features or {}
+            classes = {column: names for column in present if (names := _class_names(features.get(column)))}
+            for table in stream.select_columns(present).with_format("arrow").iter(batch_size=_BATCH_ROWS):
                 for row in table.to_pylist():
                     for column, class_names in classes.items():
                         row[column] = _named(row[column], class_names)
@@ -80,7 +80,7 @@ class HubSource:
 
 
 def _class_names(feature: Any) -> list[str] | None:
-    """The names of a column of numbered classes, or of lists of such."""
+    """Return the names of a column of numbered classes, or of lists of such; None for other columns."""
     feature = getattr(feature, "feature", feature)
     return feature.names if type(feature).__name__ == "ClassLabel" else None
 
@@ -88,4 +88,4 @@ def _class_names(feature: Any) -> list[str] | None:
 def _named(value: Any, names: list[str]) -> Any:
     if isinstance(value, list):
         return [_named(one, names) for one in value]
-    return None if value is None or value < 0 else names[value]  # -1: the hub's mark for a label that is not given
+    return None if value is None or value < 0 else names[value]  # -1 is the hub's mark for a label that is not given

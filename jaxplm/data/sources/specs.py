@@ -1,31 +1,29 @@
-"""From what the user calls data (`a.txt,more/*.jsonl,hf:imdb`) to the files and sources it names."""
+"""Find the files and sources that a user's spec names (`a.txt,more/*.jsonl,hf:imdb`)."""
 
 import difflib
-import functools
 import glob
-import hashlib
 import logging
 import os
 from pathlib import Path
 
-from jaxplm.data.sources import builtin, formats
+from jaxplm.data.sources.builtin import BuiltinSource
+from jaxplm.data.sources.formats import FORMATS, check_format, split_suffix
 from jaxplm.data.sources.hub import HubSource
+from jaxplm.data.sources.rows import Source
 from jaxplm.errors import UserError
 
 log = logging.getLogger("jaxplm")
 
-Source = Path | HubSource | builtin.BuiltinSource
 
-
-def resolve(spec: str, split: str = "train") -> list[Source]:
-    """The sources that a spec names: items in the order given, the files of one item sorted, none twice.
+def find_sources(spec: str, split: str = "train") -> list[Source]:
+    """Return the sources that a spec names: items in the order given, the files of one item sorted, none twice.
 
     Args:
-      spec: paths, globs, directories (searched in depth), `hf:<name>`, `builtin:<name>`, separated by commas.
+      spec: paths, globs, directories (searched in depth), `hf:<name>` and `builtin:<name>`, separated by commas.
       split: the split of hub names and built-ins.
 
     Raises:
-      UserError: nothing there, an unknown format, a pickle, an unreachable hub.
+      UserError: nothing is there, an unknown format, a pickle, an unreachable hub.
     """
     sources: list[Source] = []
     seen: set[Path] = set()
@@ -33,10 +31,10 @@ def resolve(spec: str, split: str = "train") -> list[Source]:
         if item.startswith("hf:"):
             sources.append(HubSource(item.removeprefix("hf:"), split))
         elif item.startswith("builtin:"):
-            sources.append(builtin.BuiltinSource(item.removeprefix("builtin:"), split))
+            sources.append(BuiltinSource(item.removeprefix("builtin:"), split))
         else:
             for path in _files_of(item):
-                formats.check_format(path)
+                check_format(path)
                 if path.resolve() not in seen:
                     seen.add(path.resolve())
                     sources.append(path)
@@ -45,40 +43,15 @@ def resolve(spec: str, split: str = "train") -> list[Source]:
     return sources
 
 
-def same_files(a: str, b: str) -> list[str]:
-    """The files of spec `a` that are also in spec `b`, by place or by content (also when only one is packed).
-
-    Used to refuse a training file that is given as test set too. Hub names and built-ins are not compared:
-    their splits differ.
-    """
-    theirs = _local_files(b)
-    return [str(path) for path in _local_files(a) if any(_same(path, other) for other in theirs)]
-
-
-def _local_files(spec: str) -> list[Path]:
+def local_files(spec: str) -> list[Path]:
+    """Return the files that a spec names, without hub names and built-ins."""
     items = (item for item in _items(spec) if not item.startswith(("hf:", "builtin:")))
     return [path for item in items for path in _files_of(item)]
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file as it lies; remembered while the file does not change."""
-    try:
-        stat = path.stat()
-        return _digest(path, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
-@functools.lru_cache(maxsize=4096)
-def _digest(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _items(spec: str) -> list[str]:
-    if os.path.exists(
-        os.path.expanduser(spec)
-    ):  # a comma in a file name; unlike Path.exists, takes any length
+    # A file's name may hold a comma. Unlike Path.exists, os.path.exists takes a string of any length.
+    if os.path.exists(os.path.expanduser(spec)):
         return [spec]
     return [item for item in map(str.strip, spec.split(",")) if item]
 
@@ -88,49 +61,36 @@ def _files_of(item: str) -> list[Path]:
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
-        inside = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
-        found = [p for p in inside if formats.split_suffix(p)[0] in formats.FORMATS]
-        if not found:
-            raise UserError(f"directory {path} holds no {' '.join(formats.FORMATS)} file")
-        if any("train" in p.name for p in found) and any("test" in p.name for p in found):
-            log.warning(
-                "%s holds train and test files: all %d are read; name those you mean", path, len(found)
-            )
-        return found
+        return _files_in(path)
     if glob.has_magic(item):
-        found = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
-        if not found:
+        files = sorted(file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file())
+        if not files:
             raise UserError(f"no file matches {item}")
-        return found
-    raise _missing(path)
+        return files
+    raise _not_there(path)
 
 
-def _hidden(path: Path) -> bool:
+def _files_in(directory: Path) -> list[Path]:
+    """Return the files of known formats in a directory, in depth; hidden ones (`.name`, `_name`) are passed over."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(directory)))
+    files = [path for path in files if split_suffix(path)[0] in FORMATS]
+    if not files:
+        raise UserError(f"directory {directory} holds no {' '.join(FORMATS)} file")
+    if any("train" in path.name for path in files) and any("test" in path.name for path in files):
+        log.warning("%s holds train and test files: all %d are read; name those you mean", directory, len(files))
+    return files
+
+
+def _is_hidden(path: Path) -> bool:
     return any(part.startswith((".", "_")) for part in path.parts)
 
 
-def _missing(path: Path) -> UserError:
+def _not_there(path: Path) -> UserError:
+    """Return the error for a path that does not exist, with the nearest name beside it."""
     missing, parent = path.name, path.parent
     while not os.path.exists(parent) and parent != parent.parent:
         missing, parent = parent.name, parent.parent
-    there = sorted(os.listdir(parent)) if os.path.isdir(parent) else []
-    close = difflib.get_close_matches(missing, there, n=1, cutoff=0.5)
+    names = sorted(os.listdir(parent)) if os.path.isdir(parent) else []
+    close = difflib.get_close_matches(missing, names, n=1, cutoff=0.5)
     hint = f"; did you mean {parent / close[0]}?" if close else f"; {parent.absolute()} has no {missing}"
     return UserError(f"no file {path}{hint}")
-
-
-def _same(a: Path, b: Path) -> bool:
-    if a.resolve() == b.resolve():
-        return True
-    if formats.split_suffix(a)[1] == formats.split_suffix(b)[1]:
-        return a.stat().st_size == b.stat().st_size and digest(a) == digest(b)
-    return _unpacked_digest(a) == _unpacked_digest(b)
-
-
-def _unpacked_digest(path: Path) -> str:
-    total = hashlib.sha256()
-    with formats.readable(path), path.open("rb") as raw:
-        stream = formats.open_bytes(path, raw)
-        while block := stream.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()

@@ -11,7 +11,7 @@ from jaxplm.data.corpus.holdout import hold_out_rows
 from jaxplm.data.labelled.examples import Examples, read_examples
 from jaxplm.data.labelled.label_set import LabelSet, label_set
 from jaxplm.data.labelled.units import Units, make_units
-from jaxplm.data.sources.texts import same_files
+from jaxplm.data.sources.same_files import same_files
 from jaxplm.errors import UserError
 from jaxplm.tasks.results import Reading
 

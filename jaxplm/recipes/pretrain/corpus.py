@@ -16,7 +16,8 @@ from jaxplm.data.mlm.batches import FixedMaskBatches, MlmBatches
 from jaxplm.data.mlm.pack import RowPlan, SpecialIds
 from jaxplm.data.mlm.schedule import Lengths, MaskRate, ShortThenLong
 from jaxplm.data.mlm.sentence_pairs import PairPlan, sentence_ends
-from jaxplm.data.sources.texts import open_corpus, same_files
+from jaxplm.data.sources.same_files import same_files
+from jaxplm.data.sources.texts import open_corpus
 from jaxplm.engine.setup import steps_in
 from jaxplm.errors import UserError
 from jaxplm.tasks.objectives import RowSettings, selected_objective
