@@ -34,10 +34,10 @@ from jaxplm import hf
 from jaxplm.data.sources.texts import open_texts
 from jaxplm.hf.tokenizer import load_tokenizer, save_tokenizer
 from jaxplm.nn import abstract_model, merge_params
-from jaxplm.vocab.append import KNOWN, Appended, append
-from jaxplm.vocab.choose import choose
-from jaxplm.vocab.measure import measure, measured_again
-from jaxplm.vocab.reach import unreachable
+from jaxplm.vocab.append import KNOWN, ExtendedTokenizer, append_tokens
+from jaxplm.vocab.choose import choose_tokens
+from jaxplm.vocab.measure import measure, remeasure
+from jaxplm.vocab.reach import Reach
 from jaxplm.vocab.resize import resize_embeddings
 
 _BATCH = 2048
@@ -73,7 +73,7 @@ def loading_seconds(directory: Path) -> float:
     return statistics.median(seconds)
 
 
-def compare_old_ids(tokenizer: Any, appended: Appended, texts: list[str]) -> None:
+def compare_old_ids(tokenizer: Any, appended: ExtendedTokenizer, texts: list[str]) -> None:
     """Pre-token by pre-token: what holds no new id must have its old ids."""
     touched, pretokens, changed, new_ids = 0, 0, [], 0
     for batch in batches(texts):
@@ -101,7 +101,7 @@ def by_pretoken(encoding: Any) -> dict[int, list[int]]:
     return words
 
 
-def compare_stock(appended: Appended, directory: Path, texts: list[str]) -> None:
+def compare_stock(appended: ExtendedTokenizer, directory: Path, texts: list[str]) -> None:
     from transformers import AutoTokenizer
 
     stock = AutoTokenizer.from_pretrained(directory)
@@ -116,11 +116,11 @@ def compare_stock(appended: Appended, directory: Path, texts: list[str]) -> None
 def words(options: argparse.Namespace) -> None:
     tokenizer, _ = load_tokenizer(Path(options.tokenizer), options.tokenizer)
     before = measure(open_texts(options.corpus), tokenizer)
-    chosen = choose(before, tokenizer, options.count)
+    chosen = choose_tokens(before, tokenizer, options.count)
     start = time.perf_counter()
-    appended = append(tokenizer, chosen.tokens)
+    appended = append_tokens(tokenizer, chosen.tokens)
     seconds = time.perf_counter() - start
-    after = measured_again(before, appended.tokenizer)
+    after = remeasure(before, appended.tokenizer)
     print(f"{options.tokenizer}: {len(appended.tokens):,} tokens appended in {seconds:.2f} s, {len(appended.helpers):,} of them helpers, "
           f"{appended.merges:,} merges, {len(appended.refused):,} refused")
     print(f"  such as {', '.join(appended.tokens[:12])}")
@@ -152,7 +152,8 @@ def a_list(options: argparse.Namespace) -> None:
     tokenizer, _ = load_tokenizer(Path(options.tokenizer), options.tokenizer)
     lines = missing(tokenizer, options.vocabulary)
     start = time.perf_counter()
-    refused = unreachable(tokenizer, lines)
+    reach = Reach(tokenizer)
+    refused = {line: reason for line in lines if (reason := reach.reason(line)) is not None}
     seconds = time.perf_counter() - start
     print(f"{options.vocabulary}: {len(lines):,} entries that {options.tokenizer} lacks; {len(refused):,} "
           f"({len(refused) / len(lines):.2%}) can never come out (found in {seconds:.2f} s)")
@@ -166,7 +167,7 @@ def a_list(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for count in (0, 5000, len(good)):
             start = time.perf_counter()
-            appended = append(tokenizer, good[:count])
+            appended = append_tokens(tokenizer, good[:count])
             seconds = time.perf_counter() - start
             assert not set(appended.refused.values()) - {KNOWN}
             loading = loading_seconds(save(appended.tokenizer, Path(scratch) / str(count)))
@@ -192,7 +193,7 @@ def resize(options: argparse.Namespace) -> None:
         mark = "Ġ" if type(tokenizer.backend_tokenizer.model).__name__ == "BPE" else ""
         numbers = random.Random(0)
         tokens = ["".join(numbers.choices("abcdefghiklmnoprstuvwxyz", k=7)) for _ in range(options.count)]
-        appended = append(loaded.tokenizer, [mark + token for token in tokens])
+        appended = append_tokens(loaded.tokenizer, [mark + token for token in tokens])
         size = appended.old_size + len(appended.tokens)
         params, config = resize_embeddings(loaded.params, loaded.config, size, appended.pieces)
         target = hf.save(f"{scratch}/target", config, params, appended.tokenizer, loaded.hf_config)

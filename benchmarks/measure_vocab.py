@@ -12,10 +12,11 @@ from jaxplm import hf
 from jaxplm.data.sources.texts import open_texts
 from jaxplm.hf.tokenizer import unreachable_share
 from jaxplm.vocab.advice import advise
-from jaxplm.vocab.choose import choose
-from jaxplm.vocab.measure import damaging_splits, measure
+from jaxplm.vocab.choose import choose_tokens
+from jaxplm.vocab.measure import measure
 from jaxplm.vocab.plot import write_vocabulary
 from jaxplm.vocab.report import vocabulary_text
+from jaxplm.vocab.splits import damaging_splits
 from jaxplm.vocab.terms import read_terms
 
 
@@ -46,7 +47,7 @@ def main() -> None:
         write_vocabulary(Path(options.plot), measured, damaging_splits(measured, general), tokenizer, general)
     if options.tokens:
         began = time.perf_counter()
-        chosen = choose(measured, tokenizer, options.tokens, terms=read_terms(options.terms) if options.terms else ())
+        chosen = choose_tokens(measured, tokenizer, options.tokens, terms=read_terms(options.terms) if options.terms else ())
         share = sum(chosen.saved) / measured.totals.tokens
         print(f"\n{len(chosen.tokens)} tokens chosen in {time.perf_counter() - began:.1f} s, {chosen.wanted} of them for terms;"
               f" they save {share:.2%} of the tokens:")

@@ -24,9 +24,9 @@ import record
 
 from jaxplm import hf
 from jaxplm.data.sources.texts import open_texts
-from jaxplm.vocab.append import append
-from jaxplm.vocab.choose import choose
-from jaxplm.vocab.measure import measure, measured_again
+from jaxplm.vocab.append import append_tokens
+from jaxplm.vocab.choose import choose_tokens
+from jaxplm.vocab.measure import measure, remeasure
 
 ROWS, LENGTH = 16, 128
 
@@ -49,8 +49,8 @@ def tokens_per_character(options: argparse.Namespace) -> dict[int, float]:
     before = measure(open_texts(options.train), tokenizer)
     found = {0: before.tokens_per_character}
     for count in (options.few, options.many):
-        chosen = choose(before, tokenizer, count)
-        found[count] = measured_again(before, append(tokenizer, chosen.tokens).tokenizer).tokens_per_character
+        chosen = choose_tokens(before, tokenizer, count)
+        found[count] = remeasure(before, append_tokens(tokenizer, chosen.tokens).tokenizer).tokens_per_character
     return found
 
 

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from jaxplm.errors import UserError
 from jaxplm.hf.tokenizer import save_tokenizer
-from jaxplm.vocab.append import append
+from jaxplm.vocab.append import append_tokens
 from jaxplm.vocab.merges import Merges
 from jaxplm.vocab.reach import witness
 
@@ -28,7 +28,7 @@ BPE_WORDS = ["Ġquickly", "Ġfoxes", "Ġlanguages", "modelling", "Ġjumpsuit", "
 def case(family):
     """A tokenizer and what `append` makes of it."""
     tokenizer = checkpoints.tokenizer(family)
-    return tokenizer, append(tokenizer, BPE_WORDS if family == "roberta" else BERT_WORDS)
+    return tokenizer, append_tokens(tokenizer, BPE_WORDS if family == "roberta" else BERT_WORDS)
 
 
 def ids(tokenizer, text):
@@ -75,7 +75,7 @@ def test_any_words_are_appended_and_come_out(family, data):
     entries = words
     if family == "roberta":
         entries = [tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(" " + word)[0][0] for word in words]
-    appended = append(tokenizer, entries)
+    appended = append_tokens(tokenizer, entries)
     assert set(appended.refused.values()) <= {"is in the vocabulary already"}
     assert appended.refused.keys() == set(entries) & tokenizer.get_vocab().keys()
     assert [token for token in appended.tokens if token not in appended.helpers] == [
@@ -135,18 +135,18 @@ def test_stock_transformers_reads_the_export_alike(family, tmp_path):
 
 def test_what_is_told():
     tokenizer, _ = case("bert")
-    appended = append(tokenizer, ["dog", "quickly", "95%", "quickly", "##-2", "[SEP]", "dogs"])
+    appended = append_tokens(tokenizer, ["dog", "quickly", "95%", "quickly", "##-2", "[SEP]", "dogs"])
     assert appended.tokens == ["quickly", "dogs"]
     assert appended.refused == {"dog": "is in the vocabulary already", "95%": "is cut into '95', '%'", "##-2": "is cut into '-', '2'",
                                 "[SEP]": "is in the vocabulary already"}
-    nothing = append(tokenizer, [])
+    nothing = append_tokens(tokenizer, [])
     assert (nothing.tokens, nothing.pieces, nothing.refused) == ([], [], {})
     assert nothing.tokenizer.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
 
 
 def test_an_unknown_word_stood_for_the_unknown_token():
     tokenizer, _ = case("bert")
-    assert append(tokenizer, ["쇼핑", "##쇼"]).pieces == [[tokenizer.unk_token_id]] * 2
+    assert append_tokens(tokenizer, ["쇼핑", "##쇼"]).pieces == [[tokenizer.unk_token_id]] * 2
 
 
 def letters_bpe(merges, extra=()):
@@ -163,10 +163,10 @@ def letters_bpe(merges, extra=()):
 
 def test_bpe_takes_the_rarest_pair_first_or_one_that_is_asked_for():
     tokenizer = letters_bpe([("a", "b"), ("y", "z")])  # rarity by id: a < ab < yz
-    assert append(tokenizer, ["ayzc"]).tokens == ["yzc", "ayzc"]
-    assert append(tokenizer, ["ayzc", "ayz"]).tokens == ["ayz", "ayzc"]
-    assert append(tokenizer, ["ayz", "ayzc"]).tokens == ["ayz", "ayzc"]
-    both = append(tokenizer, ["ayzc", "ayz"])
+    assert append_tokens(tokenizer, ["ayzc"]).tokens == ["yzc", "ayzc"]
+    assert append_tokens(tokenizer, ["ayzc", "ayz"]).tokens == ["ayz", "ayzc"]
+    assert append_tokens(tokenizer, ["ayz", "ayzc"]).tokens == ["ayz", "ayzc"]
+    both = append_tokens(tokenizer, ["ayzc", "ayz"])
     assert (both.helpers, both.merges) == ([], 2)
     assert [tokenizer.convert_ids_to_tokens(pieces) for pieces in both.pieces] == [["a", "yz"], ["a", "yz", "c"]]
 
@@ -175,13 +175,13 @@ def test_bpe_never_makes_an_old_entry_anew():
     """"xyz" is an entry that its letters never form; a merge to it would change "xyzq" and give no new id."""
     tokenizer = letters_bpe([("y", "z")], extra=["xyz"])
     assert tokenizer.tokenize("xyzw") == ["x", "yz", "w"]
-    appended = append(tokenizer, ["xyzw"])
+    appended = append_tokens(tokenizer, ["xyzw"])
     assert appended.tokens == ["yzw", "xyzw"]
     assert appended.tokenizer.tokenize("xyzq") == ["x", "yz", "q"]
     both = letters_bpe([("y", "z")], extra=["xyz", "yzw"])
-    assert append(both, ["xyzw"]).refused == {
+    assert append_tokens(both, ["xyzw"]).refused == {
         "xyzw": "needs 'xyz' on the way, an entry of its own: words without the new one would be read otherwise"}
-    assert append(both, ["xyzw", "yzq"]).tokens == ["yzq"]
+    assert append_tokens(both, ["xyzw", "yzq"]).tokens == ["yzq"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -189,7 +189,7 @@ def test_bpe_never_makes_an_old_entry_anew():
 def test_bpe_of_few_letters_is_cut_as_foreseen(words, text):
     """Overlaps and repetitions everywhere: the model does what the bookkeeping says, and old ids stay."""
     tokenizer = letters_bpe([("a", "b"), ("b", "c"), ("ab", "ab")])
-    appended = append(tokenizer, words)
+    appended = append_tokens(tokenizer, words)
     merges = Merges(tokenizer.backend_tokenizer.model, tokenizer.get_vocab(), len(tokenizer))
     for word in words:
         if word not in tokenizer.get_vocab():
@@ -205,7 +205,7 @@ def test_a_word_that_was_known_never_becomes_unknown():
     """Without "##d" the longest match "abc" would leave "abcd" unreadable."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ab", "##cd", "##e"]
     tokenizer = transformers.BertTokenizer(vocab={token: i for i, token in enumerate(tokens)})
-    appended = append(tokenizer, ["abc"])
+    appended = append_tokens(tokenizer, ["abc"])
     assert appended.tokenizer.tokenize("abcd") == ["abc", "##d"]
     assert appended.helpers == ["##b", "##c", "##d"] and appended.tokens == ["##b", "##c", "##d", "abc"]
     assert appended.tokenizer.tokenize("abcde abe") == ["abc", "##d", "##e", "ab", "##e"]
@@ -217,7 +217,7 @@ def test_added_tokens_beyond_the_model_keep_their_ids(family, tmp_path):
     tokenizer.add_special_tokens({"additional_special_tokens": ["<user>"]})
     tokenizer.add_tokens(["zzqq", AddedToken("<one>", single_word=True)])
     before = [tokenizer(text)["input_ids"] for text in ("the <user> zzqq <one>", "thezzqq")]
-    appended = append(tokenizer, BPE_WORDS if family == "roberta" else BERT_WORDS)
+    appended = append_tokens(tokenizer, BPE_WORDS if family == "roberta" else BERT_WORDS)
     assert appended.old_size == len(tokenizer)
     assert [appended.tokenizer(text)["input_ids"] for text in ("the <user> zzqq <one>", "thezzqq")] == before
     assert min(appended.tokenizer.convert_tokens_to_ids(appended.tokens)) == len(tokenizer)
@@ -232,14 +232,14 @@ def test_added_tokens_that_the_model_would_find_are_refused(added):
     tokenizer = checkpoints.tokenizer("bert")
     tokenizer.add_tokens([added])
     with refuses(f"'{added.content}'", "vocabulary"):
-        append(tokenizer, ["quickly"])
+        append_tokens(tokenizer, ["quickly"])
 
 
 def test_vocabulary_with_a_gap(tmp_path):
     """Ids go on after the largest one, whatever their number."""
     tokens = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "a": 5, "##b": 9}
     tokenizer = transformers.BertTokenizer(vocab=tokens)
-    appended = append(tokenizer, ["ab"])
+    appended = append_tokens(tokenizer, ["ab"])
     assert (appended.old_size, appended.pieces) == (10, [[5, 9]])
     assert ids(appended.tokenizer, "ab a") == [10, 5]
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
@@ -249,7 +249,7 @@ def test_vocabulary_with_a_gap(tmp_path):
 
 def test_the_same_every_time():
     tokenizer = checkpoints.tokenizer("roberta")
-    again = append(tokenizer, BPE_WORDS)
+    again = append_tokens(tokenizer, BPE_WORDS)
     _, first = case("roberta")
     assert (again.tokens, again.pieces) == (first.tokens, first.pieces)
     assert again.tokenizer.backend_tokenizer.to_str() == first.tokenizer.backend_tokenizer.to_str()
@@ -258,7 +258,7 @@ def test_the_same_every_time():
 @pytest.mark.parametrize("family", ["xlm-roberta", "camembert"])
 def test_unigram_is_refused_in_one_line(family):
     with pytest.raises(UserError) as caught:
-        append(checkpoints.tokenizer(family), ["word"])
+        append_tokens(checkpoints.tokenizer(family), ["word"])
     assert "\n" not in str(caught.value) and "Unigram" in str(caught.value)
 
 
@@ -266,7 +266,7 @@ def test_thousands_of_tokens_are_no_added_tokens():
     tokenizer = checkpoints.tokenizer("bert")
     numbers = random.Random(0)
     words = ["".join(numbers.choices("abcdefghiklmnoprstuvwxyz", k=7)) for _ in range(5000)]
-    appended = append(tokenizer, words)
+    appended = append_tokens(tokenizer, words)
     assert len(appended.tokens) == len(set(words))
     assert len(appended.tokenizer.added_tokens_decoder) == len(tokenizer.added_tokens_decoder)
     assert appended.tokenizer.tokenize(" ".join(words[::50])) == words[::50]

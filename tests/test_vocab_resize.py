@@ -1,23 +1,20 @@
-"""More rows in step: table, tied decoder, decoder bias, optimizer state; beside transformers' own resize."""
+"""Rows for new tokens in the table, the tied decoder and its bias, beside transformers' own resize."""
 
 import checkpoints
 import helpers
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import transformers
 from checkpoints import torch
 from messages import refuses
 
 from jaxplm import hf, nn
-from jaxplm.config import Train, choices
-from jaxplm.engine import optim
+from jaxplm.config import choices
 from jaxplm.errors import UserError
 from jaxplm.nn import paths
-from jaxplm.vocab.append import append
-from jaxplm.vocab.resize import BIAS, WORD, resize_embeddings, resize_optimizer_state
+from jaxplm.vocab.append import append_tokens
+from jaxplm.vocab.resize import BIAS, WORD, resize_embeddings
 
 PIECES = [[5, 9], [7], [400, 401, 402, 5]]
 WORDS = {"bert": ["quickly", "##ing", "dogs", "읽다"], "roberta": ["Ġquickly", "Ġfoxes", "modelling", "Ġqqq"]}
@@ -106,7 +103,7 @@ def test_as_in_transformers(family, tmp_path):
     """An export of the resized model in stock transformers, beside transformers' own resize of the original."""
     source = checkpoints.save(tmp_path / "source", family)
     loaded = hf.load(str(source))
-    appended = append(loaded.tokenizer, WORDS[family])
+    appended = append_tokens(loaded.tokenizer, WORDS[family])
     old_size, spare = appended.old_size, loaded.config.vocab_size - appended.old_size  # rows of the checkpoint that no token has
     assert spare > 0
     pieces, new_size = appended.pieces + [[5, 6]] * spare, old_size + len(appended.tokens) + spare  # grow past these in any case
@@ -145,59 +142,3 @@ def test_as_in_transformers(family, tmp_path):
         own.get_input_embeddings().weight[old_size:] = decoder.weight[old_size:]
         own.get_output_embeddings().bias[old_size:] = decoder.bias[old_size:]
         np.testing.assert_allclose(own(**inputs).logits.numpy()[real], theirs[real], atol=1e-5)
-
-
-OPTIONS = {"plain": {}, "partition": {"freeze": ("encoder/blocks", "mlm_head/dense")}, "partly": {"freeze": ("encoder/blocks/[01]/",)},
-           "layer_decay": {"layer_decay": 0.9}, "frozen table": {"freeze": ("encoder/embeddings/word",)}}
-
-
-@pytest.mark.parametrize("kind", OPTIONS)
-def test_optimizer_state_goes_on(model, kind):
-    """The resized state is one of the new optimizer, and old rows move on as they would have."""
-    settings = Train(**({"steps": 100, "warmup": 2, "learning_rate": 1e-3, "clip": 0.0} | OPTIONS[kind]))
-    params = {"encoder": {"embeddings": model[0]["encoder"]["embeddings"],
-                          "blocks": {"mlp": {"up": {"kernel": model[0]["encoder"]["blocks"]["mlp"]["up"]["kernel"]}}}},
-              "mlm_head": {name: model[0]["mlm_head"][name] for name in ("bias", "dense")}}
-    params = jax.tree.map(jnp.asarray, params)
-    grown, _ = resized((params, model[1]), 1013 + 200, [[5]] * 200)
-    grown = jax.tree.map(jnp.asarray, grown)
-    old_tx, new_tx = (optim.optimizer(settings, 100, tree).transformation for tree in (params, grown))
-
-    def gradient(tree, seed):
-        numbers = np.random.default_rng(seed)
-        by_name = {name: numbers.normal(size=np.shape(leaf)).astype(np.float32) for name, leaf in paths.named(params).items()}
-        padded = {name: np.zeros(np.shape(leaf), np.float32) for name, leaf in paths.named(tree).items()}
-        for name, leaf in by_name.items():
-            padded[name][: len(leaf) if name not in (WORD, BIAS) else 1013] = leaf if name not in (WORD, BIAS) else leaf[:1013]
-        return paths.by_path(lambda name, _: jnp.asarray(padded[name]), tree)
-
-    def update(tx, *arguments):
-        with jax.numpy_dtype_promotion("standard"):  # as in jaxplm.engine.step
-            return jax.jit(tx.update)(*arguments)
-
-    state = old_tx.init(params)
-    for seed in range(3):
-        _, state = update(old_tx, gradient(params, seed), state, params)
-    new_state = resize_optimizer_state(state, params, grown, 1013)
-    fresh = new_tx.init(grown)
-    assert jax.tree.structure(new_state) == jax.tree.structure(fresh)
-    assert [np.shape(leaf) for leaf in jax.tree.leaves(new_state)] == [np.shape(leaf) for leaf in jax.tree.leaves(fresh)]
-    moments = [leaf for name, leaf in paths.named(new_state).items() if name.endswith(WORD)]
-    assert len(moments) == (0 if kind == "frozen table" else 2)
-    assert all(np.asarray(leaf)[:1013].any() and not np.asarray(leaf)[1013:].any() for leaf in moments)
-    unchanged = {name for name in paths.named(state) if not name.endswith((WORD, BIAS))}
-    assert all(paths.named(new_state)[name] is paths.named(state)[name] for name in unchanged)
-    old_update, _ = update(old_tx, gradient(params, 9), state, params)
-    new_update, _ = update(new_tx, gradient(grown, 9), new_state, grown)
-    moved = paths.named(optax.apply_updates(grown, new_update))
-    for name, leaf in paths.named(optax.apply_updates(params, old_update)).items():
-        size = 1013 if name in (WORD, BIAS) else None
-        np.testing.assert_array_equal(np.asarray(moved[name])[:size], np.asarray(leaf)[:size], err_msg=name)
-
-
-def test_spare_rows_of_the_optimizer_start_anew(model):
-    params = jax.tree.map(jnp.asarray, model[0])
-    state = jax.tree.map(jnp.ones_like, optax.adam(1e-3).init(params))
-    new = resize_optimizer_state(state, params, resized(model, 1003, [[5], [6]])[0], 1001)
-    word = new[0].mu["encoder"]["embeddings"]["word"]
-    assert word[:1001].all() and not word[1001:].any()

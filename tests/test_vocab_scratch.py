@@ -21,10 +21,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from jaxplm import hf, nn
 from jaxplm.data.corpus.words import byte_alphabet
 from jaxplm.recipes.pretrain.new_model import SIZES, new_config
-from jaxplm.vocab.counting import WordCounter
 from jaxplm.vocab.languages import detect, set_rules
-from jaxplm.vocab.train_tokenizer import special_tokens, train_tokenizer
+from jaxplm.vocab.tokenizer_files import special_tokens
+from jaxplm.vocab.train_tokenizer import train_tokenizer
 from jaxplm.vocab.unigram_scores import piece_scores
+from jaxplm.vocab.word_counts import WordCounter
 
 STEMS = ("영화", "배우", "연기", "음악", "감독", "이야기", "장면", "결말", "평점", "주인공", "드라마", "만화", "극장", "친구", "사람")
 ENDINGS = ("가", "를", "의", "는", "도", "에서", "이나", "만", "까지", "처럼")

@@ -1,1 +1,1 @@
-"""Vocabularies: trained anew on a corpus."""
+"""Vocabularies: measured on a corpus, extended by chosen words, or trained on the corpus itself."""

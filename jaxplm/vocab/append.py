@@ -1,8 +1,8 @@
-"""New entries in a tokenizer's own model, with every old id as it was.
+"""Add entries to a tokenizer's own model; every old id stays as it is.
 
-transformers' `add_tokens` puts new tokens before the model: a "##" piece never matches there, a plain one matches inside
-other words, and thousands take minutes to load. Here they go into the vocabulary that WordPiece looks its longest match
-up in, or become merges of a byte-level BPE (`merges`).
+transformers' `add_tokens` puts new tokens before the model: a "##" piece never matches there, a plain one matches inside other words,
+and thousands take minutes to load. Here they become entries of the vocabulary in which WordPiece looks up its longest match, or
+merges of a byte-level BPE (`merges`).
 """
 
 import copy
@@ -21,37 +21,47 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 KNOWN = "is in the vocabulary already"
-_PLACES = 200  # texts tried for a token that begins or ends inside a character; others need one
+_PLACES = 200  # texts to try for a token that begins or ends inside a character; other tokens need one
 
 
 @dataclass(frozen=True)
-class Appended:
-    """A tokenizer with more entries; `tokens[i]` has the id `old_size + i`."""
+class ExtendedTokenizer:
+    """A tokenizer with n more entries; `tokens[i]` has the id `old_size + i`.
+
+    Attributes:
+      tokenizer: a copy of the one that was given, with the new entries.
+      old_size: the largest old id + 1.
+      tokens: [n] the new entries, in the order of their ids.
+      pieces: [n] the old ids that stood for each; that of [UNK] for a word that was unknown.
+      helpers: those of `tokens` that were not asked for; see `append_tokens`.
+      refused: {token: why it was not added, in a few words}.
+      merges: how many merges were added to a BPE; else 0.
+    """
 
     tokenizer: "PreTrainedTokenizerFast"
-    old_size: int  # the largest old id + 1
-    tokens: list[str]  # [n] entries added, in the order of their ids
-    pieces: list[list[int]]  # [n] the old ids that stood for each; [UNK]'s for a word that was unknown
-    helpers: list[str]  # those of `tokens` that nobody asked for: a BPE's entries on the way to longer ones, see `append`
-    refused: dict[str, str]  # {token: a few words that say why}
-    merges: int  # BPE: merges added; else 0
+    old_size: int
+    tokens: list[str]
+    pieces: list[list[int]]
+    helpers: list[str]
+    refused: dict[str, str]
+    merges: int
 
 
-def append(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> Appended:
+def append_tokens(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> ExtendedTokenizer:
     """Add entries to the model of a fast tokenizer, in their order.
 
-    Every old id keeps its token, special and added tokens included, and every text that gets no new id gets exactly the
-    ids it had. Normalizer, pre-tokenizer and post-processor stay. Each new entry was seen to come out for some text.
+    Every old id keeps its token, special and added tokens included. Every text that gets no new id gets exactly the ids it had.
+    Normalizer, pre-tokenizer and post-processor stay. Each new entry is checked to occur in the tokens of some text.
 
     What is added beside `tokens` (`helpers`):
-      BPE: entries between the old pieces and a token of three or more of them, as few as there can be.
-      WordPiece: if the vocabulary has no "##c" for a character c inside its entries, these. The longest match could
-      otherwise end after a new entry before such a character, and a word that was known would become [UNK]. No published
-      BERT vocabulary is of this kind.
+      BPE: entries between the old pieces and a token of three or more of them, as few as possible.
+      WordPiece: if the vocabulary has no "##c" for a character c inside its entries, these. Otherwise the longest match could end
+        after a new entry, before such a character, and a word that was known would become [UNK]. No published BERT vocabulary is of
+        this kind.
 
     Args:
-      tokenizer: transformers' fast tokenizer, WordPiece or byte-level BPE; not changed.
-      tokens: entries as the vocabulary has them: "ward", "##ness", "Ġhospital". Doubles count once.
+      tokenizer: a fast transformers tokenizer, WordPiece or byte-level BPE; not changed.
+      tokens: entries as the vocabulary has them: "ward", "##ness", "Ġhospital". Duplicates count once.
 
     Raises:
       UserError: another kind of model, or one whose ids cannot be kept.
@@ -60,7 +70,7 @@ def append(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> Appen
     old = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=True)
     old_size = max(old.values(), default=-1) + 1
     state = json.loads(tokenizer.backend_tokenizer.to_str())
-    _seat_added_tokens(state, Reach(tokenizer, added=False))
+    _include_added_tokens(state, Reach(tokenizer, added=False))
     refused: dict[str, str] = {}
     wanted: list[str] = []
     for token in dict.fromkeys(tokens):
@@ -74,41 +84,41 @@ def append(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> Appen
         else:
             added, failed, merges = _byte_level(tokenizer.backend_tokenizer.model, reach, wanted, old, old_size)
         refused |= failed
-        made = _rebuilt(tokenizer, state, {token: old_size + n for n, token in enumerate(added)}, merges)
-        _check_old_ids(old, made)
+        extended = _rebuild(tokenizer, state, {token: old_size + n for n, token in enumerate(added)}, merges)
+        _check_old_ids(old, extended)
         asked = [token for token in wanted if token not in failed]
-        after = Reach(made)
-        unseen = [token for token in asked if witness(made, token, after) is None]
+        new_reach = Reach(extended)
+        unseen = [token for token in asked if witness(extended, token, new_reach) is None]
         if not unseen:
             ids = [[old[piece] for piece in pieces] for pieces in added.values()]
             others = added.keys() - set(asked)
             helpers = [token for token in added if token in others]
-            return Appended(made, old_size, list(added), ids, helpers, refused, len(merges))
-        refused |= dict.fromkeys(unseen, "was in the model and came out for no text")
+            return ExtendedTokenizer(extended, old_size, list(added), ids, helpers, refused, len(merges))
+        refused |= dict.fromkeys(unseen, "occurs in the tokens of no text, even as an entry of the model")
         wanted = [token for token in asked if token not in refused]
 
 
 def _wordpiece(model: dict[str, Any], reach: Reach, wanted: list[str]) -> dict[str, list[str]]:
-    """{entry: its old pieces}"""
+    """Return {new entry: its old pieces}."""
     vocabulary, prefix, unknown = model["vocab"], reach.prefix, model["unk_token"]
 
-    def pieces(token: str) -> list[str]:
-        """The longest matches, from the left (Wu et al. 2016)."""
-        rest, found = token, []
+    def pieces_of(token: str) -> list[str]:
+        """Return the longest matches, from the left (Wu et al. 2016)."""
+        rest, pieces = token, []
         while rest not in ("", prefix):
-            ends = range(len(rest), len(prefix) if found or rest.startswith(prefix) else 0, -1)
+            ends = range(len(rest), len(prefix) if pieces or rest.startswith(prefix) else 0, -1)
             end = next((end for end in ends if rest[:end] in vocabulary), None)
             if end is None:
                 return [unknown]
-            found.append(rest[:end])
+            pieces.append(rest[:end])
             rest = prefix + rest[end:]
-        return found
+        return pieces
 
-    return {token: pieces(token) for token in [*_missing_continuations(vocabulary, reach), *wanted]} if wanted else {}
+    return {token: pieces_of(token) for token in [*_missing_continuations(vocabulary, reach), *wanted]} if wanted else {}
 
 
 def _missing_continuations(vocabulary: dict[str, int], reach: Reach) -> list[str]:
-    """The "##c" that a WordPiece vocabulary lacks of characters c inside its entries; see `append`."""
+    """Return the "##c" that a WordPiece vocabulary lacks for characters c inside its entries; see `append_tokens`."""
     def inside(token: str) -> str:
         return token.removeprefix(reach.prefix) if token.startswith(reach.prefix) else token[1:]
 
@@ -121,12 +131,12 @@ def _missing_continuations(vocabulary: dict[str, int], reach: Reach) -> list[str
 
 def _byte_level(model: Any, reach: Reach, wanted: list[str], old: dict[str, int], old_size: int
                 ) -> tuple[dict[str, list[str]], dict[str, str], list[tuple[str, str]]]:
-    """{entry: its old pieces}, {refused token: why}, the merges."""
-    merges, failed, aims = Merges(model, old, old_size), {}, frozenset(wanted)
+    """Return {new entry: its old pieces}, {refused token: why} and the new merges."""
+    merges, failed, targets = Merges(model, old, old_size), {}, frozenset(wanted)
     for token in wanted:
         reason: str | None = None
         for _, place in zip(range(_PLACES), reach.places(token), strict=False):
-            reason = merges.form(token, place.pretoken, place.start, aims)
+            reason = merges.form(token, place.pretoken, place.start, targets)
             if reason is None:
                 break
         if reason is not None:
@@ -134,12 +144,13 @@ def _byte_level(model: Any, reach: Reach, wanted: list[str], old: dict[str, int]
     return {token: merges.pieces[token] for token in merges.ids}, failed, merges.added
 
 
-def _seat_added_tokens(state: dict[str, Any], bare: Reach) -> None:
-    """Give added tokens from beyond the model's vocabulary a seat in it, at their ids.
+def _include_added_tokens(state: dict[str, Any], bare: Reach) -> None:
+    """Put added tokens from beyond the model's vocabulary into it, at their ids.
 
-    `tokenizers` numbers what is not in the model anew when it reads a file: they would move up with every entry added.
+    `tokenizers` renumbers what is not in the model when it reads a file, so their ids would change with every new entry.
 
     Args:
+      state: tokenizer.json; its vocabulary is changed.
       bare: the tokenizer as it would be without added tokens.
 
     Raises:
@@ -150,29 +161,30 @@ def _seat_added_tokens(state: dict[str, Any], bare: Reach) -> None:
         content = token["content"]
         if content in vocabulary:
             continue
-        # Found everywhere before the model has its turn? A byte-level BPE without a merge for it never forms it.
+        # Is it always found before the model is asked? A byte-level BPE without a merge for it never forms it.
         plain = content == content.removeprefix(bare.prefix or content)
-        first = plain and not token["single_word"] and (token["normalized"] or state["normalizer"] is None)
-        if not first and (bare.kind == WORDPIECE or state["model"].get("ignore_merges")) and bare.reason(content) is None:
+        always_first = plain and not token["single_word"] and (token["normalized"] or state["normalizer"] is None)
+        if not always_first and (bare.kind == WORDPIECE or state["model"].get("ignore_merges")) and bare.reason(content) is None:
             raise UserError(f"the tokenizer's added token {content!r} is a word outside of its model's vocabulary and cannot keep its id "
-                            "while the vocabulary grows: take it out of the tokenizer and give it as a term")
+                            "while the vocabulary grows: remove it from the tokenizer and give it in vocab.terms")
         vocabulary[content] = token["id"]
 
 
-def _rebuilt(tokenizer: "PreTrainedTokenizerFast", state: dict[str, Any], ids: dict[str, int], merges: list[tuple[str, str]]
+def _rebuild(tokenizer: "PreTrainedTokenizerFast", state: dict[str, Any], ids: dict[str, int], merges: list[tuple[str, str]]
              ) -> "PreTrainedTokenizerFast":
-    """A copy of the tokenizer with more entries and merges."""
+    """Return a copy of the tokenizer with more entries and merges."""
     model = {**state["model"], "vocab": state["model"]["vocab"] | ids}
     if merges:
         model["merges"] = [*model["merges"], *map(list, merges)]
-    made = copy.deepcopy(tokenizer)
-    # transformers' own train_new_from_iterator does it this way: constructing the class anew could change its other parts.
-    made._tokenizer = Tokenizer.from_str(json.dumps({**state, "model": model}))
-    return made
+    extended = copy.deepcopy(tokenizer)
+    # transformers' train_new_from_iterator does the same: constructing the class again could change its other parts.
+    extended._tokenizer = Tokenizer.from_str(json.dumps({**state, "model": model}))
+    return extended
 
 
-def _check_old_ids(old: dict[str, int], made: "PreTrainedTokenizerFast") -> None:
-    new = made.backend_tokenizer.get_vocab(with_added_tokens=True)
-    moved = [token for token, index in old.items() if new.get(token) != index]
-    if moved:
-        raise UserError(f"the tokenizer's token {moved[0]!r} would not keep its id {old[moved[0]]} while the vocabulary grows")
+def _check_old_ids(old: dict[str, int], extended: "PreTrainedTokenizerFast") -> None:
+    """Raise `UserError` if a token of the old vocabulary has another id."""
+    new = extended.backend_tokenizer.get_vocab(with_added_tokens=True)
+    changed = [token for token, index in old.items() if new.get(token) != index]
+    if changed:
+        raise UserError(f"the tokenizer's token {changed[0]!r} would not keep its id {old[changed[0]]} while the vocabulary grows")

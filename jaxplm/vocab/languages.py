@@ -1,14 +1,14 @@
-"""How a language's text is normalised and cut into words before a vocabulary is trained on it.
+"""Rules by which a language's text is normalised and cut into words before a vocabulary is trained on it.
 
-latin: for scripts written with spaces. WordPiece has BERT's own rules, byte-level BPE has GPT-2's and RoBERTa's, so
-that transformers' classes for them apply; accents stay (stripping them takes Hangul apart as well).
+latin: for scripts written with spaces. WordPiece has BERT's own rules, byte-level BPE has GPT-2's and RoBERTa's, so that transformers'
+classes for them apply. Accents stay, because stripping them takes Hangul apart as well.
 
-korean: Hangul stays composed. The form is NFC, never NFKC: NFKC turns the ㅋ of ㅋㅋㅋ into the first half of a syllable,
-which joins with whatever vowel follows, and all it would gain are full-width signs. Those made up 9 in a million
-characters of 590,000 film reviews. A sign or a lone letter of Hangul stands at most `RUN` times in a row: without that,
-118 of 16,000 entries go to lengths of ㅋㅋㅋㅋ and ....... instead of 39. Hangul, lone letters, Latin, numbers and runs of
-one sign are words of their own ("OST도" = OST + 도, "굿ㅋㅋ" = 굿 + ㅋㅋ); endings are left to the pieces of the trainer.
-Measured there with WordPiece of 16,000: 1.960 tokens a word; 2.057 with every sign alone, 1.969 with every digit alone.
+korean: Hangul stays composed. The form is NFC, never NFKC: NFKC turns the ㅋ of ㅋㅋㅋ into the first half of a syllable, which joins with
+the vowel that follows. All that NFKC would gain is full-width signs, which made up 9 in a million characters of 590,000 film reviews.
+A sign or a lone letter of Hangul stands at most `RUN` times in a row: without that, 118 of 16,000 entries are runs such as ㅋㅋㅋㅋ
+and ......., and 39 with it. Hangul, lone letters, Latin, numbers and runs of one sign are words of their own ("OST도" = OST + 도,
+"굿ㅋㅋ" = 굿 + ㅋㅋ); the trainer's pieces separate endings. Measured on these reviews with WordPiece of 16,000: 1.960 tokens per word;
+2.057 with every sign alone, 1.969 with every digit alone.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
 LATIN, KOREAN = "latin", "korean"
 RUN = 3
-_HANGUL_SHARE = 0.2  # of the letters; Korean papers full of English have more, and English ones about Korean have less
+_HANGUL_SHARE = 0.2  # of the letters: Korean papers with much English have more, English papers about Korean have less
 
 _LONG_RUN = Regex(r"([\u3131-\u318e\p{P}\p{S}])(?=\1{" + str(RUN) + "})")
 # {0}: what may stand before a word, the mark of a space.
@@ -27,7 +27,7 @@ _LATIN_WORD = r"{0}\p{{L}}[\p{{L}}\p{{M}}]*|{0}\p{{N}}+|{0}[^\s\p{{L}}\p{{N}}\u2
 
 
 def detect(characters: Mapping[str, int]) -> tuple[str, float]:
-    """The preset for a text with these counts of characters, and Hangul's share of its letters."""
+    """Return the language of a text with these counts of characters, and Hangul's share of its letters."""
     letters = sum(count for char, count in characters.items() if char.isalpha())
     hangul = sum(count for char, count in characters.items() if is_hangul(char))
     share = hangul / max(1, letters)
@@ -35,7 +35,7 @@ def detect(characters: Mapping[str, int]) -> tuple[str, float]:
 
 
 def is_hangul(char: str) -> bool:
-    """A syllable or a letter, composed or not."""
+    """Return whether a character is a syllable or a letter of Hangul, composed or not."""
     return "\uac00" <= char <= "\ud7a3" or "\u3131" <= char <= "\u318e" or "\u1100" <= char <= "\u11ff"
 
 
@@ -48,7 +48,7 @@ def set_rules(tokenizer: Tokenizer, kind: str, language: str, cased: bool) -> No
 
 
 def _clean(cased: bool, han: bool) -> normalizers.Normalizer:
-    """Control characters out, white space to spaces; `han`: a space on both sides of every Chinese character."""
+    """Return BERT's cleaning: control characters removed, white space as spaces; `han`: spaces around each Chinese character."""
     return normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=han, strip_accents=False, lowercase=not cased)
 
 
@@ -65,7 +65,7 @@ def _wordpiece(language: str, cased: bool) -> tuple[normalizers.Normalizer, pre_
 
 
 def _bpe(language: str, cased: bool) -> tuple[normalizers.Normalizer | None, pre_tokenizers.PreTokenizer]:
-    """Cased Latin text is not touched at all: every text comes back as it was."""
+    """Return GPT-2's rules, which leave cased Latin text unchanged: every text is decoded as it was."""
     steps: list[normalizers.Normalizer] = [] if cased else [normalizers.Lowercase()]
     if language == LATIN:
         return steps[0] if steps else None, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -77,10 +77,10 @@ def _bpe(language: str, cased: bool) -> tuple[normalizers.Normalizer | None, pre
 
 def _unigram(language: str, cased: bool) -> tuple[normalizers.Normalizer, pre_tokenizers.PreTokenizer]:
     cut = [normalizers.Replace(_LONG_RUN, "")] if language == KOREAN else []
-    # On the left a space stays: the text after [MASK] is normalised by itself, and its first word has one before it.
+    # A space on the left stays: the text after [MASK] is normalised by itself, and its first word has a space before it.
     one_space = [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip(left=False, right=True)]
     word = _KOREAN_WORD if language == KOREAN else _LATIN_WORD
-    # first: the rest of a word after [MASK] must not look like the start of one.
+    # "first": the rest of a word after [MASK] must not look like the beginning of a word.
     metaspace = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="first", split=False)
     return (normalizers.Sequence([normalizers.NFC(), _clean(cased, han=False), *cut, *one_space]),
             pre_tokenizers.Sequence([metaspace, _split(word, "\u2581?")]))

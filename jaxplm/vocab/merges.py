@@ -1,13 +1,13 @@
-"""Merges of a byte-level BPE, with more at their end (Sennrich et al. 2016).
+"""Append merges to a byte-level BPE (Sennrich et al. 2016).
 
-The lowest-ranked merge is done first, so appended ones never change how the old ones cut a pre-token: they join what the
-old ones leave. A merge is no rule about one word: it joins its pair in every word. Hence the choices made here:
+The lowest-ranked merge is done first, so appended merges never change how the old ones cut a pre-token: they join what the old ones
+leave. A merge is not a rule about one word: it joins its pair in every word. Two choices follow:
 
-* What a new merge makes is a new entry, or was made by a new merge before, never an old entry. So a text whose ids are
-  all old was read by the old merges alone, and has exactly its old ids.
-* Of the pairs that could be joined on the way to a token, that comes first which is asked for itself, then the one whose
-  pieces are the rarest, going by their ids: these run from the frequent to the rare, in the order of the merges (GPT-2)
-  or of counts (RoBERTa). It is the least likely to meet in a word that is not meant.
+* A new merge gives a new entry, or one that an earlier new merge gives, never an old entry. So a text whose ids are all old was cut by
+  the old merges alone, and has exactly its old ids.
+* Of the pairs that could be joined on the way to a token, one that is asked for itself comes first, then the one whose pieces are the
+  rarest. Ids tell how rare: they run from frequent to rare, in the order of the merges (GPT-2) or of counts (RoBERTa). Such a pair is
+  the least likely to occur in another word.
 """
 
 import math
@@ -19,6 +19,11 @@ from typing import Any
 class Merges:
     """A BPE model that grows.
 
+    Args:
+      model: the `tokenizers.models.BPE`.
+      vocabulary: {entry: id}, with the added tokens.
+      first_id: the first new id.
+
     Attributes:
       ids: {entry: id} of the new entries, in the order of their ids.
       pieces: {new entry: the old entries that stood for it}.
@@ -26,7 +31,6 @@ class Merges:
     """
 
     def __init__(self, model: Any, vocabulary: dict[str, int], first_id: int) -> None:
-        """`model` is the `tokenizers.models.BPE`, `vocabulary` {entry: id} with the added tokens, `first_id` the first new id."""
         self._model = model
         self._old = vocabulary
         self._first_id = first_id
@@ -39,7 +43,7 @@ class Merges:
         return list(self._rank)
 
     def cut(self, pretoken: str) -> list[str]:
-        """The entries that stand for a pre-token once the new merges are in the model."""
+        """Return the entries that stand for a pre-token once the new merges are in the model."""
         entries = self.old_cut(pretoken)
         while True:
             ranks = [self._rank.get(pair, math.inf) for pair in pairwise(entries)]
@@ -49,16 +53,17 @@ class Merges:
             entries[place : place + 2] = [entries[place] + entries[place + 1]]
 
     def old_cut(self, pretoken: str) -> list[str]:
+        """Return the entries that stand for a pre-token by the old merges alone."""
         return [token.value for token in self._model.tokenize(pretoken)]
 
     def form(self, token: str, pretoken: str, start: int, wanted: Collection[str]) -> str | None:
-        """Add what it needs for `token` to be formed at character `start` of `pretoken`.
+        """Add the merges that form `token` at character `start` of `pretoken`.
 
         Args:
-          wanted: entries that are asked for as well, welcome on the way.
+          wanted: entries that are asked for as well; they are preferred as intermediate steps.
 
         Returns:
-          None, or why it cannot be; then nothing was added.
+          None, or why the token cannot be formed; then nothing was added.
         """
         before = len(self._rank), len(self.ids)
         while True:
@@ -72,7 +77,7 @@ class Merges:
             pairs = [pair for pair in pairwise(span) if "".join(pair) not in self._old]
             if not pairs:
                 self._take_back(*before)
-                return f"needs {''.join(span[:2])!r} on the way, an entry of its own: words without the new one would be read otherwise"
+                return f"needs {''.join(span[:2])!r} as an intermediate step, which is an old entry: other words would change their tokens"
             self._add(max(pairs, key=lambda pair: ("".join(pair) in wanted or "".join(pair) in self.ids, self._rarity(pair))))
         old = _span(self.old_cut(pretoken), start, len(token))
         assert old is not None  # the old pieces lie within the new ones
@@ -93,12 +98,12 @@ class Merges:
             del self.ids[entry], self.pieces[entry]
 
     def _rarity(self, pair: tuple[str, str]) -> float:
-        """Minus the logarithm of how often the pieces meet by chance, under Zipf's law over ids, up to a constant."""
+        """Return minus the logarithm of how often the pieces meet by chance, under Zipf's law over ids, up to a constant."""
         return sum(math.log(1 + self._old[piece]) for entry in pair for piece in self.pieces.get(entry, [entry]))
 
 
 def _span(entries: list[str], start: int, length: int) -> list[str] | None:
-    """The entries that make up `length` characters from `start`, or None if one reaches over an edge."""
+    """Return the entries that make up `length` characters from `start`, or None if one crosses an edge of that stretch."""
     first = last = at = 0
     while first < len(entries) and at < start:
         at += len(entries[first])

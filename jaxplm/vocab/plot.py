@@ -7,22 +7,23 @@ from typing import Any
 
 from jaxplm.reporting.fonts import DEFAULT, families
 from jaxplm.reporting.plots import INK, canvas
-from jaxplm.vocab.measure import Measured, Split
+from jaxplm.vocab.measure import Measurement
 from jaxplm.vocab.report import pieces
+from jaxplm.vocab.splits import WordSplit
 
 _DOMAIN, _GENERAL = "#4f6d8f", "#d9a21b"
 _MOST = 6  # tokens; words of more share the last bar
 _LONGEST = 44  # characters of a label
 
 
-def write_vocabulary(path: Path, measured: Measured, splits: Sequence[Split], tokenizer: Any, general: Measured | None = None,
+def write_vocabulary(path: Path, measured: Measurement, splits: Sequence[WordSplit], tokenizer: Any, general: Measurement | None = None,
                      name: str = "domain") -> bool:
     """Draws two panels: the share of words by their number of tokens, and the tokens that each split costs.
 
     Args:
       path: the file; its directory is made.
       measured: of the domain; `general`: of general text, drawn beside it.
-      splits: of `jaxplm.vocab.measure.damaging_splits`, the costliest first.
+      splits: of `jaxplm.vocab.splits.damaging_splits`, the costliest first.
       tokenizer: names the tokens.
       name: what the domain's bars are called.
 
@@ -43,12 +44,12 @@ def write_vocabulary(path: Path, measured: Measured, splits: Sequence[Split], to
     return numbered
 
 
-def _label(split: Split, tokenizer: Any) -> str:
+def _label(split: WordSplit, tokenizer: Any) -> str:
     label = f"{split.word}  =  {pieces(split, tokenizer)}"
     return label if len(label) <= _LONGEST else label[: _LONGEST - 1].rstrip() + "…"
 
 
-def _lengths(axes: Any, corpora: Sequence[tuple[str, str, Measured]]) -> None:
+def _lengths(axes: Any, corpora: Sequence[tuple[str, str, Measurement]]) -> None:
     width = 0.8 / len(corpora)
     for place, (name, colour, measured) in enumerate(corpora):
         shares = _shares(measured.lengths)
@@ -73,7 +74,7 @@ def _shares(lengths: Counter[int]) -> list[float]:
     return [count / max(1, sum(counts)) for count in counts]
 
 
-def _costs(axes: Any, splits: Sequence[Split], labels: Sequence[str], fonts: list[str]) -> None:
+def _costs(axes: Any, splits: Sequence[WordSplit], labels: Sequence[str], fonts: list[str]) -> None:
     rows = range(len(splits))
     axes.barh(rows, [split.cost for split in splits], 0.72, color=_DOMAIN)
     axes.set_yticks(rows, labels)

@@ -1,10 +1,13 @@
-"""Which entries of a vocabulary some text can reach.
+"""Decide which entries of a vocabulary some text can reach.
 
-The tokenizer itself is asked: texts that spell an entry go through its normalizer and its pre-tokenizer, and the entry
-is reachable if it then stands where the model looks for it. No rule of BERT's or of GPT-2's splitter is written again here.
+The tokenizer itself is asked. Texts that spell an entry go through its normalizer and its pre-tokenizer, and the entry is reachable if it
+then stands where the model looks for it: at the beginning of a pre-token, after another character of one ("##ness"), or anywhere in one
+(byte-level BPE). So no rule of BERT's or of GPT-2's splitter is repeated here. Whether the merges of a BPE model ever form an entry is
+not decided here; `append.append_tokens` adds the merges.
 
->>> unreachable(bert, ["hospital", "95%", "##-2"])
-{'95%': "is cut into '95', '%'", '##-2': "is cut into '-', '2'"}
+>>> reach = Reach(bert)
+>>> reach.reason("hospital"), reach.reason("95%"), reach.reason("##-2")
+(None, "is cut into '95', '%'", "is cut into '-', '2'")
 """
 
 import functools
@@ -20,28 +23,39 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 WORDPIECE, BYTE_LEVEL = "WordPiece", "BPE"
-_BEFORE = ("", "a", "1", "(", " ", "가")  # what may stand before an entry: letters, a digit, punctuation, nothing
+_BEFORE = ("", "a", "1", "(", " ", "가")  # texts tried before an entry: nothing, letters, a digit, punctuation, a space
 _AFTER = ("", "a", "1", "(", " a", "가")
-_LOOKED_AT = 4096  # characters tried to complete a cut one: each lead byte has both letters and others among so many
+_COMPLETIONS = 4096  # characters looked at to complete a cut one: enough for letters and others after each lead byte
 _PER_CLASS = 3
 _ENDS = 8
-_NEVER = frozenset((0xC0, 0xC1, *range(0xF5, 0x100)))  # bytes of no UTF-8 text
+_NOT_UTF8 = frozenset((0xC0, 0xC1, *range(0xF5, 0x100)))  # bytes that no UTF-8 text has
 
 
 class Place(NamedTuple):
-    """A pre-token that holds an entry."""
+    """A pre-token that holds an entry.
 
-    text: str  # what gives the pre-token
+    Attributes:
+      text: a text that gives the pre-token.
+      pretoken: the pre-token.
+      start: how many characters of it stand before the entry.
+    """
+
+    text: str
     pretoken: str
-    start: int  # characters of the pre-token before the entry
+    start: int
 
 
 class Reach:
-    """A tokenizer's normalizer, pre-tokenizer and model, asked about entries of its vocabulary.
+    """Answers which entries a tokenizer could produce, by its normalizer, pre-tokenizer and kind of model.
 
     Args:
-      tokenizer: transformers' fast tokenizer.
-      added: False asks what would be without its added tokens, which come before the model.
+      tokenizer: a fast transformers tokenizer.
+      added: False: answer for the tokenizer without its added tokens, which come before the model.
+
+    Attributes:
+      kind: WORDPIECE or BYTE_LEVEL.
+      prefix: what marks an entry that continues a word ("##"), or "".
+      limit: characters of a pre-token that the model reads at most; None for any number.
 
     Raises:
       UserError: a model that is neither WordPiece nor byte-level BPE.
@@ -53,15 +67,19 @@ class Reach:
         model = state["model"]
         self.kind: str = kind_of(state)
         self.prefix: str = model.get("continuing_subword_prefix") or ""
-        self.limit: int | None = model.get("max_input_chars_per_word")  # characters of a pre-token
+        self.limit: int | None = model.get("max_input_chars_per_word")
         tokens = state["added_tokens"] if added else []
         self._added = [token["content"] for token in tokens]
-        # Met in a text, these cut it before the model sees it; the unknown token also comes from the model.
+        # These cut a text before the model sees it. The unknown token is no sign of that: it also comes from the model.
         self._cuts = {token["id"] for token in tokens if token["content"] != model.get("unk_token")}
         self._alphabet = byte_alphabet()
 
     def reason(self, token: str) -> str | None:
-        """Why no text gives `token`, in a few words; None if one does."""
+        """Return why no text gives `token`, in a few words; None if one does.
+
+        Args:
+          token: an entry as the vocabulary has it, or would have it: "ward", "##ness", "Ġhospital".
+        """
         if token in self._added:
             return "is a special or added token"
         inner = token.removeprefix(self.prefix)
@@ -74,11 +92,11 @@ class Reach:
         return self._diagnosis(token)
 
     def places(self, token: str, befores: Sequence[str] = _BEFORE) -> Iterator[Place]:
-        """Pre-tokens in which the model could find `token`, the plainest first.
+        """Yield pre-tokens in which the model could find `token`, the plainest first.
 
         Args:
           token: an entry as the vocabulary has it: "##ness", "Ġhospital".
-          befores: texts that may stand before it.
+          befores: texts to try before it.
         """
         if self.kind == WORDPIECE:
             yield from self._wordpiece_places(token, befores)
@@ -86,7 +104,7 @@ class Reach:
             yield from self._byte_level_places(token, befores)
 
     def pretokens(self, text: str) -> list[str]:
-        """What the model gets of a text without special tokens, piece by piece."""
+        """Return the pieces of a text without special tokens as the model gets them."""
         if self._backend.normalizer is not None:
             text = self._backend.normalizer.normalize_str(text)
         if self._backend.pre_tokenizer is None:
@@ -95,7 +113,7 @@ class Reach:
 
     @functools.cached_property
     def ends(self) -> list[str]:
-        """Long entries after which a word goes on with whatever comes: of WordPiece, the longest match is then over."""
+        """Long whole words of the vocabulary. WordPiece's longest match ends after one, so any continuation can follow it."""
         words = (word for word in self._backend.get_vocab(with_added_tokens=False) if not (self.prefix and word.startswith(self.prefix)))
         longest = sorted(words, key=lambda word: (-len(word), word))
         return list(itertools.islice((word for word in longest if self.pretokens(word) == [word]), _ENDS))
@@ -103,7 +121,7 @@ class Reach:
     def _wordpiece_places(self, token: str, befores: Sequence[str]) -> Iterator[Place]:
         inner = token.removeprefix(self.prefix)
         continues = bool(self.prefix) and token != inner
-        # A character like its first one, for splitters that tell scripts apart.
+        # The entry's own first character is one of the contexts, for splitters that separate scripts.
         contexts = (*(before for before in befores if before), inner[0]) if continues else ("",)
         for before, after in itertools.product(contexts, _AFTER):
             text = before + inner + after
@@ -130,13 +148,13 @@ class Reach:
         return any(index in self._cuts for index in self._backend.encode(text, add_special_tokens=False).ids)
 
     def _spellings(self, token: str) -> list[str]:
-        """Texts with the bytes that `token` stands for; where it begins or ends inside a character, with several whole ones."""
+        """Return texts with the bytes that `token` stands for. Where it begins or ends inside a character, several complete it."""
         if any(char not in self._alphabet for char in token):
             return []
         raw = bytes(self._alphabet[char] for char in token)
         cut = next((n for n, byte in enumerate(raw) if not 0x80 <= byte < 0xC0), len(raw))
-        tail, rest = raw[:cut], raw[cut:]  # the end of a character, whole characters and a begun one
-        if len(tail) > 3 or any(byte in _NEVER for byte in raw):
+        tail, rest = raw[:cut], raw[cut:]  # the end of a character; whole characters and the beginning of one
+        if len(tail) > 3 or any(byte in _NOT_UTF8 for byte in raw):
             return []
         lead = next((n for n in range(1, min(3, len(rest)) + 1) if rest[-n] >= 0xC0), 0)
         begun = rest[len(rest) - lead :] if lead and lead < _length(rest[-lead]) else b""
@@ -148,6 +166,7 @@ class Reach:
         return [front + middle + back for front, back in itertools.product(fronts, backs)]
 
     def _diagnosis(self, token: str) -> str:
+        """Return why an entry has no place, in a few words."""
         inner = token.removeprefix(self.prefix)
         if self.kind == BYTE_LEVEL:
             if strange := [char for char in token if char not in self._alphabet]:
@@ -170,34 +189,13 @@ class Reach:
         return f"is read as {pretokens[0]!r}" if pretokens else "is blank"
 
 
-def unreachable(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> dict[str, str]:
-    """The entries that the tokenizer could never produce even if they were in its model's vocabulary.
-
-    An entry is reachable if a text that spells it still spells it after normalization, within one pre-token, and where
-    the model looks for it: at the beginning of a pre-token, after another character of one ("##ness"), or anywhere in one
-    (byte-level BPE). Whether the merges of a BPE model ever form it is not decided here; `append` makes them.
-
-    Args:
-      tokenizer: transformers' fast tokenizer, of a WordPiece or byte-level BPE model.
-      tokens: entries as the vocabulary has them: "ward", "##ness", "Ġhospital".
-
-    Returns:
-      {token: a few words that say why}, in the order of `tokens`.
-
-    Raises:
-      UserError: another kind of model.
-    """
-    reach = Reach(tokenizer)
-    reasons = {token: reach.reason(token) for token in tokens}
-    return {token: reason for token, reason in reasons.items() if reason is not None}
-
-
 def witness(tokenizer: "PreTrainedTokenizerFast", token: str, reach: Reach | None = None) -> str | None:
-    """A text in which the tokenizer finds an entry of its vocabulary, or None if none was found.
+    """Return a text in which the tokenizer finds an entry of its vocabulary, or None if none was found.
 
     Args:
-      token: an entry of the vocabulary.
-      reach: of this tokenizer, if there is one already.
+      tokenizer: a fast transformers tokenizer.
+      token: an entry of its vocabulary.
+      reach: that of this tokenizer, if there is one already.
     """
     reach = reach or Reach(tokenizer)
     backend = tokenizer.backend_tokenizer
@@ -209,7 +207,7 @@ def witness(tokenizer: "PreTrainedTokenizerFast", token: str, reach: Reach | Non
 
 
 def kind_of(state: dict) -> str:
-    """WORDPIECE or BYTE_LEVEL, of a tokenizer.json as a dict.
+    """Return WORDPIECE or BYTE_LEVEL for a tokenizer.json as a dict.
 
     Raises:
       UserError: another kind of model.
@@ -226,19 +224,19 @@ def kind_of(state: dict) -> str:
 
 
 def _length(lead: int) -> int:
-    """Bytes of the UTF-8 character that begins with `lead`."""
+    """Return how many bytes the UTF-8 character has that begins with `lead`."""
     return 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
 
 
 def _ending_in(tail: bytes) -> list[str]:
-    """Characters of different classes whose UTF-8 ends in the continuation bytes `tail`, with more before."""
+    """Return characters of different classes whose UTF-8 ends in the continuation bytes `tail`, with more before."""
     step = 64 ** len(tail)
     value = sum((byte & 0x3F) << (6 * n) for n, byte in enumerate(reversed(tail)))
     return _of_each_class(code for code in range(value, 0x110000, step) if code >= (0x80, 0x800, 0x10000)[len(tail) - 1])
 
 
 def _beginning_with(begun: bytes) -> list[str]:
-    """Characters of different classes whose UTF-8 begins with `begun`, with more after."""
+    """Return characters of different classes whose UTF-8 begins with `begun`, with more after."""
     length = _length(begun[0])
     rest = 6 * (length - len(begun))
     value = begun[0] & (0x7F >> length)
@@ -250,11 +248,11 @@ def _beginning_with(begun: bytes) -> list[str]:
 
 
 def _of_each_class(codes: Iterator[int] | range) -> list[str]:
-    """A few letters, digits and others among the code points; splitters treat these classes alike."""
-    found: dict[str, list[str]] = {}
-    for code in itertools.islice((code for code in codes if not 0xD800 <= code < 0xE000), _LOOKED_AT):
+    """Return a few letters, digits, spaces and others among the code points; splitters treat the characters of a class alike."""
+    classes: dict[str, list[str]] = {}
+    for code in itertools.islice((code for code in codes if not 0xD800 <= code < 0xE000), _COMPLETIONS):
         char = chr(code)
-        kind = "letter" if char.isalpha() else "digit" if char.isnumeric() else "space" if char.isspace() else "other"
-        if len(group := found.setdefault(kind, [])) < _PER_CLASS:
-            group.append(char)
-    return [char for group in found.values() for char in group]
+        name = "letter" if char.isalpha() else "digit" if char.isnumeric() else "space" if char.isspace() else "other"
+        if len(members := classes.setdefault(name, [])) < _PER_CLASS:
+            members.append(char)
+    return [char for members in classes.values() for char in members]

@@ -6,10 +6,12 @@ from typing import Any
 from jaxplm.reporting.console import count, summary_table
 from jaxplm.reporting.tables import Table, markdown
 from jaxplm.vocab.advice import Advice
-from jaxplm.vocab.measure import SHOWN, Measured, Split, damaging_splits, frequent_splits, overlap
+from jaxplm.vocab.measure import Measurement
+from jaxplm.vocab.overlap import overlap
+from jaxplm.vocab.splits import SHOWN, WordSplit, damaging_splits, frequent_splits
 
 
-def figures(columns: Sequence[tuple[str, Measured]], overlap_with: Measured | None = None) -> Table:
+def figures(columns: Sequence[tuple[str, Measurement]], overlap_with: Measurement | None = None) -> Table:
     """A row a number, a column a corpus (or a vocabulary); the first row is a heading.
 
     Args:
@@ -34,13 +36,13 @@ def figures(columns: Sequence[tuple[str, Measured]], overlap_with: Measured | No
     return table
 
 
-def split_table(splits: Sequence[Split], tokenizer: Any) -> Table:
+def split_table(splits: Sequence[WordSplit], tokenizer: Any) -> Table:
     """Words with their tokens as entries of the vocabulary, occurrences, and tokens beyond one; the first row is a heading."""
     rows = [(split.word, pieces(split, tokenizer), f"{split.count:,}", f"{split.texts:,}", f"{split.cost:,}") for split in splits]
     return [("word", "tokens", "occurrences", "texts", "extra tokens"), *rows]
 
 
-def pieces(split: Split, tokenizer: Any) -> str:
+def pieces(split: WordSplit, tokenizer: Any) -> str:
     """The tokens of a word as a reader can read them: what they write, with WordPiece's "##" where a word goes on; "␣" is a space."""
     names = tokenizer.convert_ids_to_tokens(list(split.ids))
     if len(shown := [tokenizer.convert_tokens_to_string([name]) for name in names]) and all("\ufffd" not in text for text in shown):
@@ -50,7 +52,7 @@ def pieces(split: Split, tokenizer: Any) -> str:
     return " ".join(names)
 
 
-def vocabulary_text(measured: Measured, tokenizer: Any, advice: Advice, general: Measured | None = None, most: int = SHOWN) -> str:
+def vocabulary_text(measured: Measurement, tokenizer: Any, advice: Advice, general: Measurement | None = None, most: int = SHOWN) -> str:
     """Everything for a terminal: figures, the most frequent and the most damaging splits, the advice."""
     columns = [("domain", measured), *([("general text", general)] if general else [])]
     parts = [summary_table(figures(columns, general), header=True)]
@@ -60,7 +62,7 @@ def vocabulary_text(measured: Measured, tokenizer: Any, advice: Advice, general:
     return "\n\n".join([*parts, advice.sentence])
 
 
-def vocabulary_markdown(measured: Measured, tokenizer: Any, advice: Advice, general: Measured | None = None, most: int = SHOWN) -> str:
+def vocabulary_markdown(measured: Measurement, tokenizer: Any, advice: Advice, general: Measurement | None = None, most: int = SHOWN) -> str:
     """The section "Vocabulary" of report.md without its heading; the damaging splits have the numbers of `jaxplm.vocab.plot`."""
     columns = [("domain", measured), *([("general text", general)] if general else [])]
     parts = [advice.sentence, markdown(figures(columns, general), "l" + "r" * len(columns))]
@@ -72,7 +74,7 @@ def vocabulary_markdown(measured: Measured, tokenizer: Any, advice: Advice, gene
     return "\n\n".join(parts)
 
 
-def _splits(measured: Measured, general: Measured | None, most: int) -> list[tuple[str, list[Split]]]:
+def _splits(measured: Measurement, general: Measurement | None, most: int) -> list[tuple[str, list[WordSplit]]]:
     typical = " (words typical of the domain)" if general else ""
     return [("Most frequent splits", frequent_splits(measured, most)),
             (f"Most damaging splits{typical}", damaging_splits(measured, general, most))]

@@ -1,13 +1,13 @@
-"""The words of a corpus as a tokenizer would cut them if its vocabulary had more entries.
+"""Cut the words of a corpus as a tokenizer would if its vocabulary had more entries.
 
-Two models are followed exactly, for words that the tokenizer cuts before it looks them up:
+Two models are followed exactly, for words that the tokenizer separates before it looks them up:
 
 * WordPiece (Wu et al. 2016): from the left, always the longest entry that fits. A new entry needs no other.
-* Byte-level BPE (Sennrich et al. 2016) with new merges at the end of the list: they join neighbouring tokens that all old
-  merges have left. A new entry of k tokens needs k - 1 merges, each an entry of its own, joined here from the left
-  where that works.
+* Byte-level BPE (Sennrich et al. 2016) with new merges at the end of the list: they join neighbouring tokens that all old merges have
+  left. A new entry of k tokens needs k - 1 merges, each an entry of its own. They join from the left where that works, else from the
+  right.
 
-An effect is what an entry would change; nothing changes until it is accepted.
+An effect says what an entry would change. Nothing changes until it is accepted.
 """
 
 import itertools
@@ -25,11 +25,17 @@ Pieces = tuple[str, ...]
 
 
 class Effect(NamedTuple):
-    """What an entry would do."""
+    """What a new entry would change.
 
-    added: list[str]  # entries it brings along, itself last
-    words: dict[int, Pieces]  # {number of a word: its new tokens}, for the words that change
-    merges: list[tuple[str, str]] = []  # byte-level BPE: one for each of `added`
+    Attributes:
+      added: entries that come with it, itself last.
+      words: {number of a word: its new tokens}, for the words that change.
+      merges: of byte-level BPE, one for each of `added`.
+    """
+
+    added: list[str]
+    words: dict[int, Pieces]
+    merges: list[tuple[str, str]] = []
 
 
 class Segments(ABC):
@@ -52,26 +58,26 @@ class Segments(ABC):
 
     @abstractmethod
     def entry(self, pieces: Pieces, first: bool) -> str:
-        """The entry that would stand for neighbouring tokens; `first`: they begin a word."""
+        """Return the entry that would stand for neighbouring tokens; `first`: they begin a word."""
 
     @abstractmethod
     def text(self, entry: str) -> str | None:
-        """What an entry writes, without a mark of space or continuation; None if that is no whole number of characters."""
+        """Return the text of an entry, without a mark of space or continuation; None if it is not a whole number of characters."""
 
     @abstractmethod
     def effect(self, entry: str) -> Effect | None:
-        """What would change with one entry more; None if it cannot be made, or if a word could no longer be written."""
+        """Return what one more entry would change; None if it cannot be added, or if a word could no longer be written."""
 
     def steps(self, pieces: int) -> int:
-        """Entries that it takes to make one token of so many."""
+        """Return how many entries it takes to make one token of this many."""
         return 1
 
     @abstractmethod
     def _keys(self, number: int) -> Iterable[tuple[str, str]]:
-        """Under what a word is found by `effect`."""
+        """Yield the keys under which `effect` looks a word up."""
 
     def accept(self, entry: str, effect: Effect) -> None:
-        """Makes an effect happen; it must be of the present vocabulary."""
+        """Apply an effect, which must be of the present vocabulary."""
         self._vocabulary.update(effect.added)
         for number, pieces in effect.words.items():
             for key in self._keys(number):
@@ -119,7 +125,7 @@ class WordPieceSegments(Segments):
         return Effect([entry], changed)
 
     def _with(self, number: int, entry: str, text: str, now: str) -> Pieces | None:
-        """The tokens of a word with one entry more; None if nothing fits the rest of it any more."""
+        """Return the tokens of a word with one more entry; None if no entry fits the rest of the word then."""
         word, begin = self.words[number], 0
         for place, piece in enumerate(self.pieces[number]):
             if piece == now and word.startswith(text, begin):
@@ -128,17 +134,17 @@ class WordPieceSegments(Segments):
             begin += len(piece) if place == 0 else len(self._bare(piece))
         else:
             return self.pieces[number]
-        found = list(head)
+        pieces = list(head)
         while begin < len(word):
             piece = self._longest_within(word, begin, begin == 0, entry)
             if not piece:
                 return None
-            found.append(piece)
+            pieces.append(piece)
             begin += len(piece) if begin == 0 else len(self._bare(piece))
-        return tuple(found)
+        return tuple(pieces)
 
     def _longest_within(self, word: str, begin: int, first: bool, extra: str) -> str:
-        """The longest entry that `word` has at `begin`; "" if there is none."""
+        """Return the longest entry, or `extra`, that `word` has at `begin`; "" if there is none."""
         prefix = "" if first else self._prefix
         for end in range(min(len(word), begin + max(self._longest, len(extra))), begin, -1):
             piece = prefix + word[begin:end]
@@ -151,7 +157,7 @@ class WordPieceSegments(Segments):
         self._longest = max(self._longest, len(entry))
 
     def _keys(self, number: int) -> Iterable[tuple[str, str]]:
-        """Each token with the character after it: a new entry has to go on with that."""
+        """Yield each token with the character after it: a new entry that starts with the token has to continue with that."""
         word, end = self.words[number], 0
         if not self.pieces[number]:
             yield "", word
@@ -184,7 +190,10 @@ class ByteBpeSegments(Segments):
             return None
 
     def effect(self, entry: str) -> Effect | None:
-        """See the class above. None too where a token on the way is there already: a new merge to it would change old texts."""
+        """Return what one more entry would change; None if it cannot be added.
+
+        That is so too where an intermediate token is an entry already: a new merge to it would change old texts.
+        """
         pieces = self._merge(self._old(entry), self._ranks)
         if len(pieces) < 2:
             return None
@@ -193,12 +202,12 @@ class ByteBpeSegments(Segments):
             if self._vocabulary.isdisjoint(added):
                 ranks = {merge: rank for rank, merge in enumerate(merges)}
                 places = self._places.get(merges[0], ())
-                found = {number: self._merge(self.pieces[number], ranks) for number in places}
-                return Effect(added, {number: new for number, new in found.items() if new != self.pieces[number]}, merges)
+                merged = {number: self._merge(self.pieces[number], ranks) for number in places}
+                return Effect(added, {number: new for number, new in merged.items() if new != self.pieces[number]}, merges)
         return None
 
     def _merge(self, pieces: Sequence[str], ranks: dict[tuple[str, str], int]) -> Pieces:
-        """Tokens after merges, the first of the list first, each from left to right."""
+        """Return the tokens after merges: the lowest rank first, each from left to right."""
         pieces = tuple(pieces)
         while ranks and len(pieces) > 1:
             rank, pair = min((ranks.get(pair, len(ranks)), pair) for pair in itertools.pairwise(pieces))
@@ -217,7 +226,7 @@ class ByteBpeSegments(Segments):
 
 
 def _join(pieces: Pieces, pair: tuple[str, str]) -> Pieces:
-    """One merge, wherever its tokens stand side by side, from left to right."""
+    """Return the tokens after one merge, wherever its two stand side by side, from left to right."""
     merged, place = [], 0
     while place < len(pieces):
         both = pieces[place : place + 2] == pair
@@ -227,9 +236,9 @@ def _join(pieces: Pieces, pair: tuple[str, str]) -> Pieces:
 
 
 def _chain(pieces: Pieces, place: int) -> list[tuple[str, str]]:
-    """Merges that make one token of neighbouring ones: always of the first two (`place` 0) or of the last two (-2).
+    """Return merges that make one token of neighbouring ones: always of the first two (`place` 0) or of the last two (-2).
 
-    A merge joins its pair everywhere, so tokens that repeat themselves need fewer.
+    A merge joins its pair everywhere, so repeated tokens need fewer.
     """
     merges = []
     while len(pieces) > 1:
@@ -238,8 +247,8 @@ def _chain(pieces: Pieces, place: int) -> list[tuple[str, str]]:
     return merges
 
 
-def segments(tokenizer: Any, words: Sequence[Word]) -> Segments:
-    """The words with their present tokens.
+def segment_words(tokenizer: Any, words: Sequence[Word]) -> Segments:
+    """Return the words with their present tokens.
 
     Raises:
       UserError: the tokenizer's model is neither WordPiece nor byte-level BPE.
@@ -250,8 +259,8 @@ def segments(tokenizer: Any, words: Sequence[Word]) -> Segments:
     vocabulary = backend.get_vocab(with_added_tokens=True)
     tokens = [tuple(tokenizer.convert_ids_to_tokens(word.ids)) for word in words]
     if kind == WORDPIECE:
-        pieces = [() if tokenizer.unk_token in found else found for found in tokens]
+        pieces = [() if tokenizer.unk_token in of_word else of_word for of_word in tokens]
         return WordPieceSegments(vocabulary, [word.text for word in words], pieces, state["model"]["continuing_subword_prefix"])
     model = backend.model
-    return ByteBpeSegments(vocabulary, ["".join(found) for found in tokens], tokens,
+    return ByteBpeSegments(vocabulary, ["".join(of_word) for of_word in tokens], tokens,
                            lambda text: tuple(token.value for token in model.tokenize(text)))

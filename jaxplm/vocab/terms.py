@@ -1,4 +1,4 @@
-"""A user's terms as the words that a vocabulary would have to hold."""
+"""Read a user's terms and find the words that a vocabulary lacks for them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from jaxplm.vocab.piece_counts import PieceCounter, Word, is_word
 
 @dataclass
 class Terms:
-    """What terms need.
+    """What a vocabulary lacks for a list of terms.
 
     Attributes:
       words: {word that is several tokens or unknown: the first term that has it}, in the order of the terms.
@@ -26,32 +26,32 @@ class Terms:
 
 
 def read_terms(file: str) -> list[str]:
-    """The terms of a file, one a line; repeated ones once. Raises `UserError` where it cannot be read or is empty."""
+    """Return the terms of a file with one term per line; repeated ones once. Raises `UserError` if it cannot be read or is empty."""
     if not Path(file).is_file():
-        raise UserError(f"vocab.terms={file}: no such file (it has one term a line)")
+        raise UserError(f"vocab.terms={file}: no such file (it has one term per line)")
     return list(dict.fromkeys(open_texts(file, lines="true")))
 
 
 def term_words(terms: Iterable[str], tokenizer: Any) -> Terms:
-    """Cuts terms into words as they would be cut in the middle of a text.
+    """Cut terms into words as in the middle of a text, and say what each term lacks.
 
-    No token crosses a space, so a phrase is taken word by word, and so is a word that the tokenizer itself cuts
-    ("beta-blocker": beta, blocker). Numbers count as words, punctuation does not. A term without a space that is cut into
-    tokens that are all there ("95%") is refused: nothing that could be added would make one token of it.
+    No token crosses a space, so a phrase is taken word by word, and so is a word that the tokenizer itself cuts ("beta-blocker": beta,
+    blocker). Numbers count as words, punctuation does not. A term without a space that is cut into several words, each one token
+    already ("95%"), is refused: no new entry could make one token of it.
     """
-    found = Terms()
+    result = Terms()
     counter = PieceCounter(tokenizer)
     for term in terms:
-        words = counter.words_of(" " + term)  # byte-level: with the space before it
+        words = counter.words_of(" " + term)  # in byte-level vocabularies the space belongs to the word
         lacking = [word for word in words if is_word(word.text) and (len(word.ids) > 1 or tokenizer.unk_token_id in word.ids)]
         for word in lacking:
-            found.words.setdefault(word, term)
+            result.words.setdefault(word, term)
         if lacking:
             continue
         if not any(is_word(word.text) for word in words):
-            found.refused[term] = "has no letter or digit"
+            result.refused[term] = "has no letter or digit"
         elif len(words) > 1 and len(term.split()) == 1:
-            found.refused[term] = "is cut into " + ", ".join(repr(word.text.strip()) for word in words)
+            result.refused[term] = "is cut into " + ", ".join(repr(word.text.strip()) for word in words)
         else:
-            found.known.append(term)
-    return found
+            result.known.append(term)
+    return result

@@ -1,44 +1,40 @@
-"""A tokenizer of the corpus's own: WordPiece, byte-level BPE or Unigram, written as transformers reads it."""
+"""Train a tokenizer on a corpus: WordPiece, byte-level BPE or Unigram. The same texts give the same files."""
 
 import json
 import logging
-import shutil
 import string
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from jaxplm.config import check_value
 from jaxplm.errors import UserError
-from jaxplm.hf.families import family_of
-from jaxplm.vocab.counting import WordCounter
 from jaxplm.vocab.languages import KOREAN, detect, set_rules
+from jaxplm.vocab.tokenizer_files import add_special_tokens, special_tokens, write_tokenizer
 from jaxplm.vocab.unigram_scores import piece_scores
+from jaxplm.vocab.word_counts import WordCounter
 
 log = logging.getLogger("jaxplm")
 
-# The model family whose special tokens a kind of tokenizer has; `jaxplm.hf.families` has the tokens and their ids.
-FAMILIES = {"wordpiece": "bert", "bpe": "roberta", "unigram": "bert"}
-_CLASSES = {"wordpiece": "BertTokenizer", "bpe": "RobertaTokenizer", "unigram": "PreTrainedTokenizerFast"}
-_MIN_COUNT = 2  # of a character and of a pair that is merged
-_MIN_ALPHABET = {"latin": 1000, "korean": 3000}  # Korean: the syllables that are written are some 2,500
+_MIN_COUNT = 2  # occurrences that a character or a merged pair must have
+_MIN_ALPHABET = {"latin": 1000, "korean": 3000}  # about 2,500 syllables are in use in Korean
 _LONGEST_WORD = 200  # WordPiece, Korean: characters of a run without spaces; a longer one is [UNK]
-_CHUNK = 10_000  # repetitions of a word handed over at once
+_CHUNK = 10_000  # repetitions of a word given to a trainer at once
 
 
 def train_tokenizer(texts: Iterable[str], kind: str, size: int, directory: Path, *, language: str = "auto", cased: bool = False,
                     max_positions: int = 512) -> int:
     """Train a tokenizer and write its directory, which `transformers.AutoTokenizer` reads.
 
-    wordpiece (Wu et al. 2016) and unigram (Kudo 2018) have BERT's special tokens; bpe (Sennrich et al. 2016, over bytes
-    as in Radford et al. 2019) has RoBERTa's with RoBERTa's ids. The same texts give the same files. Memory is bounded,
-    see `counting.MAX_WORDS`.
+    wordpiece (Wu et al. 2016) and unigram (Kudo 2018) have BERT's special tokens. bpe (Sennrich et al. 2016, over bytes as in Radford
+    et al. 2019) has RoBERTa's special tokens with RoBERTa's ids. Memory is bounded, see `word_counts.MAX_WORDS`.
 
     Args:
       texts: read once.
+      kind: as `vocab.kind`: wordpiece, bpe or unigram.
       size: entries at most, special tokens included. A corpus that cannot fill it gives fewer, and the log says so.
       directory: replaced; holds tokenizer.json, tokenizer_config.json and the classic files of the kind.
       language: latin, korean, or auto: korean where a fifth of the letters are Hangul; the log says which.
@@ -54,33 +50,33 @@ def train_tokenizer(texts: Iterable[str], kind: str, size: int, directory: Path,
     check_value("vocab.kind", kind)
     check_value("vocab.language", language)
     if language == "auto":
-        language, texts = _choose(texts)
+        language, texts = _detect_language(texts)
     rules = Tokenizer(models.BPE())
     set_rules(rules, kind, language, cased)
     counter = WordCounter(rules)
     counter.add(texts)
     counter.finish()
     if counter.dropped_below:
-        log.warning("vocabulary: too many distinct words to hold: those found %s were left out",
+        log.warning("vocabulary: too many distinct words to keep: words that occur %s were left out",
                     "once" if counter.dropped_below == 1 else f"{counter.dropped_below} times or less")
     if not counter.counts:
         raise UserError("no word to train a vocabulary on: the texts are empty")
     words = dict(sorted(counter.counts.items()))
     trained = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram}[kind](words, size, language, cased)
     set_rules(trained, kind, language, cased)
-    _finish(trained, kind)
-    _write(trained, kind, cased, max_positions, directory)
+    add_special_tokens(trained, kind)
+    write_tokenizer(trained, kind, cased, max_positions, directory)
     if (entries := trained.get_vocab_size()) < size:
         log.warning("vocab.size=%d: the corpus fills only %d entries, which are used", size, entries)
     return entries
 
 
-def _choose(texts: Iterable[str], sample: int = 1_000_000) -> tuple[str, Iterator[str]]:
-    """The preset for the first `sample` characters, and all texts again."""
-    whole = iter(texts)
+def _detect_language(texts: Iterable[str], sample: int = 1_000_000) -> tuple[str, Iterator[str]]:
+    """Return the language by the first `sample` characters, and all texts, those included."""
+    remaining = iter(texts)
     characters: Counter[str] = Counter()
     read: list[str] = []
-    for text in whole:
+    for text in remaining:
         read.append(text)
         characters.update(text)
         if characters.total() >= sample:
@@ -88,16 +84,16 @@ def _choose(texts: Iterable[str], sample: int = 1_000_000) -> tuple[str, Iterato
     language, share = detect(characters)
     log.info("vocab.language=auto: %s (Hangul is %.1f %% of the letters of the first %d texts)", language, 100 * share, len(read))
 
-    def again() -> Iterator[str]:
+    def all_texts() -> Iterator[str]:
         yield from read
         read.clear()
-        yield from whole
+        yield from remaining
 
-    return language, again()
+    return language, all_texts()
 
 
 def _alphabet(words: dict[str, int], size: int, language: str) -> list[str]:
-    """The characters that get an entry, the most frequent ones. A word with another one is not learned from."""
+    """Return the characters that get an entry, the most frequent ones. Words with other characters are not trained on."""
     counts: Counter[str] = Counter()
     for word, count in words.items():
         for char in word:
@@ -107,27 +103,28 @@ def _alphabet(words: dict[str, int], size: int, language: str) -> list[str]:
     return sorted(char for char in ranked[:limit] if counts[char] >= _MIN_COUNT)
 
 
-def _basic(cased: bool) -> tuple[str, str]:
-    """(letters and digits, punctuation) of ASCII: known whatever the corpus, so that "utf8" is never [UNK]."""
+def _ascii(cased: bool) -> tuple[str, str]:
+    """Return ASCII's letters and digits, and its punctuation. They get entries whatever the corpus, so that "utf8" is never [UNK]."""
     return string.digits + (string.ascii_letters if cased else string.ascii_lowercase), string.punctuation
 
 
-def _known(words: dict[str, int], alphabet: set[str]) -> dict[str, int]:
+def _within(words: dict[str, int], alphabet: set[str]) -> dict[str, int]:
+    """Return the words that are written in the alphabet."""
     return {word: count for word, count in words.items() if alphabet.issuperset(word)}
 
 
 def _wordpiece(words: dict[str, int], size: int, language: str, cased: bool) -> Tokenizer:
-    letters, punctuation = _basic(cased)
+    letters, punctuation = _ascii(cased)
     first = set(_alphabet(words, size, language)) | set(letters + punctuation)
-    words = _known(words, first)
+    words = _within(words, first)
     inside: Counter[str] = Counter()
     for word, count in words.items():
         for char in word[1:]:
             inside[char] += count
     inner = {char for char, count in inside.items() if count >= _MIN_COUNT} | set(letters)
     words = {word: count for word, count in words.items() if inner.issuperset(word[1:])}
-    # The trainer numbers what continues a word in the order of a hash map with a random key, and ties are broken by
-    # these numbers. Listed as special tokens, they have numbers beforehand; `models.WordPiece` below knows none of that.
+    # The trainer numbers what continues a word in the order of a hash map with a random key, and breaks ties by these numbers.
+    # Listed as special tokens, they have numbers beforehand. `models.WordPiece` below does not know that they were.
     start = [*special_tokens("wordpiece"), *sorted(first), *("##" + char for char in sorted(inner))]
     if len(start) > size:
         raise UserError(f"vocab.size={size}: the characters of this corpus alone take {len(start)} entries; give more")
@@ -138,7 +135,7 @@ def _wordpiece(words: dict[str, int], size: int, language: str, cased: bool) -> 
 
 
 def _bpe(words: dict[str, int], size: int, language: str, cased: bool) -> Tokenizer:
-    del language, cased  # bytes are the alphabet
+    del language, cased  # the alphabet is that of bytes
     letters, special = sorted(pre_tokenizers.ByteLevel.alphabet()), special_tokens("bpe")
     if size < len(letters) + len(special):
         raise UserError(f"vocab.size={size}: bytes and special tokens alone take {len(letters) + len(special)} entries; give more")
@@ -150,34 +147,29 @@ def _bpe(words: dict[str, int], size: int, language: str, cased: bool) -> Tokeni
 
 
 def _unigram(words: dict[str, int], size: int, language: str, cased: bool) -> Tokenizer:
-    letters, punctuation = _basic(cased)
+    letters, punctuation = _ascii(cased)
     special = special_tokens("unigram")
     alphabet = set(_alphabet(words, size, language)) | set(letters + punctuation) | {"\u2581"}
     if len(alphabet) + len(special) > size:
         raise UserError(f"vocab.size={size}: the characters of this corpus alone take"
                         f" {len(alphabet) + len(special)} entries; give more")
-    words = _known(words, alphabet)
+    words = _within(words, alphabet)
     trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=list(special), unk_token="[UNK]",
                                       initial_alphabet=sorted(alphabet), show_progress=False)
-    found = [piece for piece, _ in _trained(models.Unigram(), trainer, words)["vocab"] if piece not in special]
-    pieces = sorted({*found, *alphabet})
-    # The trainer's scores differ from run to run by some hundredths, because it sums in the order of a hash map.
+    learned = [piece for piece, _ in _trained(models.Unigram(), trainer, words)["vocab"] if piece not in special]
+    pieces = sorted({*learned, *alphabet})
+    # The trainer's own scores differ between runs by some hundredths, because it sums in the order of a hash map.
     scores = piece_scores(pieces, words)
     ranked = sorted(zip(pieces, scores, strict=True), key=lambda entry: (-entry[1], entry[0]))
-    # Too many only where the trainer left out characters that never occur; characters stay.
-    spare = len(special) + len(ranked) - size
-    extra = {piece for piece, _ in [entry for entry in ranked if len(entry[0]) > 1][::-1][: max(0, spare)]}
-    kept = [entry for entry in ranked if entry[0] not in extra]
+    # There are too many only if the trainer left out characters that never occur. Characters are kept, longer pieces make room.
+    too_many = len(special) + len(ranked) - size
+    dropped = {piece for piece, _ in [entry for entry in ranked if len(entry[0]) > 1][::-1][: max(0, too_many)]}
+    kept = [entry for entry in ranked if entry[0] not in dropped]
     return Tokenizer(models.Unigram([*((token, 0.0) for token in special), *kept], unk_id=1))
 
 
-def special_tokens(kind: str) -> tuple[str, ...]:
-    """Return the special tokens of a kind of tokenizer in the order of their ids, which are 0, 1, ..."""
-    return tuple(family_of(FAMILIES[kind]).special_tokens.values())
-
-
 def _trained(model: Any, trainer: Any, words: dict[str, int]) -> dict[str, Any]:
-    """The model part of tokenizer.json after training on words that are cut already; their spaces are marks by now."""
+    """Return the model part of tokenizer.json after training on words. They are cut already, and have marks in place of spaces."""
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -188,55 +180,3 @@ def _trained(model: Any, trainer: Any, words: dict[str, int]) -> dict[str, Any]:
 
     tokenizer.train_from_iterator(repeated(), trainer)
     return json.loads(tokenizer.to_str())["model"]
-
-
-def _finish(tokenizer: Tokenizer, kind: str) -> None:
-    """Special tokens, what stands around a text or a pair, and the way back to text."""
-    special = special_tokens(kind)
-    # The mask takes the space before it along where that space is part of the token it stands for.
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True, lstrip=kind != "wordpiece" and "mask" in token.lower())
-                                  for token in special])
-    if kind == "bpe":
-        cls, sep = ((special[i], i) for i in (0, 2))  # one token type, also of a pair
-        tokenizer.post_processor = processors.RobertaProcessing(sep, cls, add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
-        tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
-        return
-    tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    decoder = decoders.WordPiece() if kind == "wordpiece" else decoders.Metaspace(prepend_scheme="first")
-    tokenizer.decoder = decoder  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _write(tokenizer: Tokenizer, kind: str, cased: bool, max_positions: int, directory: Path) -> None:
-    from transformers import AutoTokenizer  # seconds; see `hf.tokenizer`
-
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    if kind != "unigram":  # has no classic file short of the sentencepiece one
-        tokenizer.model.save(str(directory))
-    family = family_of(FAMILIES[kind])
-    settings: dict[str, Any] = {f"{role}_token": token for role, token in family.special_tokens.items()}
-    settings |= {f"{alias}_token": family.special_tokens[role] for alias, role in family.role_aliases.items()}
-    settings |= {"model_max_length": max_positions, "tokenizer_class": _CLASSES[kind], "clean_up_tokenization_spaces": False}
-    if kind == "wordpiece":
-        settings |= {"do_lower_case": not cased, "strip_accents": False}
-    if kind == "bpe":
-        settings |= {"add_prefix_space": False}
-    file = directory / "tokenizer_config.json"
-
-    def write() -> None:
-        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
-
-    write()
-    wanted = json.loads(tokenizer.to_str())
-    # A class of transformers rebuilds normalizer and pre-tokenizer by its own rules. Where those are not ours, the
-    # class that takes tokenizer.json as it stands is named instead.
-    read = json.loads(AutoTokenizer.from_pretrained(directory, local_files_only=True).backend_tokenizer.to_str())
-    if any(read[part] != wanted[part] for part in ("normalizer", "pre_tokenizer", "model", "decoder")):
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-        for option in ("do_lower_case", "strip_accents", "add_prefix_space"):
-            settings.pop(option, None)
-    if settings["tokenizer_class"] == "PreTrainedTokenizerFast":  # knows no model, so no inputs of one either
-        settings["model_input_names"] = ["input_ids", *(["token_type_ids"] if family.token_types > 1 else []), "attention_mask"]
-    write()

@@ -1,40 +1,48 @@
-"""Log-probabilities of a Unigram vocabulary by expectation-maximisation (Kudo 2018), the same in every run."""
+"""Compute the log-probabilities of a Unigram vocabulary by expectation-maximisation (Kudo 2018), the same in every run."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-_WORDS = 200_000  # the most frequent ones are enough for the scores
+_WORDS = 200_000  # the most frequent words: they are enough for the scores
 _LONGEST = 32  # characters of a word
-_BLOCK = 20_000  # words at once
+_BLOCK = 20_000  # words computed at once
 _ROUNDS = 5
 _LEAST = 0.1  # expected occurrences of a piece that no word uses
 
 
 class Lattice(NamedTuple):
-    """All ways to write a block of W words: every edge is a piece at a place of a word."""
+    """All ways to write a block of W words by pieces: each of E edges is a piece at a place of a word.
 
-    word: np.ndarray  # [E] int64, row of the word
-    begin: np.ndarray  # [E] int64
-    end: np.ndarray  # [E] int64, ascending
-    piece: np.ndarray  # [E] int64
-    lengths: np.ndarray  # [W] int64
-    counts: np.ndarray  # [W] float64
+    Attributes:
+      word: [E] int64, row of the word.
+      begin, end: [E] int64, first character of the piece and the one after its last; `end` ascends.
+      piece: [E] int64, number of the piece.
+      lengths: [W] int64, characters of each word.
+      counts: [W] float64, occurrences of each word.
+    """
+
+    word: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+    piece: np.ndarray
+    lengths: np.ndarray
+    counts: np.ndarray
 
 
 def piece_scores(pieces: Sequence[str], words: Mapping[str, int]) -> list[float]:
-    """Natural logarithms of the pieces' probabilities, five digits, in the order of `pieces`.
+    """Return the natural logarithms of the pieces' probabilities, rounded to five digits, in the order of `pieces`.
 
     EM begins with equal probabilities, so the shortest ways to write a word count most at first.
 
     Args:
-      pieces: contain every character of `words`.
+      pieces: of the vocabulary; every character of `words` is among them.
       words: {word: occurrences}.
     """
-    chosen = sorted((word for word in words if len(word) <= _LONGEST), key=lambda word: (-words[word], word))[:_WORDS]
+    frequent = sorted((word for word in words if len(word) <= _LONGEST), key=lambda word: (-words[word], word))[:_WORDS]
     numbers = {piece: i for i, piece in enumerate(pieces)}
-    blocks = [_lattice(chosen[i : i + _BLOCK], words, numbers) for i in range(0, len(chosen), _BLOCK)]
+    blocks = [_lattice(frequent[i : i + _BLOCK], words, numbers) for i in range(0, len(frequent), _BLOCK)]
     probability = np.full(len(pieces), 1 / len(pieces))
     for _ in range(_ROUNDS):
         expected = np.maximum(sum((_expected(block, probability) for block in blocks), np.zeros(len(pieces))), _LEAST)
@@ -54,10 +62,10 @@ def _lattice(words: Sequence[str], counts: Mapping[str, int], numbers: Mapping[s
 
 
 def _expected(block: Lattice, probability: np.ndarray) -> np.ndarray:
-    """Expected occurrences [P] of the pieces, by forward and backward sums over each word's lattice."""
+    """Return the expected occurrences [P] of the pieces, by forward and backward sums over each word's lattice."""
     rows, width = len(block.lengths), int(block.lengths.max(initial=0)) + 1
     weight = probability[block.piece]
-    ends = np.searchsorted(block.end, np.arange(width + 1))  # edges with end e: ends[e] : ends[e + 1]
+    ends = np.searchsorted(block.end, np.arange(width + 1))  # the edges that end at e are ends[e] : ends[e + 1]
     forward, backward = np.zeros((width, rows)), np.zeros((width, rows))
     forward[0] = 1.0
     for e in range(1, width):

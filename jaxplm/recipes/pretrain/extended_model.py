@@ -15,10 +15,10 @@ from jaxplm.engine.workdir import is_claimed
 from jaxplm.errors import UserError
 from jaxplm.reporting.console import summary_table
 from jaxplm.reporting.tables import markdown
-from jaxplm.vocab.append import Appended, append
-from jaxplm.vocab.choose import choose
-from jaxplm.vocab.measure import measured_again
-from jaxplm.vocab.measured import KEPT, log_lines, measure_vocabulary
+from jaxplm.vocab.append import ExtendedTokenizer, append_tokens
+from jaxplm.vocab.choose import choose_tokens
+from jaxplm.vocab.corpus_report import KEPT, log_lines, report_corpus
+from jaxplm.vocab.measure import remeasure
 from jaxplm.vocab.report import figures
 from jaxplm.vocab.resize import resize_embeddings
 from jaxplm.vocab.terms import read_terms
@@ -58,7 +58,7 @@ def extended_model(config: Config, workdir: Path) -> tuple[hf.Loaded, NewTokens,
         _choose(config, workdir, loaded.tokenizer)
     wait_for_all("vocabulary")
     content = json.loads(kept.read_text("utf-8"))
-    appended = append(loaded.tokenizer, content["tokens"])
+    appended = append_tokens(loaded.tokenizer, content["tokens"])
     return _extended(config, loaded, appended), NewTokens(appended.old_size, len(appended.tokens)), content["section"]
 
 
@@ -66,10 +66,10 @@ def _choose(config: Config, workdir: Path, tokenizer: Any) -> None:
     """Measures, chooses, shows, and writes tokens.json and the plot."""
     vocab = config.vocab
     terms = read_terms(vocab.terms) if vocab.terms else []  # a wrong name is told before the corpus is read
-    measured = measure_vocabulary(config, workdir, tokenizer)
+    measured = report_corpus(config, workdir, tokenizer)
     before = measured.domain
-    chosen = choose(before, tokenizer, vocab.new_tokens, terms=terms, min_texts=vocab.min_texts)
-    appended = append(tokenizer, chosen.tokens)
+    chosen = choose_tokens(before, tokenizer, vocab.new_tokens, terms=terms, min_texts=vocab.min_texts)
+    appended = append_tokens(tokenizer, chosen.tokens)
     refused = chosen.refused | appended.refused
     if refused:
         some = "; ".join(f"{token!r} {reason}" for token, reason in list(refused.items())[:5])
@@ -79,18 +79,17 @@ def _choose(config: Config, workdir: Path, tokenizer: Any) -> None:
                         f" {config.data.train} that is cut occurs in vocab.min_texts={vocab.min_texts} texts")
     if len(appended.tokens) < vocab.new_tokens:
         log.info("%s tokens are added and not %s: nothing more would save a token", f"{len(appended.tokens):,}", f"{vocab.new_tokens:,}")
-    after = measured_again(before, appended.tokenizer)
+    after = remeasure(before, appended.tokenizer)
     table = figures([("before", before), (f"with {len(appended.tokens):,} new tokens", after)])
     log_lines(summary_table(table, header=True))
     shown = ", ".join(f"`{token}`" for token in appended.tokens[:_SHOWN]) + (", …" if len(appended.tokens) > _SHOWN else "")
     section = "\n\n".join([measured.section, "### With the new tokens", markdown(table, "lrr"),
                            f"{len(appended.tokens):,} new tokens, those first that save most: {shown}"])
     content = {"tokens": chosen.tokens, "section": section}
-    content = {"tokens": chosen.tokens, "section": section}
     atomic.write_text(workdir / KEPT / "tokens.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
-def _extended(config: Config, loaded: hf.Loaded, appended: Appended) -> hf.Loaded:
+def _extended(config: Config, loaded: hf.Loaded, appended: ExtendedTokenizer) -> hf.Loaded:
     """The checkpoint with rows of the word table and of the decoder's bias for the new tokens, or with exBERT's extension."""
     first, n, init = appended.old_size, len(appended.tokens), config.vocab.init
     params, shape = resize_embeddings(loaded.params, loaded.config, first + n, appended.pieces, init=init, seed=config.seed)

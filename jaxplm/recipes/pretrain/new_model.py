@@ -14,7 +14,7 @@ from jaxplm.engine.workdir import is_claimed
 from jaxplm.errors import UserError
 from jaxplm.hf.families import FAMILIES, Family, family_of
 from jaxplm.tasks.objectives import selected_objective
-from jaxplm.vocab.measured import KEPT, measure_vocabulary
+from jaxplm.vocab.corpus_report import KEPT, report_corpus
 from jaxplm.vocab.train_tokenizer import train_tokenizer
 
 log = logging.getLogger("jaxplm")
@@ -95,6 +95,6 @@ def new_tokenizer(config: Config, workdir: Path) -> Any:
 def _measured(config: Config, workdir: Path, tokenizer: Any) -> str:
     kept = workdir / KEPT / "section.md"
     if is_first() and not (kept.exists() and is_claimed(workdir)):
-        atomic.write_text(kept, measure_vocabulary(config, workdir, tokenizer, new=not config.model.tokenizer).section)
+        atomic.write_text(kept, report_corpus(config, workdir, tokenizer, new=not config.model.tokenizer).section)
     wait_for_all("vocabulary")
     return kept.read_text("utf-8")

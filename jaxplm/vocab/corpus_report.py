@@ -1,4 +1,4 @@
-"""The first output of every vocabulary recipe: how a tokenizer cuts the run's corpus, in the log, as a plot and for report.md."""
+"""Measure how a tokenizer cuts the run's corpus, and show it in the log, in a plot and in report.md: every vocabulary recipe starts so."""
 
 import logging
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ from jaxplm.config import Config
 from jaxplm.data.sources.texts import open_corpus
 from jaxplm.hf.tokenizer import unreachable_share
 from jaxplm.vocab.advice import advise, advise_new
-from jaxplm.vocab.measure import Measured, damaging_splits, measure
+from jaxplm.vocab.measure import Measurement, measure
 from jaxplm.vocab.plot import write_vocabulary
 from jaxplm.vocab.report import vocabulary_markdown, vocabulary_text
+from jaxplm.vocab.splits import damaging_splits
 
 log = logging.getLogger("jaxplm")
 
@@ -20,21 +21,21 @@ _LOGGED = 8  # splits of each kind
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class CorpusReport:
     """A measured corpus; `section` is "Vocabulary" of report.md in Markdown, with plots/vocabulary.png."""
 
-    domain: Measured
+    domain: Measurement
     section: str
 
 
-def measure_vocabulary(config: Config, workdir: Path, tokenizer: Any, *, new: bool = False) -> Vocabulary:
-    """Measures `data.train` and, if there is one, the validation split of `data.general`; logs the tables and draws the plot.
+def report_corpus(config: Config, workdir: Path, tokenizer: Any, *, new: bool = False) -> CorpusReport:
+    """Measure `data.train` and, if it is given, the validation split of `data.general`; log the tables and draw the plot.
 
     Args:
       config: of the run.
-      workdir: where plots/vocabulary.png goes.
-      tokenizer: transformers' fast tokenizer.
-      new: it was made of this corpus, so that the advice is about its size.
+      workdir: where plots/vocabulary.png is written.
+      tokenizer: a fast transformers tokenizer.
+      new: the tokenizer was trained on this corpus, so the advice is about its size.
 
     Raises:
       UserError: the texts cannot be read, or have no word.
@@ -47,10 +48,10 @@ def measure_vocabulary(config: Config, workdir: Path, tokenizer: Any, *, new: bo
     log_lines(vocabulary_text(domain, tokenizer, advice, general, most=_LOGGED))
     write_vocabulary(workdir / "plots" / "vocabulary.png", domain, damaging_splits(domain, general), tokenizer, general)
     section = vocabulary_markdown(domain, tokenizer, advice, general) + "\n\n![Vocabulary](plots/vocabulary.png)"
-    return Vocabulary(domain, section)
+    return CorpusReport(domain, section)
 
 
 def log_lines(text: str) -> None:
-    """Log every line of a text by itself."""
+    """Log each line of a text as a line of its own."""
     for line in text.split("\n"):
         log.info("%s", line)
