@@ -19,7 +19,7 @@ from messages import assert_line, assert_says, refuses
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from jaxplm import hf, nn
-from jaxplm.data.corpus.words import byte_alphabet
+from jaxplm.data.corpus.token_text import byte_alphabet
 from jaxplm.recipes.pretrain.new_model import SIZES, new_config
 from jaxplm.vocab.languages import detect, set_rules
 from jaxplm.vocab.tokenizer_files import special_tokens

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from jaxplm.data.corpus import words
+from jaxplm.data.corpus import token_text, words
 
 SENTENCES = [
     "the hospital, (COVID-19) patients don't pay $5.00... unbelievable words, words!",
@@ -180,7 +180,7 @@ def test_punctuation_is_as_bert_has_it():
 
 
 def test_byte_alphabet_is_the_one_of_byte_level_vocabularies():
-    alphabet = words.byte_alphabet()
+    alphabet = token_text.byte_alphabet()
     assert sorted(alphabet) == sorted(pre_tokenizers.ByteLevel.alphabet())
     assert sorted(alphabet.values()) == list(range(256))
     for text in ("é", "가", " \n"):
@@ -199,6 +199,6 @@ def test_the_characters_of_a_texts_tokens_are_those_of_the_text(tokenizers_by_ki
         if tokenizer.unk_token_id in encoding.ids:
             continue  # an unknown token stands for any number of characters, and counts none
         normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
-        found = words.token_characters(backend)[encoding.ids].sum()
+        found = token_text.token_characters(backend)[encoding.ids].sum()
         assert found == sum(not char.isspace() for char in normal), (kind, text)
-    assert words.token_characters(backend)[tokenizer.mask_token_id] == 0
+    assert token_text.token_characters(backend)[tokenizer.mask_token_id] == 0

@@ -74,7 +74,7 @@ class MaskedLanguageModelling:
     """Minimise the mean loss per masked position; implements `jaxplm.tasks.Task`.
 
     Args:
-      characters: [V] characters of each token (`jaxplm.data.corpus.words.token_characters`). If given, the loss per
+      characters: [V] characters of each token (`jaxplm.data.corpus.token_text.token_characters`). If given, the loss per
         character is measured too, which is comparable between vocabularies that split a text into different numbers
         of tokens.
       max_segments_per_row: upper bound of the texts per row that the data guarantee; 0 if none is known.

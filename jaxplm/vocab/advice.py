@@ -95,7 +95,8 @@ def advise(measurement: Measurement, vocab_size: int, general: Measurement | Non
         tokens = _exbert_tokens(measurement, vocab_size)
         sentence = (
             f"Add about {tokens:,} tokens with exBERT (configs/exbert.py): {fertility}, and the split words have a long tail:"
-            f" the {few:,} costliest hold {share:.0%} of all extra tokens, the {tokens:,} costliest {covered_share(measurement, tokens):.0%}"
+            f" the {few:,} costliest hold {share:.0%} of all extra tokens,"
+            f" the {tokens:,} costliest {covered_share(measurement, tokens):.0%}"
         )
     return Advice(kind, tokens, sentence + ".")
 

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxplm.data.corpus.words import byte_alphabet
+from jaxplm.data.corpus.token_text import byte_alphabet
 from jaxplm.errors import UserError
 
 if TYPE_CHECKING:

@@ -62,7 +62,8 @@ def vocabulary_text(measured: Measurement, tokenizer: Any, advice: Advice, gener
     return "\n\n".join([*parts, advice.sentence])
 
 
-def vocabulary_markdown(measured: Measurement, tokenizer: Any, advice: Advice, general: Measurement | None = None, most: int = SHOWN) -> str:
+def vocabulary_markdown(measured: Measurement, tokenizer: Any, advice: Advice, general: Measurement | None = None,
+                        most: int = SHOWN) -> str:
     """The section "Vocabulary" of report.md without its heading; the damaging splits have the numbers of `jaxplm.vocab.plot`."""
     columns = [("domain", measured), *([("general text", general)] if general else [])]
     parts = [advice.sentence, markdown(figures(columns, general), "l" + "r" * len(columns))]

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from jaxplm.data.corpus.words import byte_alphabet
+from jaxplm.data.corpus.token_text import byte_alphabet
 from jaxplm.vocab.piece_counts import Word
 from jaxplm.vocab.reach import WORDPIECE, kind_of
 

@@ -1,4 +1,4 @@
-"""The pass over a corpus: texts → batches → token ids and word starts, appended to flat files."""
+"""Encode a corpus in one pass: texts → batches → token ids and word starts, appended to flat files."""
 
 import contextlib
 import itertools
@@ -17,9 +17,9 @@ from jaxplm.data.corpus.words import WordTables, needs_characters, refine, word_
 from jaxplm.data.sources.texts import Texts
 from jaxplm.errors import UserError
 
-# Characters a batch: enough work for every core, some 30 MB of `Encoding`s.
+# Characters per batch: enough work for every core, about 30 MB of `Encoding`s.
 _BATCH_CHARS = 1 << 18
-# Longer texts are encoded in pieces cut before white space: the cores share one book, and memory stays flat.
+# Longer texts are encoded in pieces cut before white space, so that the cores share one long text and memory stays bounded.
 _PIECE_CHARS = 1 << 16
 
 
@@ -27,32 +27,30 @@ class Piece(NamedTuple):
     """Part of a text, short enough to encode at once."""
 
     text: str
-    opens_text: bool  # False: it goes on with the text of the piece before
+    opens_text: bool  # False: it continues the text of the piece before it
 
 
 def split_pieces(texts: Iterable[str], max_chars: int = _PIECE_CHARS) -> Iterator[Piece]:
-    """Cuts long texts before white space, where no tokenizer's token or word crosses."""
+    """Cut long texts before white space, which no tokenizer's token or word crosses."""
     for text in texts:
         begin = 0
         while len(text) - begin > max_chars:
-            end = _cut(text, begin, begin + max_chars)
+            end = _cut_before(text, begin, begin + max_chars)
             yield Piece(text[begin:end], begin == 0)
             begin = end
         yield Piece(text[begin:], begin == 0)
 
 
-def _cut(text: str, begin: int, end: int) -> int:
-    """Where to cut before `end`: before the last line end, else before the last space, else inside a run."""
+def _cut_before(text: str, begin: int, end: int) -> int:
+    """Return a place to cut before `end`: before the last line end, else before the last space, else inside a word."""
     middle = begin + (end - begin) // 2
     for space in ("\n", " "):
-        found = text.rfind(space, middle, end)
-        while found > middle and text[found - 1].isspace():  # a run of white space is one pre-token
-            found -= 1
-        if found > middle:
-            return found
-    while end > middle and unicodedata.category(text[end]).startswith(
-        "M"
-    ):  # not between a base and its marks
+        place = text.rfind(space, middle, end)
+        while place > middle and text[place - 1].isspace():  # a run of white space is one pre-token
+            place -= 1
+        if place > middle:
+            return place
+    while end > middle and unicodedata.category(text[end]).startswith("M"):  # not between a base and its combining marks
         end -= 1
     return end
 
@@ -62,7 +60,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[Piece]]:
     size = 0
     for piece in split_pieces(texts):
         batch.append(piece)
-        size += len(piece.text) + 16  # so that a batch of tiny texts is not a million of them
+        size += len(piece.text) + 16  # 16: bounds the number of empty and tiny texts in a batch
         if size >= _BATCH_CHARS:
             yield batch
             batch, size = [], 0
@@ -73,10 +71,19 @@ def _batches(texts: Iterable[str]) -> Iterator[list[Piece]]:
 def encode_corpus(
     texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, directory: Path
 ) -> dict[str, Any]:
-    """Writes `tokens.bin`, `word_starts.bin`, `offsets.bin` (see `store.TokenStore`); returns the meta data.
+    """Write `tokens.bin`, `word_starts.bin` and `offsets.bin` (see `store.TokenStore`), and return the meta data.
 
-    Memory does not grow with the corpus. Raises `UserError` if no text gives a token, `OSError` if the disk
-    is full.
+    Memory does not grow with the corpus.
+
+    Args:
+      texts: of the corpus.
+      backend: without truncation and padding.
+      unk_id: id of the unknown token, if there is one.
+      directory: an existing one, where the files are written.
+
+    Raises:
+      UserError: no text gives a token.
+      OSError: the disk is full.
     """
     tables = word_tables(backend)
     dtype = np.dtype(np.uint16 if len(tables.punctuation) <= 1 << 16 else np.uint32)
@@ -119,7 +126,7 @@ def encode_corpus(
 def _encode_ahead(
     batches: Iterator[list[Piece]], backend: tokenizers.Tokenizer
 ) -> Iterator[tuple[list[Piece], list[tokenizers.Encoding], bool]]:
-    """Batches with their encodings, and whether it is the last; the next one is encoded while one is used."""
+    """Yield (batch, its encodings, whether it is the last one); the next batch is encoded while one is used."""
 
     def encode(batch: list[Piece]) -> list[tokenizers.Encoding]:
         return backend.encode_batch([piece.text for piece in batch], add_special_tokens=False)
@@ -137,14 +144,14 @@ def _encode_ahead(
 
 
 def _append(file: BinaryIO, array: np.ndarray) -> None:
-    # Not `tofile`, which reports a full disk without its errno.
+    # `tofile` would report a full disk without its errno.
     file.write(array.tobytes())
 
 
 def token_arrays(
     batch: list[Piece], encodings: list[tokenizers.Encoding], tables: WordTables
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`ids [T]` int64 and `word_starts [T]` of a batch's pieces in a row, and their lengths `[pieces]`."""
+    """Return `ids [T]` int64 and `word_starts [T]` bool of all pieces, one after the other, and `lengths [pieces]` int64."""
     id_lists = [encoding.ids for encoding in encodings]
     lengths = np.fromiter(map(len, id_lists), np.int64, len(id_lists))
     total = int(lengths.sum())
@@ -152,7 +159,7 @@ def token_arrays(
     word_lists = [encoding.word_ids for encoding in encodings]
     try:
         word_ids = np.fromiter(itertools.chain.from_iterable(word_lists), np.int64, total)
-    except TypeError:  # a None: a token outside every word
+    except TypeError:  # None: a token outside every word
         plain = (-1 if word is None else word for word in itertools.chain.from_iterable(word_lists))
         word_ids = np.fromiter(plain, np.int64, total)
     starts = word_starts(ids, word_ids, tables)
@@ -169,7 +176,7 @@ def token_arrays(
 
 @contextlib.contextmanager
 def _progress(texts: Texts) -> Iterator[Callable[[int], None]]:
-    """A bar over the bytes of the files where these are known, else over the texts."""
+    """Show a progress bar over the bytes of the files where these are known, else over the texts."""
     total = texts.total_bytes
     settings: dict[str, Any] = {"unit": "B", "unit_scale": True, "total": total} if total else {"unit": "text"}
     with tqdm(desc="tokenizing", file=sys.stdout, disable=None, leave=False, **settings) as bar:

@@ -1,4 +1,4 @@
-"""A validation set where the user gave none: some of the training texts, always the same ones."""
+"""Hold out part of the training texts for validation where the user gave no validation set; the same texts always."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,39 +9,39 @@ from jaxplm.data import rng
 from jaxplm.data.mlm.pack import TokenArrays
 from jaxplm.errors import UserError
 
-# Texts that agree in so many tokens and in length are taken for copies. Reading more would only cost time.
+# Texts of one length that agree in this many tokens are taken to be copies. Reading more would only cost time.
 _PREFIX = 32
 _KEY = 0x5EED
+_ALL_THE_SAME = "the training data has no two different texts to hold one out: give data.validation"
 
 
 def hold_out(store: TokenArrays, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Divides the texts in two, copies of a text always on the same side.
+    """Divide the texts into two sets; copies of a text are always in the same one.
 
-    The choice follows from the texts' content alone, so it is the same for every seed and for any order of
-    the corpus.
+    The choice follows from the texts' content alone, so it is the same for every seed and for any order of the corpus.
 
     Args:
-        store: the tokenized texts.
-        share: of the tokens to hold out, at most.
+      store: the tokenized texts.
+      share: of the tokens to hold out, at most.
 
     Returns:
-        indices of the texts to train on and of those held out, both ascending; neither is empty.
+      Indices of the texts to train on and of those held out, both ascending; neither is empty.
 
     Raises:
-        UserError: all texts are the same, or there is only one.
+      UserError: all texts are the same, or there is only one.
     """
     offsets = np.asarray(store.offsets, np.int64)
     lengths = np.diff(offsets)
-    prints = _fingerprints(np.asarray(store.tokens), offsets[:-1], lengths)
-    # A group is a text with its copies, in an order that depends on nothing but their content.
-    groups, group_of = np.unique(prints, return_inverse=True)
+    fingerprints = _fingerprints(np.asarray(store.tokens), offsets[:-1], lengths)
+    # A group is a text with its copies. The order of groups depends on nothing but their content.
+    groups, group_of = np.unique(fingerprints, return_inverse=True)
     if len(groups) < 2:
-        raise UserError("the training data has no two different texts to hold one out: give data.validation")
+        raise UserError(_ALL_THE_SAME)
     tokens = np.bincount(group_of, lengths, len(groups)).astype(np.int64)
     room = int(share * lengths.sum())
     fitting = np.flatnonzero(tokens <= room)
     chosen = fitting[np.cumsum(tokens[fitting]) <= room]
-    if not chosen.size:  # few and long texts: the shortest
+    if not chosen.size:  # few and long texts: hold out the shortest
         chosen = np.array([tokens.argmin()])
     if chosen.size == len(groups):
         chosen = chosen[:-1]
@@ -52,35 +52,35 @@ def hold_out(store: TokenArrays, share: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fingerprints(tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """[n] uint64: a hash of each text's length and first tokens."""
+    """Return a hash of each text's length and first tokens, [n] uint64."""
     state = rng.fold(rng.key(_KEY), lengths)
-    going_on = np.arange(len(starts))
+    longer = np.arange(len(starts))
     for place in range(_PREFIX):
-        going_on = going_on[lengths[going_on] > place]
-        if not going_on.size:
+        longer = longer[lengths[longer] > place]
+        if not longer.size:
             break
-        state[going_on] = rng.fold(state[going_on], tokens[starts[going_on] + place])
+        state[longer] = rng.fold(state[longer], tokens[starts[longer] + place])
     return state
 
 
 def hold_out_rows(keys: Sequence[str], share: float) -> tuple[np.ndarray, np.ndarray]:
-    """The same for labelled rows: rows of the same key (text, or context of questions) stay on the same side.
+    """Divide labelled rows into two sets; rows with the same key are always in the same one.
 
     Args:
-        keys: of n rows.
-        share: of the rows to hold out, about.
+      keys: of n rows: the text, or the context of a question.
+      share: of the rows to hold out, about.
 
     Returns:
-        rows to train on and rows held out, both ascending; neither is empty.
+      Rows to train on and rows held out, both ascending; neither is empty.
 
     Raises:
-        UserError: all keys are the same.
+      UserError: all keys are the same.
     """
-    prints = np.array([int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") for key in keys], np.uint64)
-    groups, group_of, counts = np.unique(prints, return_inverse=True, return_counts=True)
+    hashes = np.array([int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") for key in keys], np.uint64)
+    groups, group_of, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     if len(groups) < 2:
-        raise UserError("the training data has no two different texts to hold one out: give data.validation")
+        raise UserError(_ALL_THE_SAME)
     # Groups are sorted by a hash of their content, which is as good as random and the same for any order of the rows.
-    held = min(max(1, int(np.searchsorted(np.cumsum(counts), share * len(keys), "right"))), len(groups) - 1)
-    mask = group_of < held
+    held_groups = min(max(1, int(np.searchsorted(np.cumsum(counts), share * len(keys), "right"))), len(groups) - 1)
+    mask = group_of < held_groups
     return np.flatnonzero(~mask), np.flatnonzero(mask)

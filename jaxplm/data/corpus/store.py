@@ -1,4 +1,4 @@
-"""The tokenized corpus on disk: flat files of integers, memory-mapped."""
+"""A tokenized corpus on disk: flat files of integers, memory-mapped."""
 
 import json
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ class TokenStore:
 
     @classmethod
     def open(cls, directory: Path) -> "TokenStore":
-        """Maps the files that `tokenize` wrote; `ValueError` or `OSError` if they are damaged."""
+        """Map the files that `tokenize` wrote; raises `ValueError` or `OSError` if they are damaged."""
         meta = json.loads((directory / "meta.json").read_text())
         length, dtype = meta["tokens"], np.dtype(meta["dtype"])
         for name, size in (("tokens", length * dtype.itemsize), ("word_starts", length)):
-            if (found := (directory / f"{name}.bin").stat().st_size) != size:
-                raise ValueError(f"{name}.bin has {found} bytes, not {size}")
+            if (stored := (directory / f"{name}.bin").stat().st_size) != size:
+                raise ValueError(f"{name}.bin has {stored} bytes, not {size}")
         tokens = np.memmap(directory / "tokens.bin", dtype, "r", shape=(length,))
         word_starts = np.memmap(directory / "word_starts.bin", np.bool_, "r", shape=(length,))
         offsets = np.fromfile(directory / "offsets.bin", np.int64)

@@ -1,4 +1,4 @@
-"""Texts → integers on disk, once for each corpus and tokenizer: the cache around `encode`."""
+"""Tokenize a corpus once per corpus and tokenizer: the cache on disk around `encode`."""
 
 import contextlib
 import errno
@@ -25,24 +25,21 @@ log = logging.getLogger("jaxplm")
 
 _HIGH_UNK = 0.1
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Already there, on a directory: which of the two depends on the file system.
 
 
 def default_cache() -> Path:
-    """`$JAXPLM_CACHE`, or `~/.cache/jaxplm`."""
+    """Return the directory of caches: `$JAXPLM_CACHE`, or `~/.cache/jaxplm`."""
     return Path(os.environ.get("JAXPLM_CACHE") or Path.home() / ".cache" / "jaxplm").expanduser()
 
 
-def tokenize(
-    texts: Texts, tokenizer: Any, cache_dir: Path | None = None
-) -> TokenStore:
-    """The tokens of a corpus, from the cache or made now.
+def tokenize(texts: Texts, tokenizer: Any, cache_dir: Path | None = None) -> TokenStore:
+    """Return the tokens of a corpus, from the cache or tokenized now.
 
-    The cache key is a hash of the texts' content, the tokenizer and the format. A store is complete or
-    absent; processes of one machine that want the same store wait for the first of them.
+    The cache key is a hash of the texts' content, the tokenizer and the format. A store is complete or absent. Processes of one machine
+    that want the same store wait for the first of them.
 
     Args:
-      texts: from `sources.open_texts`.
+      texts: from `sources.texts.open_texts`.
       tokenizer: a fast transformers tokenizer; its truncation and padding are neither used nor changed.
       cache_dir: where stores are kept; `default_cache()` if None.
 
@@ -58,7 +55,7 @@ def tokenize(
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             with _lock(final.with_suffix(".lock")):
-                store = _open_cached(final, texts)  # made by another process while this one waited
+                store = _open_cached(final, texts)  # another process may have written it while this one waited
                 if store is None:
                     _build(texts, backend, tokenizer.unk_token_id, final)
                     store = TokenStore.open(final)
@@ -69,7 +66,7 @@ def tokenize(
 
 
 def clean_copy(tokenizer: Any) -> tuple[tokenizers.Tokenizer, str]:
-    """The tokenizer without truncation and padding, as a copy, and what identifies it."""
+    """Return a copy of the tokenizer without truncation and padding, and a string that identifies it."""
     original = tokenizer.backend_tokenizer
     state = json.loads(original.to_str())
     state["truncation"] = state["padding"] = None
@@ -84,7 +81,7 @@ def _open_cached(final: Path, texts: Texts) -> TokenStore | None:
     try:
         store = TokenStore.open(final)
     except (OSError, ValueError, KeyError) as error:
-        log.warning("the cached tokens %s are damaged (%s) and are made again", final, error)
+        log.warning("the cached tokens %s are damaged (%s): the corpus is tokenized again", final, error)
         shutil.rmtree(final, ignore_errors=True)
         return None
     log.info("%s: %s tokens from the cache (%s)", texts.describe, f"{store.meta['tokens']:,}", final)
@@ -92,11 +89,10 @@ def _open_cached(final: Path, texts: Texts) -> TokenStore | None:
 
 
 def _disk_error(error: OSError, cache_dir: Path, texts: Texts) -> UserError:
+    """Return the error for a cache that cannot be written, with the space that is needed where it is full."""
     if error.errno not in _NO_SPACE:
-        return UserError(
-            f"cannot write the token cache {cache_dir}: {error}; set JAXPLM_CACHE to another place"
-        )
-    # A token is some 4.5 bytes of text and 3 to 5 on disk; packed files hold about three times their size.
+        return UserError(f"cannot write the token cache {cache_dir}: {error}; set JAXPLM_CACHE to another place")
+    # A token is about 4.5 bytes of text and 3 to 5 on disk; compressed files hold about three times their size.
     need = sum(path.stat().st_size * (3 if path.suffix in (".gz", ".zst") else 1) for path in texts.files)
     place = cache_dir if cache_dir.exists() else cache_dir.parent
     free = f"{shutil.disk_usage(place).free / 1e6:,.0f} MB free" if place.exists() else "none free"
@@ -109,30 +105,27 @@ def _disk_error(error: OSError, cache_dir: Path, texts: Texts) -> UserError:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     with path.open("w") as file:
-        with contextlib.suppress(OSError):  # a file system without locks: the work may be done twice, no harm
+        with contextlib.suppress(OSError):  # on a file system without locks, two processes may both do the work
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _build(texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, final: Path) -> None:
-    os.environ.setdefault(
-        "TOKENIZERS_PARALLELISM", "true"
-    )  # unset, a fork earlier in the process turns it off
-    # Another machine on a shared disk may have been first, with the same store.
+    # If it is not set, an earlier fork of the process turns the parallelism off.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # Another machine on a shared disk may have written the same store in the meantime; then that one is kept.
     with atomic.new_directory(final, keep_existing=True) as staged:
         start = time.monotonic()
         meta = encode_corpus(texts, backend, unk_id, staged)
         seconds = max(time.monotonic() - start, 1e-9)
         (staged / "meta.json").write_text(json.dumps(meta))
-    log.info(
-        "%s: %s texts, %s tokens, tokenized in %.1f s (%s tokens/s)",
-        texts.describe, f"{meta['texts']:,}", f"{meta['tokens']:,}", seconds,
-        f"{meta['tokens'] / seconds:,.0f}",
-    )  # fmt: skip
+    log.info("%s: %s texts, %s tokens, tokenized in %.1f s (%s tokens/s)", texts.describe, f"{meta['texts']:,}", f"{meta['tokens']:,}",
+             seconds, f"{meta['tokens'] / seconds:,.0f}")
 
 
 def _warn_unknown(meta: dict[str, Any], tokenizer: Any, describe: str) -> None:
-    # Of the words, not of the tokens: where Hangul is taken apart, words that survive give ten tokens each.
+    """Log a warning where many words are unknown, with the likely cause."""
+    # The share is of words, not of tokens: where Hangul is taken apart, each word that is known gives ten tokens.
     share = meta["unk"] / meta["words"]
     if share <= _HIGH_UNK:
         return
@@ -144,5 +137,5 @@ def _warn_unknown(meta: dict[str, Any], tokenizer: Any, describe: str) -> None:
             '"do_lower_case": false or "strip_accents": false in tokenizer_config.json'
         )
     else:
-        cause = "the vocabulary does not cover this language or script: take another checkpoint or extend it"
+        cause = "the vocabulary does not cover this language or script: take another checkpoint or extend its vocabulary"
     log.warning("%s: %.0f %% of the words are %s; %s", describe, 100 * share, tokenizer.unk_token, cause)

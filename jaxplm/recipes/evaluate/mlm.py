@@ -9,7 +9,7 @@ import jax
 
 from jaxplm import nn
 from jaxplm.config import Config
-from jaxplm.data.corpus.words import token_characters
+from jaxplm.data.corpus.token_text import token_characters
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
 from jaxplm.devices.processes import is_first
