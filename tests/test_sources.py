@@ -270,8 +270,8 @@ def test_wrong_inputs_are_one_line(tmp_path):
         "cut.txt.gz": ("cut.txt.gz",),
         "plain.txt.gz": ("plain.txt.gz",),
         "plain.txt.zst": ("plain.txt.zst",),
-        "cut.txt.zst": ("cut.txt.zst", "runcated"),
-        "appended.txt.zst": ("appended.txt.zst", "runcated"),
+        "cut.txt.zst": ("cut.txt.zst", "Truncated"),
+        "appended.txt.zst": ("appended.txt.zst", "Truncated"),
         "notes.docx": ("notes.docx", ".txt", ".jsonl"),
     }
     for name, said in cases.items():

@@ -179,8 +179,8 @@ def test_bpe_never_makes_an_old_entry_anew():
     assert appended.tokens == ["yzw", "xyzw"]
     assert appended.tokenizer.tokenize("xyzq") == ["x", "yz", "q"]
     both = letters_bpe([("y", "z")], extra=["xyz", "yzw"])
-    assert append_tokens(both, ["xyzw"]).refused == {
-        "xyzw": "needs 'xyz' on the way, an entry of its own: words without the new one would be read otherwise"}
+    [(token, reason)] = append_tokens(both, ["xyzw"]).refused.items()
+    assert token == "xyzw" and "'xyz'" in reason
     assert append_tokens(both, ["xyzw", "yzq"]).tokens == ["yzq"]
 
 
