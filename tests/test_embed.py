@@ -1,5 +1,6 @@
 """Vectors of texts against PyTorch's, one text at a time against many in a row, and what an export holds."""
 
+import functools
 import json
 
 import checkpoints
@@ -34,18 +35,20 @@ def whole(model):
 
 
 def saved(directory, family):
-    checkpoints.save(directory, family, checkpoints.model(family, checkpoints.SIZES))
-    return str(directory), *stock(directory)
+    """Return (directory, tokenizer, number of layers) of a new model."""
+    checkpoints.save(directory, family, sizes=checkpoints.SIZES)
+    return str(directory), transformers.AutoTokenizer.from_pretrained(directory), checkpoints.SIZES["num_hidden_layers"]
 
 
+@functools.cache
 def stock(directory):
-    made = transformers.AutoModelForMaskedLM.from_pretrained(directory).eval().base_model
-    return made, transformers.AutoTokenizer.from_pretrained(directory), made.config.num_hidden_layers
+    return transformers.AutoModelForMaskedLM.from_pretrained(directory).eval().base_model
 
 
 def reference(model, texts, pooling, mix, normalize=False, length=40) -> np.ndarray:
     """One text at a time, no padding, in PyTorch. mix: [N + 1] weights of the layers."""
-    _, made, tokenizer, _ = model
+    directory, tokenizer, _ = model
+    made = stock(directory)
     vectors = []
     for text in texts:
         inputs = tokenizer(text.strip(), truncation=True, max_length=length, return_tensors="pt")
@@ -70,12 +73,12 @@ def close(found, wanted, limit=1e-4):
 def test_vectors_are_those_of_pytorch(model, pooling, normalize):
     found = embed(model[0], pooling=pooling, normalize=normalize)
     assert found.dtype == np.float32
-    close(found, reference(model, TEXTS, pooling, [0] * model[3] + [1], normalize))
+    close(found, reference(model, TEXTS, pooling, [0] * model[2] + [1], normalize))
 
 
 def test_vectors_of_roberta_are_those_of_pytorch(tmp_path):
     model = saved(tmp_path / "roberta", "roberta")
-    close(embed(model[0]), reference(model, TEXTS, "mean", [0] * model[3] + [1]))
+    close(embed(model[0]), reference(model, TEXTS, "mean", [0] * model[2] + [1]))
 
 
 @pytest.mark.parametrize("layers, mix", [
@@ -165,7 +168,8 @@ def test_blocks_and_devices_give_the_same(model, whole):
 
 def test_vectors_of_tokens(model):
     """Special ones too, in the order of the units."""
-    _, made, tokenizer, _ = model
+    directory, tokenizer, _ = model
+    made = stock(directory)
     found = encoded(model[0], TEXTS, pooling="none")
     at = 0
     for text in TEXTS:

@@ -36,7 +36,7 @@ def with_extension(directory, family):
     """The directory of a base, and that of the same with an extension: half open gates that differ from token to token."""
     tokenizer = checkpoints.tokenizer(family)
     sizes = checkpoints.SMALL | {"vocab_size": len(tokenizer)}
-    base = checkpoints.save(directory / "base", family, checkpoints.model(family, sizes))
+    base = checkpoints.save(directory / "base", family, sizes=sizes)
     loaded = hf.load(str(base))
     if family == "bert":
         words = {token: i for i, token in enumerate([*sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__), *NEW])}

@@ -49,6 +49,13 @@ def fine_tuned(directory, family="bert", kind="classify", **options):
     return checkpoints.save(directory, family, made)
 
 
+def classifier(directory, **options):
+    """A BERT that was fine-tuned to classify, made without PyTorch."""
+    checkpoints.save_classifier(directory, checkpoints.hf_config("bert", **(OPTIONS["classify"] | options)))
+    checkpoints.tokenizer("bert").save_pretrained(directory)
+    return directory
+
+
 def silently(kind, directory):
     """What stock transformers makes of a directory, having said nothing."""
     with checkpoints.listening() as heard, warnings.catch_warnings(record=True) as warned:
@@ -196,7 +203,7 @@ def test_new_head_in_place_of_another(tmp_path):
 
 
 def test_rate_of_the_heads_dropout(tmp_path):
-    source = fine_tuned(tmp_path / "source", classifier_dropout=0.3)
+    source = classifier(tmp_path / "source", classifier_dropout=0.3)
     assert hf.load_task_model(str(source)).head.dropout == 0.3
     new = nn.HeadConfig("classify", 2)
     assert hf.load_task_model(str(source), new).head.dropout == 0.3
@@ -254,7 +261,7 @@ def test_sixteen_bits(tmp_path):
 
 
 def test_labels_must_fit(tmp_path):
-    loaded = hf.load_task_model(str(fine_tuned(tmp_path / "source")))
+    loaded = hf.load_task_model(str(classifier(tmp_path / "source")))
     for labels in ((), ("a", "b"), ("a", "b", "a")):
         with pytest.raises(ValueError, match="labels"):
             resave(loaded, tmp_path / "export", labels)
@@ -269,7 +276,7 @@ def refused(directory, head=None) -> str:
 
 def test_checkpoints_that_do_not_fit(tmp_path):
     assert_says(refused(checkpoints.save(tmp_path / "mlm", "bert")), str(tmp_path / "mlm"), "head")
-    source = fine_tuned(tmp_path / "source")
+    source = classifier(tmp_path / "source")
     assert_says(refused(rewrite(source, lambda tensors: tensors.update(surplus=np.zeros(1, np.float32)))), "1", "surplus")
     rewrite(source, lambda tensors: tensors.pop("surplus") is None)
     reconfigure(source, id2label={"0": "a", "1": "b"})

@@ -68,14 +68,13 @@ def test_too_large_for_the_model(tmp_path):
 
 
 def test_a_model_with_a_foreign_tokenizer_is_refused(tmp_path):
-    small = checkpoints.model("bert", {**checkpoints.SMALL, "vocab_size": 99})
-    source = checkpoints.save(tmp_path / "bert", "bert", small)
+    source = checkpoints.save(tmp_path / "bert", "bert", sizes={**checkpoints.SMALL, "vocab_size": 99})
     with refuses("tokenizer", "99"):
         hf.load(str(source))
 
 
 def test_padding_id_that_differs(tmp_path):
-    source = checkpoints.save(tmp_path / "bert", "bert", checkpoints.model("bert", pad_token_id=3))
+    source = checkpoints.save(tmp_path / "bert", "bert", pad_token_id=3)
     assert [note for note in hf.load(str(source)).notes if not missing_parts(note, "0", "config.json", "3")]
 
 
