@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -20,6 +19,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
 
+import hidden_torch
 import jax
 import pytest
 
@@ -33,7 +33,7 @@ pytest.register_assert_rewrite("commands")
 def pytest_configure(config: pytest.Config) -> None:
     """Hide PyTorch from the tests that are not slow: they must pass where it is not installed."""
     if config.option.markexpr == "not slow":
-        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # None is Python's own way to say so
+        hidden_torch.hide()
 
 
 def pytest_unconfigure() -> None:

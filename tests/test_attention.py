@@ -30,6 +30,7 @@ def runs_by_loop(ids: list[int], most: int) -> tuple[list[int], list[int], bool]
     return [*starts[:most], *padding, -1], [*lengths[:most], *padding], len(starts) > most
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=12, max_size=12), min_size=1, max_size=4), st.integers(0, 13))
 def test_runs_are_those_of_a_plain_loop(rows, texts):
@@ -41,6 +42,7 @@ def test_runs_are_those_of_a_plain_loop(rows, texts):
         assert (runs.starts[row].tolist(), runs.lengths[row].tolist(), bool(runs.too_many[row])) == runs_by_loop(ids, most)
 
 
+@pytest.mark.slow
 def test_the_runs_of_packed_rows_cover_them():
     ids = selfcheck.packed_ids(6, 64)
     runs = cudnn.runs_of(jnp.asarray(ids), int(ids.max()))
@@ -106,6 +108,7 @@ def test_parts_divide_rows_and_heads(rows, length, heads, part):
     assert found == part and rows % found.rows == 0 and heads % found.heads == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scores", [2 * 4 * 48**2, 4 * 48**2, 2 * 48**2, 1, 2**20], ids=["two rows", "a row", "heads", "a head", "all"])
 @pytest.mark.parametrize("split", [False, True])
 def test_parts_are_plain_attention(monkeypatch, scores, split):
@@ -138,18 +141,21 @@ def interpreted(monkeypatch):
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("length", "width"), [(128, 64), (200, 24), (640, 32)])
 def test_splash_is_plain_attention(interpreted, length, width):
     errors = selfcheck.differences("splash", rows=3, length=length, heads=2, head_width=width, dtype="float32")
     assert max(errors.values()) <= 1e-5, errors
 
 
+@pytest.mark.slow
 def test_splash_over_a_mesh(interpreted):
     split = MeshSplit(sharding.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2)), ("data", "fsdp"), "tensor")
     errors = selfcheck.differences("splash", length=128, head_width=8, dtype="float32", split=split)
     assert max(errors.values()) <= 1e-5, errors
 
 
+@pytest.mark.slow
 def test_an_encoder_with_an_extension_mixes_kernels(interpreted):
     """Heads of 24 by splash, those of the extension, 21 wide, by plain attention; padding stays finite and without effect."""
     shape = tiny_config(layers=1, max_positions=128, extension=nn.ExtensionConfig(40, 5 * 21, 5, 64))
@@ -170,6 +176,7 @@ def test_an_encoder_with_an_extension_mixes_kernels(interpreted):
         np.testing.assert_allclose(a, b, atol=2e-5 * max(1.0, float(jnp.abs(b).max())))
 
 
+@pytest.mark.slow
 def test_a_kernel_that_is_wrong_or_fails_is_found(monkeypatch):
     device = jax.devices()[0]
     monkeypatch.setattr(dispatch, "attend_splash", lambda q, k, v, ids: plain.attend_plain(

@@ -8,6 +8,8 @@ import data_rate
 import pytest
 import startup
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def now(monkeypatch):

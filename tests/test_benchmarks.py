@@ -19,6 +19,7 @@ def test_flops_are_those_of_the_products():
     assert mlm_work.flops_of_step(case) / tokens == pytest.approx(601.5e6, rel=0.001)
 
 
+@pytest.mark.slow
 def test_compiler_counts_about_the_same():
     case = mlm_work.Case(preset="mini", rows=8, length=64, layers=2, vocab=3000, dtype="float32")
     work = mlm_work.Work(case)

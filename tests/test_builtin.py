@@ -105,6 +105,7 @@ def test_topics_of_the_language_reference(library, monkeypatch, tmp_path):
     assert both(module) == [f"Assert. {LONG}"]
 
 
+@pytest.mark.slow
 def test_this_installation():
     train, validation = open_texts("builtin:pydocs"), open_texts("builtin:pydocs", split="validation")
     assert train.fingerprint != validation.fingerprint
@@ -126,6 +127,7 @@ def test_wrong_names():
         open_texts("builtin:pydocs", split="test")
 
 
+@pytest.mark.slow
 def test_short_texts_stand_in_for_a_small_task():
     texts = list(open_texts("builtin:pydocs-short"))
     assert len(texts) == 200

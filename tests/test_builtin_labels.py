@@ -56,6 +56,7 @@ def test_modules_are_split_whole_and_none_is_too_many(packages):
         assert {builtin_labels.split_of(f"alpha.m{module}") for module in of_module} == {split}
 
 
+@pytest.mark.slow
 def test_this_installation():
     data = Data()
     sets = {split: read_examples("builtin:pydocs-labels", "classify", data, split=split) for split in builtin_labels.SPLITS}

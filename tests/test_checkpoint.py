@@ -90,6 +90,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -------------------------------------------------------------------- what is written is what is read
 
 
+@pytest.mark.slow
 def test_round_trip_is_bitwise_and_keeps_shardings(tmp_path: Path, on: Mesh) -> None:
     state = make_state(3, on)
     with Checkpoints(tmp_path, keep=1, save_every=1) as checkpoints:
@@ -229,6 +230,7 @@ def test_damage_is_named_and_the_one_before_used(
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_noticed_or_harmless(saved: Path, tmp_path: Path, on: Mesh) -> None:
     """Anywhere in the files: what comes back is one of the two states, exactly."""
     want = {step: make_state(step, on) for step in (1, 2)}
@@ -280,6 +282,7 @@ def test_incompatible_checkpoint_names_what_differs(saved: Path, on: Mesh) -> No
 # -------------------------------------------------------------------- interrupted writes, full disks
 
 
+@pytest.mark.slow
 def test_killed_while_writing_leaves_complete_checkpoints(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import sys, numpy as np, jax

@@ -5,12 +5,15 @@ import runpy
 
 import checkpoints
 import numpy as np
+import pytest
 import transformers
 from checkpoints import torch
 from commands import ROOT, STEPS, fields, rows, succeeded, tree
 from messages import assert_line, assert_refusal, assert_says
 
 import jaxplm
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_workdir_is_as_the_interface_says(reference):

@@ -12,6 +12,8 @@ from forked import Outcome, run_all
 from helpers import sentences
 from messages import assert_line, assert_refusal
 
+pytestmark = pytest.mark.slow
+
 KOREAN = [f"{a} {b} {c}" for a in ("영화가", "배우는", "음악도", "결말이", "연기를", "드라마의") for b in ("정말", "너무", "조금", "그냥")
           for c in ("좋았어요ㅋㅋㅋㅋ", "별로였다ㅠㅠ", "재미있다!!", "지루하다...", "최고입니다 OST 10점")]
 RUNS = {  # name: (corpus, settings)

@@ -11,6 +11,8 @@ import pytest
 from commands import STEPS, fields, rows, succeeded, weights
 from messages import assert_line, assert_refusal
 
+pytestmark = pytest.mark.slow
+
 # Slower steps to be stopped in, and a save between any two of them. Neither changes what is computed.
 OFTEN = fields(checkpoint__every=1)
 

@@ -18,6 +18,8 @@ from task_runs import NOUNS, Runs, predictions, train_all
 import jaxplm
 from jaxplm import hf
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(lab: Lab) -> Runs:

@@ -15,6 +15,8 @@ from commands import Lab, fields
 from forked import Outcome, run_all
 from messages import assert_line, assert_refusal
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[[Lab, Path], list[str]]
 
 

@@ -14,6 +14,8 @@ import jaxplm
 from jaxplm import hf
 from jaxplm.nn import paths
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["cardiomyopathy", "thrombocytopenia", "gastrointestinal", "서울특별시립병원"]
 TEXTS = [f"the {WORDS[i % 4]} of patient {i % 7} was found in {WORDS[i % 3]} wards" for i in range(120)]
 MISTAKES = {

@@ -69,6 +69,7 @@ def close(found, wanted, limit=1e-4):
     assert np.abs(found.astype(np.float32) - wanted).max() <= limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling, normalize", [("cls", False), ("mean", False), ("max", False), ("mean", True)])
 def test_vectors_are_those_of_pytorch(model, pooling, normalize):
     found = embed(model[0], pooling=pooling, normalize=normalize)
@@ -76,6 +77,7 @@ def test_vectors_are_those_of_pytorch(model, pooling, normalize):
     close(found, reference(model, TEXTS, pooling, [0] * model[2] + [1], normalize))
 
 
+@pytest.mark.slow
 def test_vectors_of_roberta_are_those_of_pytorch(tmp_path):
     model = saved(tmp_path / "roberta", "roberta")
     close(embed(model[0]), reference(model, TEXTS, "mean", [0] * model[2] + [1]))
@@ -89,11 +91,13 @@ def test_the_share_of_each_layer(layers, mix):
     assert np.allclose(layer_shares(config.Embed(layers=layers), 3), np.array(mix) / sum(mix), rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers, mix", [("last4", (0, 1, 1, 1)), (0, (1, 0, 0, 0)), ("-2", (0, 0, 1, 0))])
 def test_layers(model, layers, mix):
     close(embed(model[0], layers=layers), reference(model, TEXTS, "mean", np.array(mix) / sum(mix)))
 
 
+@pytest.mark.slow
 def test_a_mix_of_layers_is_divided_by_its_sum_and_pooled_after_it(model):
     mix = (0.5, 0, 2.5, 1)
     close(embed(model[0], mix=mix, pooling="max"), reference(model, TEXTS, "max", np.array(mix) / 4))
@@ -105,6 +109,7 @@ def test_last4_of_a_deep_model():
     assert shares.dtype == np.float32
 
 
+@pytest.mark.slow
 def test_a_row_is_the_same_whatever_shares_its_row(model, whole):
     """Against one text a row, padded, through the same module."""
     module, tokenizer = jaxplm.load(model[0])
@@ -120,6 +125,7 @@ def test_order_and_batches(model, whole):
     close(embed(model[0], [TEXTS[i] for i in order], batch_size=1), whole[order], 1e-5)
 
 
+@pytest.mark.slow
 def test_texts_are_cut_at_seq_len(model):
     close(embed(model[0], seq_len=9), reference(model, TEXTS, "mean", [0, 0, 0, 1], length=9))
     positions = hf.load(model[0]).config.max_positions
@@ -127,12 +133,14 @@ def test_texts_are_cut_at_seq_len(model):
     close(embed(model[0], long, seq_len=None), reference(model, long, "mean", [0, 0, 0, 1], length=positions))
 
 
+@pytest.mark.slow
 def test_float16(model, whole):
     found = embed(model[0], dtype="float16")
     assert found.dtype == np.float16
     assert np.array_equal(found, whole.astype(np.float16))
 
 
+@pytest.mark.slow
 def test_what_float16_cannot_hold_is_said(model, tmp_path):
     made = checkpoints.model("bert")
     with torch.no_grad():
@@ -143,6 +151,7 @@ def test_what_float16_cannot_hold_is_said(model, tmp_path):
     assert np.isfinite(embed(str(directory), ["the dog"], seq_len=20)).all()
 
 
+@pytest.mark.slow
 def test_bfloat16_products_keep_the_direction(model, whole):
     """The arithmetic of a CPU with bfloat16 instructions, and of an accelerator, whatever this machine has."""
     for compute in (nn.Compute("float32", "bfloat16", True), nn.Compute("bfloat16", "bfloat16", False)):
@@ -162,10 +171,12 @@ def encoded(directory, texts, pooling="mean", compute=nn.Compute(), length=48, b
     return vectors
 
 
+@pytest.mark.slow
 def test_blocks_and_devices_give_the_same(model, whole):
     close(encoded(model[0], TEXTS, block_rows=7, rows=2, devices=2), whole, 1e-5)
 
 
+@pytest.mark.slow
 def test_vectors_of_tokens(model):
     """Special ones too, in the order of the units."""
     directory, tokenizer, _ = model
@@ -212,6 +223,7 @@ def test_no_model(tmp_path):
         embed(str(tmp_path / "nothing"), ["a"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family, pooler, layers, pooling, normalize", [
     ("bert", True, "last", "mean", True), ("bert", False, "2", "cls", False), ("roberta", False, "-1", "max", False),
 ])

@@ -16,6 +16,8 @@ from messages import assert_line, assert_refusal, assert_says
 
 import jaxplm
 
+pytestmark = pytest.mark.slow
+
 ROWS = 1500
 SHARD = 20
 

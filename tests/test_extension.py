@@ -54,6 +54,7 @@ def block(h, p, n, eps):
     return norm(x + up @ at["mlp"]["down"]["kernel"] + at["mlp"]["down"]["bias"], at["mlp"]["norm"], eps)
 
 
+@pytest.mark.slow
 def test_every_layer_is_the_papers_formula(tiny):
     config, params = tiny
     ids = np.random.default_rng(1).integers(5, config.total_vocab, (1, 11)).astype(np.int32)
@@ -77,6 +78,7 @@ def test_every_layer_is_the_papers_formula(tiny):
     assert np.min(gates) < 0.4 < 0.5 < np.max(gates), "closed gates would show nothing"
 
 
+@pytest.mark.slow
 def test_logits_are_those_of_both_decoders_by_token_id(tiny):
     config, params = tiny
     ids = np.random.default_rng(1).integers(5, config.total_vocab, (2, 9)).astype(np.int32)
@@ -123,6 +125,7 @@ ROW_GRADIENTS = jax.jit(jax.grad(lambda old, new, ids: _rows(old, new, ids).sum(
 
 # ---------------------------------------------------------------- how it starts
 
+@pytest.mark.slow
 def test_on_old_text_the_base_is_reproduced_at_the_start(base):
     """Tolerances of the default gate, in parts of the logits' own spread; measured on weights far larger than real ones."""
     ids, mask = old_text(base)
@@ -136,6 +139,7 @@ def test_on_old_text_the_base_is_reproduced_at_the_start(base):
     assert np.abs(deviation).max() < 0.15 * plain.std()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "gate_bias"), [(0.33, 20.0), (1.0, 0.0)])
 def test_with_a_closed_gate_or_the_bases_own_widths_it_is_exact(base, share, gate_bias):
     ids, mask = old_text(base)
@@ -145,6 +149,7 @@ def test_with_a_closed_gate_or_the_bases_own_widths_it_is_exact(base, share, gat
     np.testing.assert_allclose(found[mask > 0], plain[mask > 0], atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_narrowed_copy_is_nearer_to_the_base_than_a_random_block(base):
     ids, mask = old_text(base)
     plain = logits(base.config, base.params, ids, mask)
@@ -156,6 +161,7 @@ def test_a_narrowed_copy_is_nearer_to_the_base_than_a_random_block(base):
     assert errors[0] < 0.6 * errors[1]
 
 
+@pytest.mark.slow
 def test_narrowed_keeps_what_weighs_most():
     base = tiny_config()
     blocks = jax.tree.map(np.array, nn.random_params(base, 0)["encoder"]["blocks"])
@@ -185,6 +191,7 @@ def test_the_base_is_taken_over_bitwise_and_not_changed(base):
     np.testing.assert_array_equal(params["mlm_extension"]["bias"], np.pad(bias, (0, 128 - TOKENS)))
 
 
+@pytest.mark.slow
 def test_rows_that_no_token_has_are_cut_so_that_ids_follow_on():
     base = tiny_config()
     params, config = extended(base, jax.tree.map(np.asarray, nn.random_params(base, 0)), first=900)
@@ -195,6 +202,7 @@ def test_rows_that_no_token_has_are_cut_so_that_ids_follow_on():
     assert not params["encoder"]["embeddings"]["word"][900:].any()
 
 
+@pytest.mark.slow
 def test_mistakes():
     base = tiny_config()
     params = nn.random_params(base, 0)

@@ -15,6 +15,8 @@ from jaxplm.nn import paths
 from jaxplm.nn.exbert.modules import BASE
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
+pytestmark = pytest.mark.slow
+
 # ---------------------------------------------------------------- training
 
 MESH_SHAPE = tiny_config(width=128, heads=4, ffn_width=256)

@@ -75,6 +75,7 @@ def test_an_added_family_reads_bare_names_and_the_tied_decoder(renamed, tokenize
     assert len(loaded.notes) == 1 and "labels" in loaded.notes[0]
 
 
+@pytest.mark.slow
 def test_an_added_family_takes_a_task_head(renamed, tokenizer, tmp_path):
     directory, _, params = saved(tmp_path / "model", renamed, tokenizer, pooler=True)
     head = nn.HeadConfig("classify", 3)

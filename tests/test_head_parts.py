@@ -14,6 +14,7 @@ from jaxplm.nn.recurrent import BiLSTM
 QUICK = {"xla_backend_optimization_level": 0}  # half the time of compilation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_maximum_and_its_gradient_are_those_of_jax(dtype):
     random = np.random.default_rng(1)
@@ -47,6 +48,7 @@ def test_mean_is_exact_in_sixteen_bits():
     np.testing.assert_allclose(found[0], [wide[:7].mean(0), wide[7:].mean(0)], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_lstm_is_that_of_pytorch():
     random = np.random.default_rng(4)
     theirs = torch.nn.LSTM(6, 5, bidirectional=True, batch_first=True)

@@ -52,6 +52,7 @@ def test_table_covers_every_number_once():
         assert times.sum() == times[rows].size, path
 
 
+@pytest.mark.slow
 def test_round_trip_is_bitwise_and_stock_loads_in_silence(family, tmp_path, capfd):
     name, source = family
     first = hf.load(str(source))
@@ -78,6 +79,7 @@ def test_round_trip_is_bitwise_and_stock_loads_in_silence(family, tmp_path, capf
     assert len(fill(f"the {tokenizer.mask_token} dog")) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_sixteen_bits_round_trip(dtype, tmp_path):
     made = checkpoints.model("roberta").to(getattr(torch, dtype))
@@ -89,6 +91,7 @@ def test_sixteen_bits_round_trip(dtype, tmp_path):
     assert json.loads((export / "config.json").read_text())["dtype"] == dtype
 
 
+@pytest.mark.slow
 def test_shards(bert, tmp_path):
     whole = hf.load(str(bert))
     model = transformers.BertForMaskedLM.from_pretrained(bert)
@@ -116,6 +119,7 @@ def test_vocabulary_padding_is_zero(bert):
     assert not loaded.params["mlm_head"]["bias"][403:].any()
 
 
+@pytest.mark.slow
 def test_pooler_is_kept_beside_the_masked_lm(tmp_path):
     made = checkpoints.model("bert", head="ForPreTraining")
     loaded = hf.load(str(checkpoints.save(tmp_path / "source", "bert", made)))
@@ -134,6 +138,7 @@ def test_pooler_is_kept_beside_the_masked_lm(tmp_path):
     assert_bitwise(again.params, loaded.params)
 
 
+@pytest.mark.slow
 def test_no_token_types(bert, tmp_path):
     """A checkpoint without the table: ours has none; the export computes the same in stock transformers."""
     name = "bert.embeddings.token_type_embeddings.weight"
@@ -152,6 +157,7 @@ def test_no_token_types(bert, tmp_path):
     np.testing.assert_allclose(np.asarray(module.mlm_logits(ids)), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_encoder_without_prefix_or_head(tmp_path):
     made = checkpoints.model("bert", head="Model")
     source = checkpoints.save(tmp_path / "encoder", "bert", made)

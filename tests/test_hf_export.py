@@ -38,6 +38,7 @@ def test_config_of_an_export(bert, tmp_path):
     assert (export / "README.md").read_text() == "card\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "klue"])
 def test_export_from_scratch(name, tmp_path):
     """Without a config.json to start from, ours and the tokenizer give everything."""

@@ -103,6 +103,7 @@ def test_the_bases_tensors_lie_as_transformers_wrote_them(model):
     assert described["vocab_size"] == config.total_vocab
 
 
+@pytest.mark.slow
 def test_load_gives_the_model_with_its_whole_vocabulary(model):
     _, saved, config, params, _ = model
     found, tokenizer = jaxplm.load(str(saved))
@@ -116,6 +117,7 @@ def test_load_gives_the_model_with_its_whole_vocabulary(model):
     np.testing.assert_array_equal(logits, expected)
 
 
+@pytest.mark.slow
 def test_stock_transformers_refuses_the_model_and_loads_the_tokenizer(model):
     _, saved, config, _, tokenizer = model
     for auto in (transformers.AutoModel, transformers.AutoModelForMaskedLM, transformers.AutoConfig):
@@ -163,6 +165,7 @@ def test_a_tokenizer_of_another_model(bert):
 HEADS = [nn.HeadConfig("classify", 3), nn.HeadConfig("tag", 3, layers="mix"), nn.HeadConfig("qa", 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS, ids=[head.kind for head in HEADS])
 def test_a_fine_tuned_model_is_loaded_again(model, tmp_path, head):
     begun = hf.load_task_model(str(model[1]), head, seed=1)
@@ -194,6 +197,7 @@ def test_a_fine_tuned_model_is_loaded_again(model, tmp_path, head):
         hf.load_task_model(str(model[1]))
 
 
+@pytest.mark.slow
 def test_embeddings_of_every_layer(model):
     _, saved, config, params, tokenizer = model
     graph, _ = nn.abstract_model(config)
@@ -204,6 +208,7 @@ def test_embeddings_of_every_layer(model):
             np.testing.assert_allclose(vector, np.asarray(every[index]).mean(0), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_layers_drawn_anew_are_those_of_the_extension_too(model):
     _, _, config, params, _ = model
     found = paths.named(reinitialised(params, config, 1, seed=3))
@@ -214,6 +219,7 @@ def test_layers_drawn_anew_are_those_of_the_extension_too(model):
     assert found["encoder/extension/blocks/gate/bias"][1] == np.float32(config.extension.gate_bias / GATE_SCALE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [(), ("encoder",)], ids=["tuned", "frozen"])
 def test_a_task_is_trained_on_it(model, tmp_path, freeze):
     rows = [{"text": text, "label": "many" if len(text) > 20 else "few"} for text in TEXTS * 6]

@@ -100,6 +100,7 @@ def test_no_weights(bert):
     assert_says(refused(bert), str(bert), "weights")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 2])
 def test_pickle_is_refused_with_a_command_that_converts_it(shards, tmp_path):
     bert = checkpoints.save(tmp_path / "my bert", "bert", checkpoints.model("bert"))

@@ -82,6 +82,7 @@ def encoder_of(config: nn.EncoderConfig):
     return jax.jit(lambda encoder: nn.merge_params(graph, {"encoder": encoder} | rest).hidden_states(IDS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "kind"), CASES)
 def test_round_trip_is_bitwise_and_stock_loads_in_silence(family, kind, tmp_path):
     source = fine_tuned(tmp_path / "source", family, kind)
@@ -117,6 +118,7 @@ def test_round_trip_is_bitwise_and_stock_loads_in_silence(family, kind, tmp_path
         assert [model.labels[i] for i in found.argmax(-1)] == [entry["label"] for entry in predicted]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", OWN_HEADS, ids=lambda head: f"{head.kind}-{head.pooling}-{head.layers}-{head.body}")
 def test_heads_that_transformers_lacks(head, tmp_path):
     family = "roberta" if head.layers == "mix" else "bert"
@@ -158,6 +160,7 @@ BEGUN = "the {} head is new: its first layer is the checkpoint's pooler, the res
 LEFT = "left out the pooler, which this head does not use"
 
 
+@pytest.mark.slow
 def test_new_head_on_every_kind_of_checkpoint(tmp_path):
     """Whatever the encoder comes from, it is the same; and a pooler is taken up where it fits."""
     classify, tag = nn.HeadConfig("classify", 4), nn.HeadConfig("tag", 4)
@@ -184,6 +187,7 @@ def test_new_head_on_every_kind_of_checkpoint(tmp_path):
     assert_bitwise(mixed.params["head"]["dense"], pooler)
 
 
+@pytest.mark.slow
 def test_new_head_in_place_of_another(tmp_path):
     bert = fine_tuned(tmp_path / "bert")
     tuned = hf.load_task_model(str(bert))
@@ -213,6 +217,7 @@ def test_rate_of_the_heads_dropout(tmp_path):
     assert json.loads((resave(loaded, tmp_path / "export") / "config.json").read_text())["classifier_dropout"] == 0.5
 
 
+@pytest.mark.slow
 def test_old_checkpoints(tmp_path):
     """With poolers that nothing uses, a tied decoder's copy, no problem_type and no names of labels."""
     source = fine_tuned(tmp_path / "tag", "bert", "tag")
@@ -234,6 +239,7 @@ def test_old_checkpoints(tmp_path):
     assert hf.load_task_model(str(single)).head.kind == "regress"
 
 
+@pytest.mark.slow
 def test_no_token_types(tmp_path):
     source = fine_tuned(tmp_path / "source")
     rewrite(source, lambda tensors: tensors.pop("bert.embeddings.token_type_embeddings.weight") is None)
@@ -246,6 +252,7 @@ def test_no_token_types(tmp_path):
     silently("", resave(mean, tmp_path / "own", names_of(OWN_HEADS[0])))
 
 
+@pytest.mark.slow
 def test_sixteen_bits(tmp_path):
     for head in (nn.HeadConfig("classify", 3), OWN_HEADS[2]):
         loaded = hf.load_task_model(str(checkpoints.save(tmp_path / head.kind, "roberta")), head)
@@ -293,6 +300,7 @@ def test_checkpoints_that_do_not_fit(tmp_path):
     assert_says(refused(source), "1 missing", "classifier.bias")
 
 
+@pytest.mark.slow
 def test_own_heads_that_are_damaged(tmp_path):
     loaded = hf.load_task_model(str(checkpoints.save(tmp_path / "source", "bert")), OWN_HEADS[2])
     export = resave(loaded, tmp_path / "export", names_of(OWN_HEADS[2]))

@@ -66,6 +66,7 @@ def test_other_processes_say_nothing_but_errors(enabled: bool, shown: str) -> No
     assert re.findall("dbg|inf|wrn|bad", run(code).stdout) == shown.split()
 
 
+@pytest.mark.slow
 def test_libraries_are_silent() -> None:
     code = """
         from jaxplm.reporting import console

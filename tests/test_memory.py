@@ -13,6 +13,8 @@ from jaxplm.nn import Compute
 from jaxplm.nn.attention import chunked
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
+pytestmark = pytest.mark.slow
+
 
 def gradient_with(compute: Compute, shape: nn.EncoderConfig, logit_parts: int = 1):
     """Jitted params, batch, key → loss and gradient of masked language modelling."""

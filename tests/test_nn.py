@@ -36,6 +36,7 @@ def packed_and_alone():
     return row, alone, lengths
 
 
+@pytest.mark.slow
 def test_packed_hidden_states_and_gradients_equal_unpacked(model):
     graph, params = model
     row, alone, lengths = packed_and_alone()
@@ -73,6 +74,7 @@ def test_no_token_sees_another_text(model):
     assert not any(seen[i] for i in others - own)
 
 
+@pytest.mark.slow
 def test_unrolled_equals_scanned(model):
     graph, params = model
     batch = as_jax(random_batch())
@@ -82,6 +84,7 @@ def test_unrolled_equals_scanned(model):
     np.testing.assert_allclose(results[0]["loss"], results[1]["loss"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_mixed_products_are_close_to_float32(model):
     graph, params = model
     batch = as_jax(random_batch())
@@ -98,6 +101,7 @@ def test_mixed_products_are_close_to_float32(model):
     assert exact[0] != mixed[0]
 
 
+@pytest.mark.slow
 def test_cross_entropy_and_its_gradient_against_optax():
     import optax
 
@@ -112,6 +116,7 @@ def test_cross_entropy_and_its_gradient_against_optax():
     np.testing.assert_allclose(*gradients, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pad_rows_of_the_vocabulary_get_no_probability_and_no_gradient(model):
     graph, params = model
     batch = as_jax(random_batch())
@@ -124,6 +129,7 @@ def test_pad_rows_of_the_vocabulary_get_no_probability_and_no_gradient(model):
     assert not gradient["mlm_head"]["bias"][1013:].any()
 
 
+@pytest.mark.slow
 def test_masked_logits_are_the_logits_at_those_positions(model):
     graph, params = model
     batch = random_batch(rows=2)
@@ -137,6 +143,7 @@ def test_masked_logits_are_the_logits_at_those_positions(model):
         np.testing.assert_allclose(chosen[b, :, :1013], every[b][batch.mlm_positions[b]], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 @pytest.mark.parametrize("shape", [(64, 128), (7, 33)])
 def test_dropout_rate_scale_and_independence(shape, rate):
@@ -154,6 +161,7 @@ def test_dropout_rate_scale_and_independence(shape, rate):
     assert 0.9 < rows.std() / (rate * stays / shape[-1]) ** 0.5 < 1.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_layer_norm_and_gelu_and_their_gradients_are_those_of_jax(dtype):
     """Both have backward passes of their own."""
@@ -182,6 +190,7 @@ def test_layer_norm_and_gelu_and_their_gradients_are_those_of_jax(dtype):
             np.testing.assert_allclose(np.asarray(found, np.float32), np.asarray(expected, np.float32), **tolerance)
 
 
+@pytest.mark.slow
 def test_no_two_layers_and_no_two_steps_share_a_dropout_mask():
     config = tiny_config(dropout=0.5, attention_dropout=0.5)
     graph, _ = nn.abstract_model(config)
@@ -195,6 +204,7 @@ def test_no_two_layers_and_no_two_steps_share_a_dropout_mask():
     assert "scan" in jaxpr and "u32[3,2]" not in jaxpr.split("scan")[0].split("random_split")[0]
 
 
+@pytest.mark.slow
 def test_roberta_counts_positions_from_its_offset():
     config = tiny_config(model_type="roberta", position_offset=2, pad_id=1, token_types=1)
     graph, _ = nn.abstract_model(config)
@@ -216,6 +226,7 @@ def test_base_shapes_without_allocating():
     assert count - (50304 - 50265) * 769 == 124_697_433  # RobertaForMaskedLM of roberta-base
 
 
+@pytest.mark.slow
 def test_empty_rows_stay_finite(model):
     graph, params = model
     batch = random_batch(rows=4)

@@ -56,6 +56,7 @@ def test_only_objectives_with_pairs_need_a_pair_head_and_show_its_metric():
         "mlm": (False, {}), "mlm+nsp": (True, {"pair accuracy": "pair_accuracy"}), "mlm+sop": (True, {"pair accuracy": "pair_accuracy"})}
 
 
+@pytest.mark.slow
 def test_the_objective_of_the_documentation_trains(monkeypatch):
     monkeypatch.setattr(objectives, "OBJECTIVES", OBJECTIVES.copy())
     run_code("extend/objective.md")

@@ -10,6 +10,8 @@ from jaxplm import config, nn
 from jaxplm.engine import optim
 from jaxplm.nn import paths
 
+pytestmark = pytest.mark.slow
+
 PARAMS = nn.random_params(tiny_config(), 0)
 
 

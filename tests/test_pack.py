@@ -49,6 +49,7 @@ def test_every_token_exactly_once(lengths, seq_len, packing, seed):
     assert (np.diff(plan.row_ptr) > 0).all()
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(lengths_st, seq_len_st, st.randoms(use_true_random=False))
 def test_documents_rows_hold_framed_pieces_of_single_texts(lengths, seq_len, random):

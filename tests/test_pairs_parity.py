@@ -19,6 +19,8 @@ from jaxplm.hf.names import decoder_aliases, leaf_of, tensor_specs
 from jaxplm.recipes.pretrain.new_model import new_config
 from jaxplm.tasks.pairs import MaskedPairs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory):

@@ -13,6 +13,8 @@ from checkpoints import torch
 from jaxplm import hf, nn
 from jaxplm.hf.names import decoder_aliases, leaf_of, tensor_specs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=checkpoints.FAMILIES)
 def pair(request, tmp_path_factory):

@@ -12,6 +12,8 @@ from commands import LIMIT, ROOT, STEPS, fields, rows, succeeded
 from messages import assert_refusal
 from safetensors.numpy import load_file
 
+pytestmark = pytest.mark.slow
+
 
 def launch(lab, count: int, flags: list[str]) -> subprocess.Popen[str]:
     """launch/local.sh in a process group of its own, as a shell starts it."""

@@ -88,6 +88,7 @@ def test_score_table_words() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_report(tmp_path: Path) -> None:
     path = write_report(tmp_path, facts(), rows())
     text = path.read_text("utf-8")
@@ -121,6 +122,7 @@ def test_runs_with_hardly_anything_to_draw(tmp_path: Path, few: list[dict[str, A
     assert "nan" not in text
 
 
+@pytest.mark.slow
 def test_plots_are_not_blank(tmp_path: Path) -> None:
     import matplotlib.image
 

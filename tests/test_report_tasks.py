@@ -80,6 +80,7 @@ def no_hangul(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager, "ttflist", [font for font in manager.ttflist if font.fname.startswith(matplotlib.get_data_path())])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "unseen", "inches"), [(2, 0, 0.95), (13, 5, 0.56), (30, 0, 0.42)])
 def test_confusion_matrix(tmp_path: Path, classes: int, unseen: int, inches: float) -> None:
     path = tmp_path / "plots" / "confusion.png"
@@ -90,6 +91,7 @@ def test_confusion_matrix(tmp_path: Path, classes: int, unseen: int, inches: flo
     assert 0.8 * classes < blue < 1.2 * classes + 1
 
 
+@pytest.mark.slow
 def test_more_classes_than_names_fit(tmp_path: Path) -> None:
     assert write_confusion(tmp_path / "many.png", counts(60, 3), [f"intent {i}" for i in range(60)])
     assert matplotlib.image.imread(tmp_path / "many.png").shape[0] < 4000
@@ -121,6 +123,7 @@ def test_fonts_that_are_gone(tmp_path: Path, no_hangul: None) -> None:
     assert fonts.families(KOREAN) is None
 
 
+@pytest.mark.slow
 def test_report_of_a_classifier(tmp_path: Path, no_hangul: None) -> None:
     found = counts(3, unseen=2)
     seeds = {seed: {"validation macro_f1": 0.7 + seed / 100, "test macro_f1": 0.6 + seed / 100} for seed in (1, 2, 3)}
@@ -162,6 +165,7 @@ def snippet(card: str) -> str:
     return card.split("```python\n")[1].split("```")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "task", "tag"),
     [

@@ -152,6 +152,7 @@ def go(run: engine_loop.Run, state: step.TrainState, start: int, stop: int, comp
     return state
 
 
+@pytest.mark.slow
 def test_a_run_resumed_in_either_phase_is_bitwise_the_same(place, tmp_path):
     whole = loop(configured(place), tmp_path)
     assert isinstance(whole.job.train, ShortThenLong)
@@ -169,6 +170,7 @@ def test_a_run_resumed_in_either_phase_is_bitwise_the_same(place, tmp_path):
     assert whole.setup.train_step.traces == 2
 
 
+@pytest.mark.slow
 def test_the_whole_run(place, tmp_path, monkeypatch):
     """Rows of both lengths are trained on, evaluation has the long ones, and what is said about it is true."""
     one_device = sharding.make_mesh(Mesh(), jax.devices()[:1])  # two shapes are compiled: for eight devices, slowly
@@ -183,6 +185,7 @@ def test_the_whole_run(place, tmp_path, monkeypatch):
         assert said in report
 
 
+@pytest.mark.slow
 def test_the_job_and_the_loop_count_the_same_steps(place, tmp_path):
     config = configured(place, None)
     config.train.epochs = 2.0

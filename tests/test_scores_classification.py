@@ -31,6 +31,7 @@ def indicators(draw):
     return tuple(random.random((rows, classes)) < rate for rate in rates)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(labelled(lowest=-1))
 def test_one_label(case) -> None:
@@ -85,6 +86,7 @@ def test_labels_that_cannot_be(gold: list[int], predicted: list[int]) -> None:
         confusion(gold, predicted, 2)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(indicators())
 def test_many_labels(case) -> None:
@@ -117,6 +119,7 @@ def test_many_labels_that_training_never_saw() -> None:
 numbers = st.floats(-1e6, 1e6, width=32)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.one_of(st.integers(0, 3), numbers), st.one_of(st.integers(0, 3), numbers)), min_size=2, max_size=30))
 def test_regression(pairs) -> None:

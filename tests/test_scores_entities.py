@@ -116,6 +116,7 @@ def by_the_script(tags: list[str]) -> list[Entity]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())

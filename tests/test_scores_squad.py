@@ -94,6 +94,7 @@ def windows(draw):
     return made
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(windows(), st.integers(1, 5))
 def test_the_best_span_is_that_of_a_full_search(made: list[Window], max_answer: int) -> None:

@@ -173,6 +173,7 @@ def test_a_tenth_is_shortened_and_the_rest_fills_the_row():
     assert full.min() >= 5
 
 
+@pytest.mark.slow
 def test_every_stretch_once_an_epoch_and_cut_anew():
     of = train("sop", batch_size=1)
     firsts = []

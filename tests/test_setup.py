@@ -45,6 +45,7 @@ def compilations() -> Iterator[list[str]]:
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.slow
 def test_a_job_hands_out_its_lowered_step(configured, tmp_path):
     """Of the loop's own objects, for a mesh that is given; the host's data tell the shapes and stay on the host."""
     mesh = sharding.make_mesh(Mesh(2, 2, 2))
@@ -68,6 +69,7 @@ def test_a_job_hands_out_its_lowered_step(configured, tmp_path):
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding.mesh == mesh for leaf in state)
 
 
+@pytest.mark.slow
 def test_what_is_lowered_is_what_the_loop_runs(configured, tmp_path):
     """The step that is compiled from the lowered program and the loop's own one give the same numbers, from one trace."""
     prepared = prepare(configured, tmp_path, Pretraining, mesh=sharding.make_mesh(Mesh(), jax.devices()[:1]), compute=nn.Compute())

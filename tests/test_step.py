@@ -31,11 +31,13 @@ def one_device() -> list[float]:
     return losses(None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
 def test_eight_devices_equal_one(one_device, sizes):
     np.testing.assert_allclose(losses(sizes), one_device, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "parts"), [(None, 4), ((2, 1, 1), 4), ((2, 2, 1), 2)])
 def test_accumulation_equals_one_batch(one_device, sizes, parts):
     devices = None if sizes is None else sharding.make_mesh(config.Mesh(*sizes), jax.devices()[: np.prod(sizes)])
@@ -45,6 +47,7 @@ def test_accumulation_equals_one_batch(one_device, sizes, parts):
         assert abs(float(metrics["loss"]) / float(metrics["weight"]) - expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_dropout_is_the_same_on_any_mesh():
     shape = tiny_config(width=128, heads=4, ffn_width=256, dropout=0.3, attention_dropout=0.3)
     found = []
@@ -66,6 +69,7 @@ def test_golden_step():
 GOLDEN = {"loss": 157.644, "weight": 23.0, "tokens": 178.0, "grad_norm": 4.239}
 
 
+@pytest.mark.slow
 def test_a_step_is_a_function_of_its_number():
     state, step, put = trainer(tiny_config(dropout=0.2, attention_dropout=0.2))
     copies = jax.tree.map(jnp.copy, state)
@@ -75,6 +79,7 @@ def test_a_step_is_a_function_of_its_number():
     assert same(first, again)
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
     state, step, put = trainer(tiny_config())
     state.params["mlm_head"]["norm"]["scale"] = state.params["mlm_head"]["norm"]["scale"].at[0].set(jnp.nan)
@@ -88,6 +93,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_frozen_leaves_do_not_move_and_have_no_moments():
     state, step, put = trainer(tiny_config(), freeze=("encoder/",), weight_decay=0.1)
     before = jax.device_get(state.params)
@@ -101,6 +107,7 @@ def test_frozen_leaves_do_not_move_and_have_no_moments():
     assert not same(before["mlm_head"], after["mlm_head"])
 
 
+@pytest.mark.slow
 def test_the_frozen_step_computes_no_gradient_of_the_encoder():
     costs = []
     for freeze in ((), ("encoder/",)):
@@ -109,6 +116,7 @@ def test_the_frozen_step_computes_no_gradient_of_the_encoder():
     assert costs[1] < 0.55 * costs[0]
 
 
+@pytest.mark.slow
 def test_decay_and_layer_decay_reach_the_right_leaves():
     assert optim.decays("encoder/blocks/mlp/up/kernel")
     assert optim.decays("encoder/embeddings/word")
@@ -123,6 +131,7 @@ def test_decay_and_layer_decay_reach_the_right_leaves():
     step(state, put(random_batch()))
 
 
+@pytest.mark.slow
 def test_schedules():
     for name, middle in (("linear", 0.5), ("cosine", 0.5), ("constant", 1.0)):
         rate = optim.schedule(config.Train(learning_rate=2.0, warmup=10, schedule=name), 110)
@@ -134,6 +143,7 @@ def test_schedules():
         optim.schedule(config.Train(warmup=10), 10)
 
 
+@pytest.mark.slow
 def test_every_parameter_has_a_rule_and_every_moment_follows_it():
     mesh = sharding.make_mesh(config.Mesh(2, 2, 2))
     state, _, _ = trainer(MESH_SHAPE, mesh)

@@ -105,6 +105,7 @@ def check_gradients(found, expected):
     assert not unmoved, "these take no part in the loss"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [*POOLED, *TAGGERS, *OTHERS], ids=label)
 def test_packed_logits_and_gradients_equal_unpacked(head):
     def loss(params, hidden, segments, first, weights):
@@ -131,6 +132,7 @@ def test_packed_logits_and_gradients_equal_unpacked(head):
     check_gradients(found[0][1], found[1][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [POOLED[8], TAGGERS[5]], ids=label)
 def test_the_same_through_the_encoder(head):
     graph, _ = nn.abstract_task_model(CONFIG, head)
@@ -148,6 +150,7 @@ def test_the_same_through_the_encoder(head):
     check_gradients(packed_grad, alone_grad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [POOLED[5], TAGGERS[5]], ids=label)
 def test_features_and_head_alone_give_the_logits_of_the_whole(head):
     params, packed = params_of(SHALLOW, head), packed_and_alone()[0]
@@ -166,6 +169,7 @@ def test_features_and_head_alone_give_the_logits_of_the_whole(head):
     np.testing.assert_allclose(alone, whole, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_layers_and_poolings_are_what_they_are_called():
     _, segments, _, _, first = packed_and_alone()[0]
     hidden = np.random.default_rng(5).standard_normal((6, 3, LENGTH, CONFIG.width)).astype(np.float32)  # embeddings and 5 blocks
@@ -199,6 +203,7 @@ def test_one_layer_is_all_that_is_computed_where_one_is_all_that_is_needed(monke
         shape(TAGGERS[1])
 
 
+@pytest.mark.slow
 def test_a_new_head():
     config = tiny_config(init_std=0.03)
     head = nn.HeadConfig("tag", 5, layers="mix", body="lstm", body_width=50)
@@ -219,6 +224,7 @@ def test_a_new_head():
         "dense/kernel": (120, 120), "dense/bias": (120,), "out/kernel": (120, 5), "out/bias": (5,)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "first"), [(nn.HeadConfig("classify", 3), False), (nn.HeadConfig("classify", 3), True),
                                              *((head, False) for head in TAGGERS[::3]), (nn.HeadConfig("qa", 2), False)], ids=str)
 def test_the_heads_own_dropout(head, first):
@@ -243,6 +249,7 @@ def test_the_heads_own_dropout(head, first):
         assert (min(spread(*rates)) > 0.01) == (head.kind != "qa")
 
 
+@pytest.mark.slow
 def test_logits_of_plain_arguments():
     packed, alone = packed_and_alone()
     ids, segments, _, types, _ = alone
@@ -258,6 +265,7 @@ def test_logits_of_plain_arguments():
         np.testing.assert_allclose(whole[0], found[1, :9] if tokens else found[1], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compute", [nn.Compute(operands="bfloat16"), nn.Compute("bfloat16", "bfloat16")])
 @pytest.mark.parametrize("head", [POOLED[5], POOLED[8], TAGGERS[3], TAGGERS[6]], ids=label)
 def test_lower_precision_is_close_and_ends_in_float32(head, compute):
@@ -310,6 +318,7 @@ def test_every_parameter_has_its_place_on_a_mesh(sizes):
             name: where for name, where in placed.items() if name.startswith("head/")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [nn.HeadConfig("classify", 3, pooling=pooling, layers="mix") for pooling in ("cls", "mean", "max")] + [
     nn.HeadConfig("tag", 3, body=body, body_width=20) for body in ("lstm", "transformer")], ids=label)
 def test_eight_devices_equal_one(head):

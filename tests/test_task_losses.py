@@ -81,6 +81,7 @@ def labelled_as(batch: TaskBatch) -> Any:
     return torch.tensor(np.where(batch.weights > 0, batch.labels, -100)).long().flatten()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, CLASS_WEIGHTS], ids=["plain", "weighted"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 @pytest.mark.parametrize("kind", ["classify", "tag"])
@@ -90,6 +91,7 @@ def test_cross_entropy(kind, smoothing, weights):
         logits.reshape(-1, C), labelled_as(batch), weight=given_weights, label_smoothing=smoothing))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, CLASS_WEIGHTS], ids=["plain", "weighted"])
 def test_binary_cross_entropy(weights):
     def theirs(logits, batch):
@@ -100,6 +102,7 @@ def test_binary_cross_entropy(weights):
     assert_same(Multilabel(weights), "multilabel", theirs)
 
 
+@pytest.mark.slow
 def test_squared_error():
     def theirs(logits, batch):
         known = torch.tensor(batch.weights) > 0
@@ -108,6 +111,7 @@ def test_squared_error():
     assert_same(Regression(), "regress", theirs)
 
 
+@pytest.mark.slow
 def test_answers_on_packed_rows():
     """BertForQuestionAnswering on each unit alone: the average of the cross-entropies of both ends over the unit's own tokens."""
     def theirs(logits, batch):
@@ -123,6 +127,7 @@ def test_answers_on_packed_rows():
     assert_same(QuestionAnswering(), "qa", theirs)
 
 
+@pytest.mark.slow
 def test_other_units_and_padding_have_no_part_in_an_answer():
     batch, logits = make_batch("qa"), random_logits("qa")
     outside = ~np.isin(batch.segment_ids, [1]) | (batch.weights[:, :1] == 0)
@@ -154,6 +159,7 @@ def no_labels(batch: TaskBatch) -> TaskBatch:
     return batch._replace(weights=np.zeros_like(batch.weights))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "task"), EXTREME, ids=[kind for kind, _ in EXTREME])
 def test_a_batch_without_a_label_weighs_nothing(kind, task):
     batch = jax.tree.map(jnp.asarray, no_labels(make_batch(kind)))
@@ -162,6 +168,7 @@ def test_a_batch_without_a_label_weighs_nothing(kind, task):
     assert np.isnan(task.metrics({"loss": 0.0, "weight": 0.0})["loss"])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(st.sampled_from(EXTREME), st.permutations(range(B)), st.sampled_from([2, 3]))  # few shapes: each is compiled
 def test_sums_of_parts_are_the_sums_of_the_whole(case, order, cut):
@@ -184,6 +191,7 @@ def labels(kind: str, counts: list[int]) -> LabelSet:
     return LabelSet(kind, tuple(f"c{i}" for i in range(len(counts))), np.array(counts, np.int64), sum(counts))
 
 
+@pytest.mark.slow
 def test_the_task_of_a_config():
     found = task_of(Task(kind="classify", label_smoothing=0.1, class_weights="balanced"), labels("classify", [1, 3]))
     assert isinstance(found, Classification)

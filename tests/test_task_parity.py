@@ -15,6 +15,8 @@ from jaxplm import hf, nn
 from jaxplm.hf.heads import architecture_of
 from jaxplm.hf.names import leaf_of, tensor_specs
 
+pytestmark = pytest.mark.slow
+
 # family: heads. The last two differ from RoBERTa in names alone, so one head each will do.
 CASES = [(family, kind) for family in ("bert", "roberta") for kind in ("classify", "multilabel", "regress", "tag", "qa")] + [
     ("klue", "tag"), ("xlm-roberta", "classify"), ("camembert", "qa")]

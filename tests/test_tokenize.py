@@ -147,6 +147,7 @@ def test_long_texts_in_pieces_equal_the_whole(byte_level, tmp_path, monkeypatch)
     assert whole.meta["chars"] == pieces.meta["chars"]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(st.sampled_from("ab \n\t東e\u0301"), max_size=60), size=st.integers(2, 12))
 def test_pieces_lose_nothing(text, size):

@@ -102,6 +102,7 @@ CASES = [("classify", {}), ("classify", {"pooling": "mean", "layers": "mix"}), (
          ("tag", {}), ("tag", {"body": "lstm", "layers": "mix"}), ("qa", {})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "task"), CASES, ids=[f"{kind} {' '.join(task.values())}" for kind, task in CASES])
 def test_cached_is_frozen(start, tmp_path, kind, task):
     run, state, rows = trained(config_of(start, kind, "off", **task), tmp_path / "off")
@@ -134,6 +135,7 @@ def test_cached_is_frozen(start, tmp_path, kind, task):
         assert moments <= 2 * sum(leaf.size for leaf in jax.tree.leaves(made.job.params["head"])) + 10
 
 
+@pytest.mark.slow
 def test_the_export_of_a_cached_head_has_the_encoder_of_the_start(start, tmp_path):
     run, state, _ = trained(config_of(start, "classify", "on", pooling="mean"), tmp_path)
     run.job.finish(state.params, lambda split, found: None)
@@ -144,6 +146,7 @@ def test_the_export_of_a_cached_head_has_the_encoder_of_the_start(start, tmp_pat
     assert loaded.labels == ("long", "short")
 
 
+@pytest.mark.slow
 def test_a_part_of_the_head_may_be_frozen_as_well(start, tmp_path):
     config = config_of(start, "classify", "auto", freeze=("encoder", "head/dense"))
     run, state, _ = trained(config, tmp_path)
@@ -165,6 +168,7 @@ def stamps(workdir: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (workdir / "vectors").glob("*.npy")}
 
 
+@pytest.mark.slow
 def test_vectors_are_found_again_and_those_of_others_are_not_used(start, tmp_path):
     config = config_of(start, "classify", "auto")
     workdir = tmp_path / "run"
@@ -196,6 +200,7 @@ def test_vectors_are_found_again_and_those_of_others_are_not_used(start, tmp_pat
     assert stamps(workdir)["train.npy"] != last["train.npy"]
 
 
+@pytest.mark.slow
 def test_a_file_that_was_cut_short_by_a_kill_is_not_used(start, tmp_path):
     config = config_of(start, "classify", "auto")
     first = begun(config, tmp_path)
@@ -207,12 +212,14 @@ def test_a_file_that_was_cut_short_by_a_kill_is_not_used(start, tmp_path):
     assert not list((tmp_path / "vectors").glob("*.partial*"))
 
 
+@pytest.mark.slow
 def test_no_space_for_vectors(start, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
     with refuses("space", "vectors", "task.cache=off"):
         begun(config_of(start, "classify", "auto"), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_workdir_that_is_a_file(start, tmp_path):
     (tmp_path / "taken").write_text("")
     with refuses(str(tmp_path / "taken")):
@@ -229,6 +236,7 @@ def test_fingerprints():
     assert VectorCache.__doc__ and "complete or absent" in VectorCache.__doc__
 
 
+@pytest.mark.slow
 def test_the_frozen_step_costs_at_most_two_fifths(tmp_path):
     """FLOPs of the compiled step. A forward pass is a third of a step; the head's share vanishes with the layers."""
     make_model(tmp_path / "model", num_hidden_layers=4, hidden_size=64, intermediate_size=256)

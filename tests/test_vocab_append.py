@@ -64,6 +64,7 @@ def test_old_ids_decode_as_before(family, data):
     assert appended.tokenizer.convert_ids_to_tokens(chosen) == tokenizer.convert_ids_to_tokens(chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())

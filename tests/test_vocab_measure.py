@@ -210,6 +210,7 @@ def test_tokens_of_bytes_are_shown_as_text():
     assert "␣" in text and "Ġdog" not in text
 
 
+@pytest.mark.slow
 def test_plot(bert, tmp_path, monkeypatch):
     domain = measure(["The catx sat on catxy $x$."] * 3, bert)
     path = tmp_path / "plots" / "vocabulary.png"

@@ -119,6 +119,7 @@ def entries(kind):
     return st.tuples(st.sampled_from(["", "##"]), text).map("".join)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())

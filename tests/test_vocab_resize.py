@@ -98,6 +98,7 @@ def test_refused(model, new_size, pieces, options, error, words):
         resized(model, new_size, pieces, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_as_in_transformers(family, tmp_path):
     """An export of the resized model in stock transformers, beside transformers' own resize of the original."""

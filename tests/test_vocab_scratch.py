@@ -138,6 +138,7 @@ def bytes_of(word: str) -> bytes:
     return bytes(byte_alphabet()[char] for char in word)
 
 
+@pytest.mark.slow
 def test_the_same_texts_give_the_same_files(tmp_path):
     """In two processes: the hash maps of the trainers have another key in each."""
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
@@ -157,6 +158,7 @@ for language, texts in json.loads(Path(sys.argv[1]).read_text()).items():
     assert first == second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "language"), [("wordpiece", "korean"), ("unigram", "korean"), ("bpe", "latin")])
 def test_an_export_loads_in_stock_transformers(kind, language, directory, tmp_path):
     tokenizer = hf.load_tokenizer(directory / f"{kind}-{language}-False", "here")[0]

@@ -190,6 +190,7 @@ def test_byte_alphabet_is_the_one_of_byte_level_vocabularies():
         assert bytes(alphabet[char] for char in encoded) == text.encode()
 
 
+@pytest.mark.slow
 @given(st.text(st.sampled_from("the hospital, 아버지가 들어가신다 東京都 cafe\u0301 ครับ ¼"), max_size=40))
 @settings(max_examples=60)
 def test_the_characters_of_a_texts_tokens_are_those_of_the_text(tokenizers_by_kind, text):
