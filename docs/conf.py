@@ -30,6 +30,8 @@ myst_heading_anchors = 4  # links to headings work as they do on the repository'
 
 autodoc_typehints = "none"  # the signature shows them already
 
+default_role = "code"  # single backticks in docstrings are code
+
 html_theme = "furo"
 html_title = f"jaxplm {VERSION}"
 html_static_path = ["_static"]
