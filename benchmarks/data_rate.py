@@ -42,16 +42,19 @@ MB = 1 << 20
 
 def store_worker(options: argparse.Namespace) -> dict[str, Any]:
     """Tokenizes a corpus; then plans rows and makes batches, for what these add to the memory."""
+    import numpy as np
+
     from jaxplm import hf
-    from jaxplm.config import Config, Data
+    from jaxplm.config import Config, Data, Train
+    from jaxplm.recipes.pretrain.corpus import CorpusReader
 
     tokenizer = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
-    config = Config(data=Data(train=options.corpus, seq_len=options.length))
-    maker = _maker(config, tokenizer, options.rows)
+    config = Config(data=Data(train=options.corpus, seq_len=options.length), train=Train(batch_size=options.rows))
+    reader = CorpusReader(config, tokenizer, np.arange(options.rows))
     before, wall, cpu = _peak(), time.perf_counter(), _cpu()
-    store = maker.store(options.corpus)
+    store = reader.store(options.corpus)
     wall, cpu, peak = time.perf_counter() - wall, _cpu() - cpu, _peak()
-    batches = maker.training(store, maker.plan(store, 0), options.rows, 0)
+    batches = reader.training(reader.plan(store))
     for step in range(WARM_UP + 100):
         batches.batch(step)
     return {"texts": store.meta["texts"], "tokens": store.meta["tokens"], "seconds": wall, "cpu_seconds": cpu,
@@ -111,32 +114,30 @@ def _mlm_steps(options: argparse.Namespace, packing: Packing, whole_word: bool) 
     import numpy as np
 
     from jaxplm import hf
-    from jaxplm.config import Config, Data, Mesh
-    from jaxplm.data.mlm.mask import capacity, mask_batch
-    from jaxplm.data.mlm.pack import gather
+    from jaxplm.config import Config, Data, Mesh, Train
+    from jaxplm.data.mlm.mask import capacity, mask_rows
     from jaxplm.devices import sharding
+    from jaxplm.recipes.pretrain.corpus import CorpusReader
 
     tokenizer = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
     data = Data(train=options.corpus, seq_len=options.length, packing=packing, whole_word=whole_word)
-    maker = _maker(Config(data=data), tokenizer, options.rows)
-    store = maker.store(options.corpus)
-    plan = maker.plan(store, 0)
-    batches = maker.training(store, plan, options.rows, 0)
+    reader = CorpusReader(Config(data=data, train=Train(batch_size=options.rows)), tokenizer, np.arange(options.rows))
+    plan = reader.plan(reader.store(options.corpus))
+    batches = reader.training(plan)
+    masking = reader.masking
     mesh = sharding.make_mesh(Mesh())
     row_ids = [batches.rows_of_step(step) for step in range(64)]
-    rows = [batches.unmasked(step) for step in range(8)]
+    rows = [plan.gather(row_ids[step], masking.special, batches.draws_of_step(step)) for step in range(8)]
+    num_masked = capacity(data.mask_rate, options.length)
 
     def mask(step: int) -> Any:
-        given = rows[step % len(rows)]
-        return mask_batch(given.input_ids, given.maskable, given.word_starts if whole_word else None, rate=data.mask_rate,
-                          capacity=capacity(data.mask_rate, options.length), mask_id=maker.special.mask,
-                          random_ids=maker.random_ids, key=(0, step), row_index=np.arange(options.rows))
+        return mask_rows(rows[step % len(rows)], masking, data.mask_rate, num_masked, batches.draws_of_step(step))
 
     name = f"{packing}, {'whole words' if whole_word else 'single tokens'}"
     return plan.real_tokens / plan.rows, {
         name: batches.batch,
         f"{name}, put on the device": lambda step: sharding.put_batch(batches.batch(step), options.rows, mesh),
-        f"{name}: rows gathered": lambda step: gather(store, plan, row_ids[step % len(row_ids)], maker.special),
+        f"{name}: rows gathered": lambda step: plan.gather(row_ids[step % len(row_ids)], masking.special, batches.draws_of_step(step)),
         f"{name}: masks drawn": mask,
     }
 
@@ -189,14 +190,6 @@ def _rates(make: Callable[[int], Any], options: argparse.Namespace, *, rows: int
     wall, cpu = statistics.median(walls), statistics.median(cpus)
     return {"rows_per_second": steps * rows / wall, "tokens_per_second": steps * tokens / wall,
             "tokens_per_core_second": steps * tokens / cpu, "cores": cpu / wall, "batch_ms": 1000 * wall / steps}
-
-
-def _maker(config: Any, tokenizer: Any, rows: int) -> Any:
-    import numpy as np
-
-    from jaxplm.recipes.pretrain.corpus import Tokenized
-
-    return Tokenized(config, tokenizer, np.arange(rows))
 
 
 # ---------------------------------------------------------------- the command

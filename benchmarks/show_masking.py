@@ -10,25 +10,26 @@ from pathlib import Path
 import numpy as np
 
 from jaxplm import hf
-from jaxplm.config import Config, Data
+from jaxplm.config import Config, Data, Train
 from jaxplm.data.corpus.words import split_words
-from jaxplm.recipes.pretrain.corpus import Tokenized
+from jaxplm.recipes.pretrain.corpus import CorpusReader
 
 
 def count(options: argparse.Namespace, whole_word: bool) -> None:
     """Rows of one epoch until so many tokens were seen: the rates, and every broken promise."""
     tokenizer, _ = hf.load_tokenizer(Path(options.tokenizer), options.tokenizer)
     data = Data(train=options.corpus, seq_len=options.length, mask_rate=options.rate, whole_word=whole_word)
-    maker = Tokenized(Config(data=data), tokenizer, np.arange(64))
-    store = maker.store(options.corpus, max_rows=options.texts)
-    batches = maker.training(store, maker.plan(store, 0), 64, 0)
+    reader = CorpusReader(Config(data=data, train=Train(batch_size=64)), tokenizer, np.arange(64))
+    plan = reader.plan(reader.store(options.corpus, max_rows=options.texts))
+    batches = reader.training(plan)
     special = np.array(tokenizer.all_special_ids)
     seen = masked = wrong_rows = to_mask = kept = special_masked = 0
     for step in itertools.count():
         if seen >= options.tokens:
             break
         batch = batches.batch(step)
-        maskable, starts = (rows := batches.unmasked(step)).maskable, rows.word_starts  # [B, L] bool each
+        rows = plan.gather(batches.rows_of_step(step), reader.masking.special, batches.draws_of_step(step))
+        maskable, starts = rows.maskable, rows.word_starts  # [B, L] bool each
         chosen = np.zeros(batch.input_ids.shape, bool)
         of_row = np.repeat(np.arange(len(chosen)), (batch.mlm_weights > 0).sum(1))
         chosen[of_row, batch.mlm_positions[batch.mlm_weights > 0]] = True

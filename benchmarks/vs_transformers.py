@@ -39,14 +39,13 @@ WARM_UP = 2
 def make_batches(options: argparse.Namespace, path: Path) -> None:
     """The rows of `steps` training batches as one .npz."""
     from jaxplm import hf
-    from jaxplm.config import Config, Data
-    from jaxplm.recipes.pretrain.corpus import Tokenized
+    from jaxplm.config import Config, Data, Train
+    from jaxplm.recipes.pretrain.corpus import CorpusReader
 
     loaded = hf.load(options.model)
-    config = Config(data=Data(train=options.corpus, seq_len=options.length))
-    tokenized = Tokenized(config, loaded.tokenizer, np.arange(options.rows))
-    store = tokenized.store(options.corpus)
-    batches = tokenized.training(store, tokenized.plan(store, 0), options.rows, 0)
+    config = Config(data=Data(train=options.corpus, seq_len=options.length), train=Train(batch_size=options.rows))
+    reader = CorpusReader(config, loaded.tokenizer, np.arange(options.rows))
+    batches = reader.training(reader.plan(reader.store(options.corpus)))
     made = [batches.batch(step) for step in range(WARM_UP + options.steps)]
     np.savez(path, **{f"{name}{i}": array for i, batch in enumerate(made) for name, array in batch._asdict().items()})
 

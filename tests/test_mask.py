@@ -6,25 +6,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import refuses
 
-from jaxplm.data.mlm.mask import capacity, mask_batch
+from jaxplm.data.mlm.mask import Masking, capacity, mask_rows
+from jaxplm.data.mlm.rows import Masked, Rows, SpecialIds
+from jaxplm.data.mlm.schedule import MaskRate
+from jaxplm.data.rng import RowDraws
 
 MASK = 3
-RANDOM_IDS = np.arange(1000, 1500)
+SPECIAL = SpecialIds(cls=1, sep=2, pad=0, mask=MASK)
+RANDOM_IDS = np.arange(1000, 1500, dtype=np.int32)
 
 
-def run(ids, maskable, words=None, *, rate=0.15, key=(0, 0), row_index=None, k=None):
+def run(ids, maskable, words=None, *, rate=0.15, key=(0, 0), row_index=None, k=None, prefer_from=None) -> Masked:
+    """Masks of rows that are texts from end to end; `words` None masks single tokens."""
     b, length = ids.shape
-    return mask_batch(
-        ids,
-        maskable,
-        words,
-        rate=rate,
-        capacity=k or max(1, round(rate * length)),
-        mask_id=MASK,
-        random_ids=RANDOM_IDS,
-        key=key,
-        row_index=np.arange(b) if row_index is None else row_index,
-    )
+    rows = Rows(ids, np.ones_like(ids), np.zeros_like(ids), maskable if words is None else words, maskable)
+    masking = Masking(MaskRate.constant(rate), words is not None, SPECIAL, RANDOM_IDS, prefer_from)
+    draws = RowDraws(key, np.arange(b) if row_index is None else row_index)
+    return mask_rows(rows, masking, rate, k or max(1, round(rate * length)), draws)
 
 
 def example(seed, b, length, p_maskable=0.9, p_word=0.6):
@@ -192,10 +190,7 @@ NEW_FROM = 800  # `example` draws ids from 10 to 899
 
 
 def choose_new(ids, maskable, words=None, **options):
-    b, length = ids.shape
-    options = {"rate": 0.15, "key": (0, 0), "row_index": np.arange(b)} | options
-    options["capacity"] = max(1, round(options["rate"] * length))
-    return mask_batch(ids, maskable, words, mask_id=MASK, random_ids=RANDOM_IDS, prefer_from=NEW_FROM, **options)
+    return run(ids, maskable, words, prefer_from=NEW_FROM, **options)
 
 
 @settings(deadline=None)

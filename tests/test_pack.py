@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxplm.data.mlm.pack import RowPlan, Rows, SpecialIds, gather, plan_rows
+from jaxplm.data.mlm.pack import RowPlan, plan_rows
+from jaxplm.data.mlm.rows import Rows, SpecialIds
 from jaxplm.errors import UserError
 
 SPECIAL = SpecialIds(cls=1, sep=2, pad=0, mask=3)
@@ -28,8 +29,8 @@ def make_store(lengths, word_starts=None) -> Store:
     return Store(np.arange(FIRST_ID, FIRST_ID + total, dtype=np.uint32), starts, offsets)
 
 
-def all_rows(store: Store, plan: RowPlan) -> Rows:
-    return gather(store, plan, np.arange(plan.rows), SPECIAL)
+def all_rows(plan: RowPlan) -> Rows:
+    return plan.gather(np.arange(plan.rows), SPECIAL)
 
 
 lengths_st = st.lists(st.integers(1, 60) | st.integers(1, 5), min_size=1, max_size=150)
@@ -41,7 +42,7 @@ seq_len_st = st.integers(4, 40)
 def test_every_token_exactly_once(lengths, seq_len, packing, seed):
     store = make_store(lengths)
     plan = plan_rows(store, seq_len, packing, seed)
-    rows = all_rows(store, plan)
+    rows = all_rows(plan)
     assert sorted(rows.input_ids[rows.maskable]) == store.tokens.tolist()
     assert plan.tokens == len(store.tokens)
     assert plan.real_tokens == np.count_nonzero(rows.segment_ids)
@@ -55,7 +56,7 @@ def test_every_token_exactly_once(lengths, seq_len, packing, seed):
 def test_documents_rows_hold_framed_pieces_of_single_texts(lengths, seq_len, random):
     store = make_store(lengths, [random.random() < 0.6 for _ in range(sum(lengths))])
     text_of = np.repeat(np.arange(len(lengths)), lengths)
-    rows = all_rows(store, plan_rows(store, seq_len, "documents"))
+    rows = all_rows(plan_rows(store, seq_len, "documents"))
     for ids, segments, positions, words, maskable in zip(*rows, strict=True):
         present = segments[segments > 0]
         assert (np.diff(present) >= 0).all() and set(present) == set(range(1, present.max() + 1))
@@ -77,7 +78,7 @@ def test_documents_rows_hold_framed_pieces_of_single_texts(lengths, seq_len, ran
 @given(lengths_st, seq_len_st)
 def test_stream_rows_are_the_joined_texts(lengths, seq_len):
     store = make_store(lengths)
-    rows = all_rows(store, plan_rows(store, seq_len, "stream"))
+    rows = all_rows(plan_rows(store, seq_len, "stream"))
     assert set(np.unique(rows.segment_ids)) <= {0, 1}
     ends = set((FIRST_ID + store.offsets[1:] - 1).tolist())  # the last token of each text
     real = rows.segment_ids > 0
@@ -100,13 +101,13 @@ def test_stream_rows_are_the_joined_texts(lengths, seq_len):
 
 def test_the_example_of_the_docstring():
     store = make_store([3, 2])
-    documents = all_rows(store, plan_rows(store, 10, "documents"))
+    documents = all_rows(plan_rows(store, 10, "documents"))
     assert documents.input_ids.tolist() == [[1, 10, 11, 12, 2, 1, 13, 14, 2, 0]]
     assert documents.segment_ids.tolist() == [[1, 1, 1, 1, 1, 2, 2, 2, 2, 0]]
     assert documents.position_ids.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 0]]
     assert documents.word_starts.tolist() == [[i in (1, 2, 3, 6, 7) for i in range(10)]]
     assert documents.maskable.tolist() == [[i in (1, 2, 3, 6, 7) for i in range(10)]]
-    stream = all_rows(store, plan_rows(store, 10, "stream"))
+    stream = all_rows(plan_rows(store, 10, "stream"))
     assert stream.input_ids.tolist() == [[1, 10, 11, 12, 2, 13, 14, 2, 0, 0]]
     assert stream.segment_ids.tolist() == [[1] * 8 + [0, 0]]
     assert stream.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 0, 0]]
@@ -169,7 +170,7 @@ def test_seed_changes_the_company_and_nothing_else():
 def test_only_the_texts_asked_for():
     store = make_store([4, 5, 6, 70])
     for packing in ("documents", "stream"):
-        rows = all_rows(store, plan_rows(store, 16, packing, texts=np.array([1, 3])))
+        rows = all_rows(plan_rows(store, 16, packing, texts=np.array([1, 3])))
         wanted = np.r_[store.tokens[4:9], store.tokens[15:]]
         assert sorted(rows.input_ids[rows.maskable]) == wanted.tolist()
 
@@ -177,7 +178,7 @@ def test_only_the_texts_asked_for():
 def test_special_tokens_spelled_out_in_a_text_are_not_maskable():
     store = make_store([6])
     store.tokens[1], store.tokens[3], store.tokens[4] = SPECIAL.mask, SPECIAL.sep, SPECIAL.pad
-    rows = all_rows(store, plan_rows(store, 10, "documents"))
+    rows = all_rows(plan_rows(store, 10, "documents"))
     assert rows.maskable.tolist() == [[False, True, False, True, False, False, True, False, False, False]]
     assert (rows.segment_ids[0, :8] == 1).all()
 
@@ -186,15 +187,15 @@ def test_rows_in_any_order_and_more_than_once():
     store = make_store([5, 3, 60, 2, 8])
     for packing in ("documents", "stream"):
         plan = plan_rows(store, 16, packing)
-        every = all_rows(store, plan)
+        every = all_rows(plan)
         ids = np.array([2, 0, 0, 1])
-        for some, whole in zip(gather(store, plan, ids, SPECIAL), every, strict=True):
+        for some, whole in zip(plan.gather(ids, SPECIAL), every, strict=True):
             assert some.dtype == whole.dtype and (some == whole[ids]).all()
-        assert gather(store, plan, np.array([], int), SPECIAL).input_ids.shape == (0, 16)
+        assert plan.gather(np.array([], int), SPECIAL).input_ids.shape == (0, 16)
 
 
 def test_types_and_emptiness():
-    rows = all_rows(make_store([5]), plan_rows(make_store([5]), 8, "documents"))
+    rows = all_rows(plan_rows(make_store([5]), 8, "documents"))
     assert [a.dtype for a in rows] == [np.int32, np.int32, np.int32, bool, bool]
     for packing in ("documents", "stream"):
         nothing = plan_rows(make_store([]), 8, packing)
@@ -212,5 +213,5 @@ def test_mistakes():
 def test_unknown_tokens_and_spelled_out_special_ones_are_never_to_be_guessed():
     store = make_store([5])
     store.tokens[1], store.tokens[3] = 7, SPECIAL.mask
-    rows = gather(store, plan_rows(store, 8, "documents"), np.array([0]), SPECIAL._replace(unk=7))
+    rows = plan_rows(store, 8, "documents").gather(np.array([0]), SPECIAL._replace(unk=7))
     assert rows.maskable[0].tolist() == [False, True, False, True, False, True, False, False]

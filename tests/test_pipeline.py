@@ -10,14 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import refuses
 
-from jaxplm.data.mlm.batches import FixedMaskBatches, MlmBatches, RowOrder
-from jaxplm.data.mlm.pack import SpecialIds, plan_rows
+from jaxplm.data.mlm.batches import FixedMaskBatches, MlmBatches
+from jaxplm.data.mlm.mask import Masking
+from jaxplm.data.mlm.pack import plan_rows
+from jaxplm.data.mlm.rows import SpecialIds
+from jaxplm.data.mlm.schedule import MaskRate
+from jaxplm.data.order import RowOrder
 from jaxplm.data.prefetch import prefetch
 from jaxplm.errors import UserError
 
 SPECIAL = SpecialIds(cls=1, sep=2, pad=0, mask=3)
-RANDOM_IDS = np.arange(5, 10)
-OPTIONS: dict[str, Any] = {"batch_size": 8, "seq_len": 32, "mask_rate": 0.15, "whole_word": False}
+RANDOM_IDS = np.arange(5, 10, dtype=np.int32)
 
 
 class Store(NamedTuple):
@@ -37,14 +40,18 @@ STORE = make_store(np.random.default_rng(0).integers(1, 50, 300))
 PLAN = plan_rows(STORE, 32, "documents")
 
 
+def masking(rate: float | MaskRate = 0.15, whole_word: bool = False, prefer_from: int | None = None) -> Masking:
+    return Masking(rate if isinstance(rate, MaskRate) else MaskRate.constant(rate), whole_word, SPECIAL, RANDOM_IDS, prefer_from)
+
+
 def train(whole_word=False, **options):
-    arguments: dict[str, Any] = OPTIONS | {"whole_word": whole_word, "seed": 3} | options
-    return MlmBatches(STORE, PLAN, SPECIAL, RANDOM_IDS, **arguments)
+    arguments: dict[str, Any] = {"batch_size": 8, "seed": 3} | options
+    return MlmBatches(PLAN, masking(whole_word=whole_word), **arguments)
 
 
-def frozen(**options):
-    arguments: dict[str, Any] = OPTIONS | {"eval_seed": 5} | options
-    return FixedMaskBatches(STORE, PLAN, SPECIAL, RANDOM_IDS, **arguments)
+def fixed(whole_word=False, **options):
+    arguments: dict[str, Any] = {"batch_size": 8, "seed": 5} | options
+    return FixedMaskBatches(PLAN, masking(whole_word=whole_word), **arguments)
 
 
 def same(a, b) -> bool:
@@ -82,10 +89,10 @@ def test_epochs_and_seeds_have_different_orders():
 
 @settings(deadline=None)
 @given(st.integers(0, 2**40), st.permutations(range(8)), st.integers(1, 7), st.booleans())
-def test_the_parts_of_processes_make_the_whole(step, slots, cut, whole_word):
+def test_the_parts_of_processes_make_the_whole(step, rows, cut, whole_word):
     whole = train(whole_word).batch(step)
-    for mine in (np.array(slots[:cut]), np.array(slots[cut:])):
-        part = train(whole_word, slots=mine).batch(step)
+    for mine in (np.array(rows[:cut]), np.array(rows[cut:])):
+        part = train(whole_word, local_rows=mine).batch(step)
         assert same(part, (a[mine] for a in whole))
 
 
@@ -120,57 +127,52 @@ def test_batch_types_and_shapes():
         ("int32", (8, 4)),
         ("float32", (8, 4)),
     ]
-    for batch_a, batch_b in zip(train().batch(0), list(frozen())[-1], strict=True):
+    for batch_a, batch_b in zip(train().batch(0), list(fixed())[-1], strict=True):
         assert batch_a.dtype == batch_b.dtype and batch_a.shape == batch_b.shape
 
 
 @pytest.mark.parametrize("whole_word", [False, True])
-def test_frozen_rows_do_not_depend_on_the_batch(whole_word):
-    rows = real_rows(frozen(whole_word=whole_word))
+def test_fixed_rows_do_not_depend_on_the_batch(whole_word):
+    rows = real_rows(fixed(whole_word=whole_word))
     assert len(rows) == PLAN.rows
     for batch_size in (1, 7, 64, 1000):
-        assert real_rows(frozen(whole_word=whole_word, batch_size=batch_size)) == rows
-    assert real_rows(frozen(whole_word=whole_word, eval_seed=6)) != rows
-    again = frozen(whole_word=whole_word)
+        assert real_rows(fixed(whole_word=whole_word, batch_size=batch_size)) == rows
+    assert real_rows(fixed(whole_word=whole_word, seed=6)) != rows
+    again = fixed(whole_word=whole_word)
     assert real_rows(again) == real_rows(again) == rows
 
 
-def test_frozen_sample():
-    every, some = real_rows(frozen()), real_rows(frozen(max_rows=21))
+def test_fixed_sample():
+    every, some = real_rows(fixed()), real_rows(fixed(max_rows=21))
     assert len(some) == 21 and some.items() <= every.items()
-    assert real_rows(frozen(max_rows=20)).items() <= some.items()
-    assert len(frozen(max_rows=21)) == 3 and frozen(max_rows=10**6).rows == PLAN.rows
-    options = OPTIONS | {"eval_seed": 5, "max_rows": 21}
-    once = FixedMaskBatches(STORE, PLAN, SPECIAL, RANDOM_IDS, **options)
-    assert all(same(a, b) for a, b in zip(once, frozen(max_rows=21), strict=True))
+    assert real_rows(fixed(max_rows=20)).items() <= some.items()
+    assert len(fixed(max_rows=21)) == 3 and fixed(max_rows=10**6).rows == PLAN.rows
+    once = fixed(max_rows=21)
+    assert all(same(a, b) for a, b in zip(once, fixed(max_rows=21), strict=True))
 
 
-def test_the_last_frozen_batch_is_filled_with_padding():
-    last = list(frozen(max_rows=11))[-1]
+def test_the_last_fixed_batch_is_filled_with_padding():
+    last = list(fixed(max_rows=11))[-1]
     assert (last.input_ids[3:] == SPECIAL.pad).all() and last.segment_ids[:3].any(axis=1).all()
     for part in last[1:]:
         assert (part[3:] == 0).all()
 
 
-def test_frozen_parts_of_processes_make_the_whole():
-    whole = list(frozen(max_rows=13))
-    for slots in (np.arange(4), np.arange(4, 8), np.array([6, 1])):
-        parts = list(frozen(max_rows=13, slots=slots))
-        assert all(same(p, (a[slots] for a in w)) for p, w in zip(parts, whole, strict=True))
+def test_fixed_parts_of_processes_make_the_whole():
+    whole = list(fixed(max_rows=13))
+    for mine in (np.arange(4), np.arange(4, 8), np.array([6, 1])):
+        parts = list(fixed(max_rows=13, local_rows=mine))
+        assert all(same(p, (a[mine] for a in w)) for p, w in zip(parts, whole, strict=True))
     # Every process makes the same number of batches, if only of empty rows.
-    assert not list(frozen(max_rows=8 + 4, slots=np.arange(4, 8)))[-1].segment_ids.any()
+    assert not list(fixed(max_rows=8 + 4, local_rows=np.arange(4, 8)))[-1].segment_ids.any()
 
 
 def test_mistakes():
     nothing = plan_rows(make_store([]), 32, "documents")
     with refuses("training", "tokens"):
-        MlmBatches(STORE, nothing, SPECIAL, RANDOM_IDS, seed=0, **OPTIONS)
+        MlmBatches(nothing, masking(), batch_size=8, seed=0)
     with refuses("evaluation", "tokens"):
-        FixedMaskBatches(STORE, nothing, SPECIAL, RANDOM_IDS, **OPTIONS)
-    with refuses("32", error=ValueError):
-        train(seq_len=64)
-    with refuses("32", error=ValueError):
-        frozen(seq_len=64)
+        FixedMaskBatches(nothing, masking(), batch_size=8)
 
 
 def threads() -> list[str]:

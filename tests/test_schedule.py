@@ -9,14 +9,14 @@ import pytest
 from helpers import same, sentences, tiny_config, wordpiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pipeline import PLAN, RANDOM_IDS, SPECIAL, STORE
+from test_pipeline import PLAN, SPECIAL, STORE, masking
 
 from jaxplm import hf, nn
 from jaxplm.config import Compute, Config, Data, Mesh, Model, Train
 from jaxplm.data.mlm.batches import MlmBatches
 from jaxplm.data.mlm.mask import capacity
 from jaxplm.data.mlm.pack import plan_rows
-from jaxplm.data.mlm.schedule import Lengths, MaskRate, ShortThenLong
+from jaxplm.data.mlm.schedule import MaskRate, SeqLenSchedule, SeqLenScheduledBatches
 from jaxplm.devices import sharding
 from jaxplm.engine import loop as engine_loop
 from jaxplm.engine import step
@@ -28,12 +28,11 @@ SHORT = plan_rows(STORE, 12, "documents")
 
 
 def batches(plan, first_step=0, mask_rate: float | MaskRate = 0.15, batch_size=8) -> MlmBatches:
-    return MlmBatches(STORE, plan, SPECIAL, RANDOM_IDS, batch_size=batch_size, seq_len=plan.seq_len, mask_rate=mask_rate,
-                      whole_word=False, seed=3, first_step=first_step)
+    return MlmBatches(plan, masking(mask_rate), batch_size=batch_size, seed=3, first_step=first_step)
 
 
-def lengths(share: float = 0.9) -> Lengths:
-    return Lengths(share, SHORT.rows / 8, PLAN.rows / 8)
+def lengths(share: float = 0.9) -> SeqLenSchedule:
+    return SeqLenSchedule(share, SHORT.rows / 8, PLAN.rows / 8)
 
 
 def test_steps_of_a_run():
@@ -60,7 +59,7 @@ def test_each_step_masks_exactly_its_share(first, last):
     of = batches(PLAN, mask_rate=rate)
     counts = []
     for number in range(11):
-        batch, rows = of.batch(number), of.unmasked(number)
+        batch, rows = of.batch(number), PLAN.gather(of.rows_of_step(number), SPECIAL)
         assert batch.mlm_positions.shape == (8, capacity(0.4, 32)), "one shape"
         expected = np.rint(rate(number) * rows.maskable.sum(axis=1))
         assert (batch.mlm_weights.sum(axis=1) == expected).all()
@@ -76,7 +75,7 @@ def test_a_rate_that_stays_is_the_plain_one():
 
 @pytest.mark.parametrize(("share", "steps", "short"), [(0.9, 100, 90), (0.9, 5, 4), (0.5, 3, 2), (0.01, 10, 0), (0.9, 1, 1), (0.9, 0, 0)])
 def test_short_rows_come_first(share, steps, short):
-    both = ShortThenLong(batches(SHORT), lambda first: batches(PLAN, first), lengths(share), steps)
+    both = SeqLenScheduledBatches(batches(SHORT), lambda first: batches(PLAN, first), lengths(share), steps)
     assert both.short_steps == short
     for number in range(steps):
         assert both.batch(number).input_ids.shape == (8, 12 if number < short else 32)
@@ -110,7 +109,7 @@ def test_an_epoch_is_a_pass_over_the_text():
         short = shared.short_steps(steps)
         passes = short / shared.short_epoch + (steps - short) / shared.long_epoch
         assert abs(steps / shared.steps_per_epoch - passes) < 1e-3 * passes
-    both = ShortThenLong(batches(SHORT), lambda first: batches(PLAN, first), lengths(), 100)
+    both = SeqLenScheduledBatches(batches(SHORT), lambda first: batches(PLAN, first), lengths(), 100)
     assert PLAN.rows / 8 < both.steps_per_epoch < SHORT.rows / 8
     assert PLAN.real_tokens < both.real_tokens < SHORT.real_tokens
 
@@ -155,7 +154,7 @@ def go(run: engine_loop.Run, state: step.TrainState, start: int, stop: int, comp
 @pytest.mark.slow
 def test_a_run_resumed_in_either_phase_is_bitwise_the_same(place, tmp_path):
     whole = loop(configured(place), tmp_path)
-    assert isinstance(whole.job.train, ShortThenLong)
+    assert isinstance(whole.job.train, SeqLenScheduledBatches)
     assert whole.setup.steps == 10 and whole.job.train.short_steps == 6
     states = {}
     state = whole.setup.first_state(whole.job.params)
@@ -191,10 +190,10 @@ def test_the_job_and_the_loop_count_the_same_steps(place, tmp_path):
     config.train.epochs = 2.0
     run = loop(config, tmp_path)
     both = run.job.train
-    assert isinstance(both, ShortThenLong)
+    assert isinstance(both, SeqLenScheduledBatches)
     assert both.short_steps == round(0.6 * run.setup.steps)
     # Passes over the text, counted in the batches themselves, without padding (0), [CLS] (2) and [SEP] (3).
     trained = sum(int((~np.isin(both.batch(i).input_ids, (0, 2, 3))).sum()) for i in range(run.setup.steps))
-    found = re.search(r"texts, ([\d,]+) tokens", run.job.facts(run.setup.steps)["data"]["training text"])
+    found = re.search(r"texts, ([\d,]+) tokens", run.job.facts(run.setup.steps).data["training text"])
     assert found
     assert abs(trained / int(found[1].replace(",", "")) - 2.0) < 0.1

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import refuses
-from test_pipeline import RANDOM_IDS, SPECIAL, Store
+from test_pipeline import SPECIAL, Store, masking
 
 from jaxplm.data.batch import PairBatch
 from jaxplm.data.mlm.batches import FixedMaskBatches, MlmBatches
-from jaxplm.data.mlm.sentence_pairs import gather_pairs, plan_pairs, sentence_ends
+from jaxplm.data.mlm.rows import PairRows
+from jaxplm.data.mlm.sentence_pairs import plan_pairs, sentence_ends
+from jaxplm.data.rng import RowDraws
 
 STOP = 9  # the token that ends sentences
 ENDS = np.arange(60_000) == STOP
@@ -32,15 +34,21 @@ def make_store(lengths, seed: int = 0, stops: float = 0.1) -> Store:
 STORE = make_store(np.random.default_rng(0).integers(2, 150, 120))
 
 
-def train(kind: str, store=STORE, seq_len=32, **options) -> MlmBatches:
-    plan = plan_pairs(store, seq_len, kind, ENDS)
-    settings: dict[str, Any] = {"batch_size": 16, "mask_rate": 0.15, "whole_word": False, "seed": 3} | options
-    return MlmBatches(store, plan, SPECIAL, RANDOM_IDS, seq_len=seq_len, **settings)
+def train(kind: str, store=STORE, seq_len=32, whole_word=False, **options) -> MlmBatches:
+    settings: dict[str, Any] = {"batch_size": 16, "seed": 3} | options
+    return MlmBatches(plan_pairs(store, seq_len, kind, ENDS), masking(whole_word=whole_word), **settings)
 
 
-def frozen(kind: str, **options) -> FixedMaskBatches:
-    settings: dict[str, Any] = {"batch_size": 16, "seq_len": 32, "mask_rate": 0.15, "whole_word": False, "eval_seed": 5} | options
-    return FixedMaskBatches(STORE, plan_pairs(STORE, 32, kind, ENDS), SPECIAL, RANDOM_IDS, **settings)
+def fixed(kind: str, **options) -> FixedMaskBatches:
+    settings: dict[str, Any] = {"batch_size": 16, "seed": 5} | options
+    return FixedMaskBatches(plan_pairs(STORE, 32, kind, ENDS), masking(), **settings)
+
+
+def rows_of(batches: MlmBatches, step: int) -> PairRows:
+    """The rows of a step before masking."""
+    rows = batches.plan.gather(batches.rows_of_step(step), SPECIAL, batches.draws_of_step(step))
+    assert isinstance(rows, PairRows)
+    return rows
 
 
 def text_of(store: Store, token: int) -> int:
@@ -51,8 +59,8 @@ def text_of(store: Store, token: int) -> int:
 def original(batch: PairBatch) -> np.ndarray:
     """[B, L] the tokens before masking."""
     ids = batch.input_ids.copy()
-    rows, slots = np.nonzero(batch.mlm_weights)
-    ids[rows, batch.mlm_positions[rows, slots]] = batch.mlm_labels[rows, slots]
+    rows, nth = np.nonzero(batch.mlm_weights)
+    ids[rows, batch.mlm_positions[rows, nth]] = batch.mlm_labels[rows, nth]
     return ids
 
 
@@ -135,7 +143,7 @@ def test_where_sentences_end_does_not_tell_the_label(kind):
     of = train(kind, store, 64, batch_size=64)
     found = []
     for number in range(40):
-        rows, batch = of.unmasked(number).input_ids, of.batch(number)
+        rows, batch = rows_of(of, number).input_ids, of.batch(number)
         row, real, first_b = np.arange(64), batch.segment_ids.sum(axis=1), batch.token_types.argmax(axis=1)
         found.append((batch.pair_labels, rows[row, first_b - 2] == STOP, rows[row, real - 2] == STOP))
     label, a, b = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -174,7 +182,7 @@ def test_a_tenth_is_shortened_and_the_rest_fills_the_row():
 
 
 @pytest.mark.slow
-def test_every_stretch_once_an_epoch_and_cut_anew():
+def test_every_stretch_once_an_epoch_and_cut_again():
     of = train("sop", batch_size=1)
     firsts = []
     for epoch in range(2):
@@ -198,13 +206,13 @@ def test_cuts_fall_between_sentences_else_between_words():
     with_stops, without = make_store([90] * 30, stops=0.15), make_store([90] * 30, stops=0.0)
     for store, sentences in ((with_stops, True), (without, False)):
         plan = plan_pairs(store, 64, "sop", ENDS)
-        rows, pairs = gather_pairs(store, plan, np.arange(plan.rows), SPECIAL, key=(1, 2), row_index=np.arange(plan.rows))
+        rows = plan.gather(np.arange(plan.rows), SPECIAL, RowDraws((1, 2), np.arange(plan.rows)))
         good = 0
         for row in range(plan.rows):
-            first_b = int(np.flatnonzero(pairs.token_types[row])[0])
+            first_b = int(np.flatnonzero(rows.token_types[row])[0])
             # The second part of the text: B, or A where they are exchanged.
-            second = rows.input_ids[row, 1 if pairs.labels[row] else first_b]
-            before = rows.input_ids[row, (int(rows.segment_ids[row].sum()) if pairs.labels[row] else first_b) - 2]
+            second = rows.input_ids[row, 1 if rows.pair_labels[row] else first_b]
+            before = rows.input_ids[row, (int(rows.segment_ids[row].sum()) if rows.pair_labels[row] else first_b) - 2]
             if second == STOP or rows.segment_ids[row].sum() < 25:
                 continue
             assert store.word_starts[second - 10]
@@ -215,7 +223,7 @@ def test_cuts_fall_between_sentences_else_between_words():
 @pytest.mark.parametrize(("kind", "whole_word"), [("nsp", False), ("sop", True)])
 def test_both_segments_are_masked_at_the_exact_rate(kind, whole_word):
     of = train(kind, whole_word=whole_word, batch_size=64)
-    batch, rows = of.batch(4), of.unmasked(4)
+    batch, rows = of.batch(4), rows_of(of, 4)
     budget = np.rint(0.15 * rows.maskable.sum(axis=1))
     used = batch.mlm_weights.sum(axis=1)
     assert (used == budget).all() if not whole_word else ((used <= budget) & (used >= budget - 3)).all()
@@ -231,21 +239,21 @@ def test_a_batch_depends_on_its_number_only_and_parts_make_the_whole(kind):
     assert all((a == b).all() for a, b in zip(whole, train(kind).batch(11), strict=True))
     assert not (whole.pair_labels == train(kind).batch(12).pair_labels).all()
     assert not (whole.input_ids == train(kind, seed=4).batch(11).input_ids).all()
-    for slots in (np.array([3, 0, 9]), np.array([15])):
-        part = train(kind, slots=slots).batch(11)
-        assert all((a == b[slots]).all() and a.dtype == b.dtype for a, b in zip(part, whole, strict=True))
+    for mine in (np.array([3, 0, 9]), np.array([15])):
+        part = train(kind, local_rows=mine).batch(11)
+        assert all((a == b[mine]).all() and a.dtype == b.dtype for a, b in zip(part, whole, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["nsp", "sop"])
-def test_frozen_pairs_do_not_depend_on_the_batch(kind):
+def test_fixed_pairs_do_not_depend_on_the_batch(kind):
     def rows(batches) -> set[bytes]:
         return {b"".join(part.tobytes() for part in row) for batch in batches for row in zip(*batch, strict=True) if row[1].any()}
 
-    one = rows(frozen(kind))
-    assert len(one) == frozen(kind).rows
-    assert rows(frozen(kind, batch_size=7)) == one == rows(frozen(kind))
-    assert rows(frozen(kind, eval_seed=6)) != one
-    last = list(frozen(kind, batch_size=50))[-1]
+    one = rows(fixed(kind))
+    assert len(one) == fixed(kind).rows
+    assert rows(fixed(kind, batch_size=7)) == one == rows(fixed(kind))
+    assert rows(fixed(kind, seed=6)) != one
+    last = list(fixed(kind, batch_size=50))[-1]
     empty = ~last.segment_ids.any(axis=1)
     assert empty.any()
     assert not last.pair_weights[empty].any() and not last.mlm_weights[empty].any() and last.pair_weights[~empty].all()

@@ -8,6 +8,8 @@ The hash is the output function of SplitMix64 (Steele, Lea and Flood, "Fast spli
 generators", OOPSLA 2014), applied once for every coordinate.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -17,7 +19,7 @@ _FEISTEL_TURNS = 8
 
 
 def key(*coordinates: int) -> int:
-    """The hash of a tuple of integers as a 64-bit integer; (1, 2) and (2, 1) differ, (1,) and (1, 0) too."""
+    """Return the hash of a tuple of integers as a 64-bit integer; (1, 2) and (2, 1) differ, (1,) and (1, 0) too."""
     state = len(coordinates)
     for coordinate in coordinates:
         state = (state + _GOLDEN * ((int(coordinate) + 1) & _WORD)) & _WORD
@@ -28,7 +30,7 @@ def key(*coordinates: int) -> int:
 
 
 def fold(keys: int | np.ndarray, coordinates: np.ndarray) -> np.ndarray:
-    """Hashes one more coordinate into each key: 64 random bits for each element of the broadcast shape.
+    """Hash one more coordinate into each key: 64 random bits for each element of the broadcast shape.
 
     Args:
         keys: what `key` or `fold` returned; a scalar or a uint64 array.
@@ -48,18 +50,34 @@ def fold(keys: int | np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     return x
 
 
+class RowDraws(NamedTuple):
+    """The random numbers of some rows: functions of a key and of the number of each row.
+
+    Attributes:
+        key: what the draws depend on besides the row, such as (seed, step).
+        rows: [b] number of each row among all the rows of that key.
+    """
+
+    key: tuple[int, ...]
+    rows: np.ndarray
+
+    def __call__(self, purpose: int) -> np.ndarray:
+        """Return [b] uint64 random bits of the rows, independent for each `purpose`."""
+        return fold(key(*self.key, purpose), self.rows)
+
+
 def uniform(bits: np.ndarray) -> np.ndarray:
-    """float64 in [0, 1) from 64 random bits each."""
+    """Return float64 in [0, 1) from 64 random bits each."""
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
 def below(bits: np.ndarray, bound: int) -> np.ndarray:
-    """int64 in [0, bound) from 64 random bits each; `bound` up to 2**32, the bias below bound / 2**32."""
+    """Return int64 in [0, bound) from 64 random bits each; `bound` up to 2**32, the bias below bound / 2**32."""
     return (((bits >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
 
 
 def shuffle_keys(bits: np.ndarray, index: np.ndarray, index_bits: int) -> np.ndarray:
-    """Sort keys that carry what they sort: random high bits, `index` in the low `index_bits`.
+    """Return sort keys that carry what they sort: random high bits, `index` in the low `index_bits`.
 
     Sorting them shuffles the indices, several times faster than an argsort of the random bits.
     """
@@ -69,7 +87,7 @@ def shuffle_keys(bits: np.ndarray, index: np.ndarray, index_bits: int) -> np.nda
 
 
 def permute(index: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
-    """Where `index` goes under a random permutation of range(size), without making the permutation.
+    """Return where `index` goes under a random permutation of range(size), without storing the permutation.
 
     A Feistel network over the next power of two, walked until it lands inside the range (Black and Rogaway,
     "Ciphers with arbitrary finite domains", 2002): no memory, and O(1) for any place in any epoch.

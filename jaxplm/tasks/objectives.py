@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxplm.data.corpus.store import TokenStore
 from jaxplm.data.mlm.pack import RowPlan, plan_rows
+from jaxplm.data.mlm.rows import Plan
 from jaxplm.data.mlm.sentence_pairs import PairPlan, plan_pairs
 from jaxplm.errors import UserError
 from jaxplm.tasks.mlm import MaskedLanguageModelling
@@ -52,7 +53,7 @@ class Objective:
     name: str
     pairs: str
     task: Callable[[np.ndarray | None, int, int], MaskedLanguageModelling]
-    plan: Callable[[TokenStore, RowSettings], RowPlan | PairPlan]
+    plan: Callable[[TokenStore, RowSettings], Plan]
     pair_head: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxplm.data import rng
-from jaxplm.data.mlm.pack import TokenArrays
+from jaxplm.data.corpus.store import TokenArrays
 from jaxplm.errors import UserError
 
 # Texts of one length that agree in this many tokens are taken to be copies. Reading more would only cost time.

@@ -3,12 +3,25 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 # Part of the cache key: raise it when the files' layout or the rules of `words` change.
 FORMAT_VERSION = 1
+
+
+class TokenArrays(Protocol):
+    """What rows are made from: T tokens of n texts, one text after the other. A `TokenStore` has it."""
+
+    @property
+    def tokens(self) -> np.ndarray: ...  # [T] unsigned integers
+
+    @property
+    def word_starts(self) -> np.ndarray: ...  # [T] bool, True where a word starts
+
+    @property
+    def offsets(self) -> np.ndarray: ...  # [n + 1] int64, where each text starts
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jaxplm.data import rng
 from jaxplm.data.batch import TaskBatch
 from jaxplm.data.labelled.unit_rows import UnitPlan, build_rows, plan_units, units_of_rows
 from jaxplm.data.labelled.units import Units
-from jaxplm.data.mlm.batches import RowOrder
+from jaxplm.data.order import RowOrder
 from jaxplm.errors import UserError
 
 # Which rows of a batch of so many this process makes; all of them where None is given.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxplm.data.batch import TaskBatch
+from jaxplm.data.bin_packing import best_fit, ramp
 from jaxplm.data.labelled.units import Units
-from jaxplm.data.mlm.pack import best_fit, ramp
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
-"""The order of the rows, and batches as pure functions of the step's number.
+"""Batches of masked language modelling as pure functions of the step's number.
 
-Nothing here has a state to save: step 12,345 can be made without the steps before it, by any process, for
+Nothing here has a state to save: step 12,345 can be computed without the steps before it, by any process, for
 any part of its rows.
 """
 
@@ -8,133 +8,100 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxplm.data import rng
 from jaxplm.data.batch import Batch, PairBatch
-from jaxplm.data.mlm.mask import capacity, mask_batch
-from jaxplm.data.mlm.pack import RowPlan, Rows, SpecialIds, TokenArrays, gather
-from jaxplm.data.mlm.schedule import MaskRate
-from jaxplm.data.mlm.sentence_pairs import PairPlan, Pairs, gather_pairs
+from jaxplm.data.mlm.mask import Masking, capacity, mask_rows
+from jaxplm.data.mlm.rows import Plan
+from jaxplm.data.order import RowOrder
+from jaxplm.data.rng import RowDraws
 from jaxplm.errors import UserError
 
 
-class RowOrder:
-    """Every row once an epoch, in an order that is new in each."""
-
-    def __init__(self, seed: int, rows: int) -> None:
-        self.seed, self.rows = seed, rows
-
-    def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """The rows [b] of these samples [b], int64, counted from the start of the run over all epochs."""
-        epoch, place = np.divmod(np.asarray(samples, np.int64), self.rows)
-        return rng.permute(place, self.rows, rng.fold(rng.key(self.seed), epoch))
-
-
 class MlmBatches:
-    """Training batches for masked language modelling: rows in a new order and with new masks in every epoch.
+    """Training batches: rows in a new order and with new masks in every epoch.
 
     Args:
-        store: the tokenized texts.
-        plan: their rows; of a `PairPlan`, pairs of segments that are cut and matched anew for every step.
-        special: ids of the special tokens.
-        random_ids: [R] ids that random replacements are drawn from.
-        batch_size: B, rows a step over all processes.
-        seq_len: L, as in the plan.
-        mask_rate: share of the maskable tokens of a row, one for all steps or by the step.
-        whole_word: mask whole words.
+        plan: the rows. Those of a `PairPlan`, pairs of segments, are cut and matched again for every step.
+        masking: what is masked.
+        batch_size: B, rows per step over all processes.
         seed: of the order and of the masks.
-        slots: which of the B rows of a step to make, in this order; all of them when None.
-        prefer_from: masks fall on tokens of this id and above first, see `jaxplm.data.mlm.mask`; None prefers none.
+        local_rows: [b] which of the B rows of a step to build, in this order; all of them when None.
         first_step: where the order of the rows begins, if these batches are for the steps from this one on.
 
     Raises:
         UserError: there are no rows.
     """
 
-    def __init__(
-        self,
-        store: TokenArrays,
-        plan: RowPlan | PairPlan,
-        special: SpecialIds,
-        random_ids: np.ndarray,
-        *,
-        batch_size: int,
-        seq_len: int,
-        mask_rate: float | MaskRate,
-        whole_word: bool,
-        seed: int,
-        slots: np.ndarray | None = None,
-        prefer_from: int | None = None,
-        first_step: int = 0,
-    ) -> None:
+    def __init__(self, plan: Plan, masking: Masking, *, batch_size: int, seed: int, local_rows: np.ndarray | None = None,
+                 first_step: int = 0) -> None:
         if not plan.rows:
             raise UserError("the training data holds no tokens")
-        if seq_len != plan.seq_len:
-            raise ValueError(f"rows of {seq_len} tokens from a plan of {plan.seq_len}")
-        self._rate = mask_rate if isinstance(mask_rate, MaskRate) else MaskRate(mask_rate, mask_rate, 1)
-        self._make = _Maker(store, plan, special, random_ids, self._rate.highest, whole_word, prefer_from)
-        self._order, self._first_step = RowOrder(seed, plan.rows), first_step
-        self._seed = seed
+        self.plan = plan
+        self._masking = masking
         self._batch_size = batch_size
-        self._slots = np.arange(batch_size) if slots is None else np.asarray(slots, np.int64)
-        self.rows = plan.rows
-        self.real_tokens = plan.real_tokens  # of one epoch
-        self.max_segments_per_row = plan.max_segments
-        self.steps_per_epoch = plan.rows / batch_size
+        self._seed = seed
+        self._order = RowOrder(seed, plan.rows)
+        self._local_rows = _rows_or_all(local_rows, batch_size)
+        self._first_step = first_step
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in an epoch."""
+        return self.plan.rows
+
+    @property
+    def real_tokens(self) -> int:
+        """Tokens of an epoch that are not padding."""
+        return self.plan.real_tokens
+
+    @property
+    def max_segments_per_row(self) -> int:
+        """The largest number of texts that share a row."""
+        return self.plan.max_segments
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.plan.rows / self._batch_size
 
     def rows_of_step(self, step: int) -> np.ndarray:
-        """[slots] int64: the rows of the plan that this process makes for a step."""
-        return self._order((step - self._first_step) * self._batch_size + self._slots)
+        """Return [b] int64: the rows of the plan that this process builds for a step."""
+        return self._order((step - self._first_step) * self._batch_size + self._local_rows)
+
+    def draws_of_step(self, step: int) -> RowDraws:
+        """Return the random numbers of those rows."""
+        return RowDraws((self._seed, step), self._local_rows)
 
     def batch(self, step: int) -> Batch | PairBatch:
-        """The batch of a step, counted from 0: always the same for the same number."""
-        return self._make(self.rows_of_step(step), self._rate(step), key=(self._seed, step), row_index=self._slots)
-
-    def unmasked(self, step: int) -> Rows:
-        """The rows of a step as they are before masking: to look at, or to check the masks against."""
-        return self._make.rows(self.rows_of_step(step), (self._seed, step), self._slots)[0]
+        """Return the batch of a step, counted from 0: always the same for the same number."""
+        return masked_batch(self.plan, self._masking, self.rows_of_step(step), step, self.draws_of_step(step))
 
 
 class FixedMaskBatches:
     """Evaluation batches: masks that depend on nothing but the evaluation's seed and the row.
 
-    So two models, two runs or two batch sizes are measured on the same guesses. Rows come in a seeded order;
+    So two models, two runs or two batch sizes are measured on the same masked tokens. Rows come in a seeded order;
     the last batch is filled with empty rows (padding only, weights 0). Can be iterated any number of times.
 
     Args:
-        store, plan, special, random_ids, seq_len, mask_rate, whole_word, slots: see `MlmBatches`.
-        batch_size: B, rows a batch over all processes.
-        eval_seed: of the masks, and of which rows are used when there are more than `max_rows`.
+        plan, masking, local_rows: see `MlmBatches`. The rate is that of step 0.
+        batch_size: B, rows per batch over all processes.
+        seed: of the masks, and of which rows are used when there are more than `max_rows`.
         max_rows: use a random sample of so many rows; all when None.
 
     Raises:
         UserError: there are no rows.
     """
 
-    def __init__(
-        self,
-        store: TokenArrays,
-        plan: RowPlan | PairPlan,
-        special: SpecialIds,
-        random_ids: np.ndarray,
-        *,
-        batch_size: int,
-        seq_len: int,
-        mask_rate: float,
-        whole_word: bool,
-        eval_seed: int = 0,
-        max_rows: int | None = None,
-        slots: np.ndarray | None = None,
-    ) -> None:
+    def __init__(self, plan: Plan, masking: Masking, *, batch_size: int, seed: int = 0, max_rows: int | None = None,
+                 local_rows: np.ndarray | None = None) -> None:
         if not plan.rows:
             raise UserError("the evaluation data holds no tokens")
-        if seq_len != plan.seq_len:
-            raise ValueError(f"rows of {seq_len} tokens from a plan of {plan.seq_len}")
-        self._make = _Maker(store, plan, special, random_ids, mask_rate, whole_word, None)
-        self._rate, self._seed = mask_rate, eval_seed
-        self.rows = plan.rows if max_rows is None else min(plan.rows, max_rows)
-        self._row_ids = RowOrder(eval_seed, plan.rows)(np.arange(self.rows))
+        self._plan = plan
+        self._masking = masking
         self._batch_size = batch_size
-        self._slots = np.arange(batch_size) if slots is None else np.asarray(slots, np.int64)
+        self._seed = seed
+        self.rows = plan.rows if max_rows is None else min(plan.rows, max_rows)
+        self._row_ids = RowOrder(seed, plan.rows)(np.arange(self.rows))
+        self._local_rows = _rows_or_all(local_rows, batch_size)
 
     def __len__(self) -> int:
         return -(-self.rows // self._batch_size)
@@ -143,73 +110,31 @@ class FixedMaskBatches:
         return map(self.batch, range(len(self)))
 
     def batch(self, index: int) -> Batch | PairBatch:
-        """Batch `index` of `len(self)`."""
-        samples = index * self._batch_size + self._slots
+        """Return batch `index` of `len(self)`."""
+        samples = index * self._batch_size + self._local_rows
         real = samples < self.rows
-        rows = self._row_ids[samples[real]]
-        full = self._make(rows, self._rate, key=(self._seed,), row_index=rows)
-        if real.all():
-            return full
-        return type(full)(*(_spread(a, real, fill) for a, fill in zip(full, self._make.empty, strict=True)))
+        row_ids = self._row_ids[samples[real]]
+        batch = masked_batch(self._plan, self._masking, row_ids, 0, RowDraws((self._seed,), row_ids))
+        return batch if real.all() else _with_empty_rows(batch, real, self._masking.special.pad)
 
 
-class _Maker:
-    """Rows of the plan to a masked batch; what training and evaluation share."""
-
-    def __init__(
-        self,
-        store: TokenArrays,
-        plan: RowPlan | PairPlan,
-        special: SpecialIds,
-        random_ids: np.ndarray,
-        highest_rate: float,
-        whole_word: bool,
-        prefer_from: int | None,
-    ) -> None:
-        self._store, self._plan, self._special = store, plan, special
-        self._random_ids = np.asarray(random_ids, np.int32)
-        self._whole_word, self._prefer_from = whole_word, prefer_from
-        self._capacity = capacity(highest_rate, plan.seq_len)
-        # What an empty row is filled with.
-        self.empty = Batch(special.pad, 0, 0, 0, 0, 0) if isinstance(plan, RowPlan) else PairBatch(special.pad, *[0] * 8)
-
-    def rows(self, row_ids: np.ndarray, key: tuple[int, ...], row_index: np.ndarray) -> tuple[Rows, Pairs | None]:
-        """The rows before masking; `key` and `row_index` matter to pairs alone."""
-        if isinstance(self._plan, PairPlan):
-            return gather_pairs(self._store, self._plan, row_ids, self._special, key=key, row_index=row_index)
-        return gather(self._store, self._plan, row_ids, self._special), None
-
-    def __call__(
-        self, row_ids: np.ndarray, rate: float, *, key: tuple[int, ...], row_index: np.ndarray
-    ) -> Batch | PairBatch:
-        rows, pairs = self.rows(row_ids, key, row_index)
-        masked = mask_batch(
-            rows.input_ids,
-            rows.maskable,
-            rows.word_starts if self._whole_word else None,
-            rate=rate,
-            capacity=self._capacity,
-            mask_id=self._special.mask,
-            random_ids=self._random_ids,
-            key=key,
-            row_index=row_index,
-            prefer_from=self._prefer_from,
-        )
-        batch = Batch(
-            masked.input_ids,
-            rows.segment_ids,
-            rows.position_ids,
-            masked.positions,
-            masked.labels,
-            masked.weights,
-        )
-        if pairs is None:
-            return batch
-        return PairBatch(*batch, pairs.token_types, pairs.labels, np.ones(len(row_ids), np.float32))
+def masked_batch(plan: Plan, masking: Masking, row_ids: np.ndarray, step: int, draws: RowDraws) -> Batch | PairBatch:
+    """Build the rows `row_ids` [b] of a plan and mask them at the rate of `step`."""
+    rows = plan.gather(row_ids, masking.special, draws)
+    masked = mask_rows(rows, masking, masking.rate(step), capacity(masking.rate.highest, plan.seq_len), draws)
+    return rows.with_masks(masked)
 
 
-def _spread(rows: np.ndarray, real: np.ndarray, fill: int) -> np.ndarray:
-    """Puts rows where `real` [b] is True, and `fill` everywhere else."""
-    out = np.full((len(real), *rows.shape[1:]), fill, rows.dtype)
-    out[real] = rows
-    return out
+def _rows_or_all(local_rows: np.ndarray | None, batch_size: int) -> np.ndarray:
+    return np.arange(batch_size) if local_rows is None else np.asarray(local_rows, np.int64)
+
+
+def _with_empty_rows(batch: Batch | PairBatch, real: np.ndarray, pad_id: int) -> Batch | PairBatch:
+    """Put the rows of a batch where `real` [b] is True, and rows of padding everywhere else."""
+    def spread(rows: np.ndarray, fill: int) -> np.ndarray:
+        out = np.full((len(real), *rows.shape[1:]), fill, rows.dtype)
+        out[real] = rows
+        return out
+
+    fields = {name: spread(rows, pad_id if name == "input_ids" else 0) for name, rows in batch._asdict().items()}
+    return batch._replace(**fields)

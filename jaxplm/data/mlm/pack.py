@@ -1,73 +1,43 @@
 """From texts of any length to rows of one length, without losing a token.
 
-`plan_rows` decides once which tokens go into which row; `gather` builds the rows of a batch from the plan.
-The tokens themselves stay where they are, in the memory-mapped store.
+`plan_rows` decides once which tokens go into which row; the plan's `gather` builds the rows of a batch.
+The tokens themselves stay in the memory-mapped store.
 
     documents   [CLS] a a a [SEP] [CLS] b b [SEP] [PAD]     segments 1 1 1 1 1 2 2 2 2 0
     stream      [CLS] a a a [SEP] b b b b [SEP]             segments 1 1 1 1 1 1 1 1 1 1
 """
 
-from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from jaxplm.config import choices
 from jaxplm.data import rng
+from jaxplm.data.bin_packing import best_fit, ramp
+from jaxplm.data.corpus.store import TokenArrays
+from jaxplm.data.mlm.rows import Rows, SpecialIds
+from jaxplm.data.rng import RowDraws
 from jaxplm.errors import UserError
 
 # How far a cut may move back to fall between words. Words of more tokens are rare, and are cut.
 _CUT_SLACK = 16
-# A cut leaves at least so many tokens, lest one or two be left without context. More would cost fill: 0.2 %
-# at 8, 3 % at 32, because short pieces are what the gaps of other rows are filled with.
+# A cut leaves at least so many tokens, so that no piece of one or two tokens is without context. A higher number would
+# cost fill (0.2 % at 8, 3 % at 32), because short pieces fill the gaps of other rows.
 _MIN_TAIL = 8
 # Below so many texts still being cut, a loop over plain integers beats NumPy's cost per call.
 _FEW_TEXTS = 64
 
 
-class TokenArrays(Protocol):
-    """What is read of a token store: T tokens of n texts, one after the other."""
-
-    @property
-    def tokens(self) -> np.ndarray: ...  # [T] unsigned integers
-
-    @property
-    def word_starts(self) -> np.ndarray: ...  # [T] bool, True where a word starts
-
-    @property
-    def offsets(self) -> np.ndarray: ...  # [n + 1] int64, where each text starts
-
-
-class SpecialIds(NamedTuple):
-    """The tokenizer's ids of the tokens that frame, fill and hide."""
-
-    cls: int
-    sep: int
-    pad: int
-    mask: int
-    unk: int = -1  # -1: the tokenizer has none
-
-
-class Rows(NamedTuple):
-    """Rows as they are before masking, each [b, L]."""
-
-    input_ids: np.ndarray  # int32
-    segment_ids: np.ndarray  # int32: 0 = padding, 1, 2, ... = the texts that share the row
-    position_ids: np.ndarray  # int32, restarting at 0 with every segment
-    word_starts: np.ndarray  # bool: a word, or a part of one that the row's edge cut, starts here
-    maskable: np.ndarray  # bool: a token of a text, and none of the special ones
-
-
 @dataclass(frozen=True, eq=False)
 class RowPlan:
-    """Which stretches of the token store make up each row.
+    """Which stretches of a token store make up each row.
 
-    Row r holds pieces row_ptr[r] .. row_ptr[r + 1] - 1; piece p is `lengths[p]` tokens from `starts[p]`.
+    Row r holds pieces row_ptr[r] ... row_ptr[r + 1] - 1; piece p is `lengths[p]` tokens from `starts[p]`.
     """
 
+    store: TokenArrays
     starts: np.ndarray  # [pieces] int64
     lengths: np.ndarray  # [pieces] int32, at least 1
     row_ptr: np.ndarray  # [rows + 1] int64
@@ -84,34 +54,88 @@ class RowPlan:
 
     @cached_property
     def tokens(self) -> int:
-        """Tokens of the texts, without special ones."""
+        """Tokens of the texts, without special tokens."""
         return int(self.lengths.sum(dtype=np.int64))
 
     @property
     def real_tokens(self) -> int:
-        """Tokens that are not padding: the texts' and the special ones around them."""
+        """Tokens that are not padding: those of the texts and the special tokens around them."""
         return self.tokens + (self.rows + self.pieces if self.joined else 2 * self.pieces)
 
     @property
     def fill(self) -> float:
-        """Share of the rows' places that is not padding."""
+        """Share of the tokens of the rows that are not padding."""
         return self.real_tokens / max(1, self.rows * self.seq_len)
 
     @cached_property
     def max_segments(self) -> int:
+        """The largest number of segments in a row."""
         if self.joined or not self.rows:
             return min(1, self.rows)
         return int(np.diff(self.row_ptr).max())
 
+    def gather(self, row_ids: np.ndarray, special: SpecialIds, draws: RowDraws | None = None) -> Rows:
+        """Build rows from the store.
 
-def plan_rows(
-    store: TokenArrays, seq_len: int, packing: str, seed: int = 0, texts: np.ndarray | None = None
-) -> RowPlan:
-    """Divides texts into rows of `seq_len` tokens; every token lands in exactly one row.
+        Args:
+            row_ids: [b] integers in [0, rows).
+            special: ids of the special tokens.
+            draws: not used; nothing about these rows is random.
+
+        Returns:
+            b rows, each array [b, L].
+        """
+        del draws
+        row_ids = np.asarray(row_ids, np.int64)
+        b, length = len(row_ids), self.seq_len
+        first = self.row_ptr[row_ids]
+        count = self.row_ptr[row_ids + 1] - first  # [b] pieces in each row, at least 1
+        begins = np.cumsum(count) - count
+        nth = ramp(count, begins)  # [p] which piece of its row, for all p pieces of the batch
+        piece = nth + np.repeat(first, count)
+        starts, lengths = self.starts[piece], self.lengths[piece].astype(np.int64)
+
+        # A piece takes a [CLS] where a segment starts, its tokens, and a [SEP].
+        heads = (nth == 0).astype(np.int64) if self.joined else np.ones_like(nth)
+        widths = heads + lengths + 1
+        ends = np.cumsum(widths)
+        row = np.repeat(np.arange(b), count)
+        row_ends = ends[begins + count - 1]  # where the rows would end if there were no padding
+        used = np.diff(row_ends, prepend=0)
+        place = ends - widths - (row_ends - used)[row] + row * length  # [p] where in the flattened rows
+
+        # Every place belongs to a run: that of a piece, with the padding behind it if it is its row's last.
+        last = begins + count - 1
+        runs = widths.copy()
+        runs[last] += length - used
+        here = np.arange(b * length)
+        # What lies beside a piece in the store is read too, in place of special tokens, and overwritten.
+        source = here + np.repeat(starts - heads - place, runs)
+        ids = np.take(np.asarray(self.store.tokens), source, mode="clip").astype(np.int32)
+        words = np.take(np.asarray(self.store.word_starts), source, mode="clip")
+        words[place + heads] = True
+        ids[place[heads == 1]] = special.cls
+        ids[place + widths - 1] = special.sep
+        row_begin = row * length
+        segments = np.repeat(np.where(self.joined, 1, nth + 1).astype(np.int32), runs)
+        positions = (here - np.repeat(row_begin if self.joined else place, runs)).astype(np.int32)
+
+        ids, words, segments, positions = (a.reshape(b, length) for a in (ids, words, segments, positions))
+        padding = np.arange(length) >= used[:, None]
+        ids[padding] = special.pad
+        segments[padding] = 0
+        positions[padding] = 0
+        # Also where the text itself spells a special token out, or was not understood: that is no word to be guessed.
+        maskable = (ids != special.cls) & (ids != special.sep) & (ids != special.pad) & (ids != special.mask) & (ids != special.unk)
+        return Rows(ids, segments, positions, words & maskable, maskable)
+
+
+def plan_rows(store: TokenArrays, seq_len: int, packing: str, seed: int = 0, texts: np.ndarray | None = None) -> RowPlan:
+    """Divide texts into rows of `seq_len` tokens; every token is in exactly one row.
 
     Args:
         store: the tokenized texts.
-        seq_len: L, tokens a row, special ones included.
+        seq_len: L, tokens per row, special ones included.
         packing: 'documents': each text is a segment of its own; longer ones are cut, between words where
             possible, into full pieces and a rest; shorter ones share rows. 'stream': texts are joined by the
             separator and cut every seq_len - 2 tokens.
@@ -136,73 +160,12 @@ def plan_rows(
         starts, lengths = starts[texts], lengths[texts]
     starts, lengths = starts[lengths > 0], lengths[lengths > 0]
     if packing == "stream":
-        return _plan_stream(starts, lengths, seq_len)
-    return _plan_documents(np.asarray(store.word_starts), starts, lengths, seq_len, seed)
+        return _plan_stream(store, starts, lengths, seq_len)
+    return _plan_documents(store, starts, lengths, seq_len, seed)
 
 
-def gather(store: TokenArrays, plan: RowPlan, row_ids: np.ndarray, special: SpecialIds) -> Rows:
-    """Builds rows from the store.
-
-    Args:
-        store: the one that the plan was made for.
-        plan: which tokens make up each row.
-        row_ids: [b] integers in [0, plan.rows).
-        special: ids of the special tokens.
-
-    Returns:
-        b rows, each array [b, L].
-    """
-    row_ids = np.asarray(row_ids, np.int64)
-    b, length = len(row_ids), plan.seq_len
-    first = plan.row_ptr[row_ids]
-    count = plan.row_ptr[row_ids + 1] - first  # [b] pieces in each row, at least 1
-    begins = np.cumsum(count) - count
-    nth = ramp(count, begins)  # [p] which piece of its row, for all p pieces of the batch
-    piece = nth + np.repeat(first, count)
-    starts, lengths = plan.starts[piece], plan.lengths[piece].astype(np.int64)
-
-    # A piece takes a [CLS] where a segment starts, its tokens, and a [SEP].
-    heads = (nth == 0).astype(np.int64) if plan.joined else np.ones_like(nth)
-    widths = heads + lengths + 1
-    ends = np.cumsum(widths)
-    row = np.repeat(np.arange(b), count)
-    row_ends = ends[begins + count - 1]  # where the rows would end if there were no padding
-    used = np.diff(row_ends, prepend=0)
-    place = ends - widths - (row_ends - used)[row] + row * length  # [p] where in the flattened rows
-
-    # Every place belongs to a run: that of a piece, with the padding behind it if it is its row's last.
-    last = begins + count - 1
-    runs = widths.copy()
-    runs[last] += length - used
-    here = np.arange(b * length)
-    # What lies beside a piece in the store is read too, in place of special tokens, and overwritten.
-    source = here + np.repeat(starts - heads - place, runs)
-    ids = np.take(np.asarray(store.tokens), source, mode="clip").astype(np.int32)
-    words = np.take(np.asarray(store.word_starts), source, mode="clip")
-    words[place + heads] = True
-    ids[place[heads == 1]] = special.cls
-    ids[place + widths - 1] = special.sep
-    row_begin = row * length
-    segments = np.repeat(np.where(plan.joined, 1, nth + 1).astype(np.int32), runs)
-    positions = (here - np.repeat(row_begin if plan.joined else place, runs)).astype(np.int32)
-
-    ids, words, segments, positions = (a.reshape(b, length) for a in (ids, words, segments, positions))
-    padding = np.arange(length) >= used[:, None]
-    ids[padding] = special.pad
-    segments[padding] = 0
-    positions[padding] = 0
-    # Also where the text itself spells a special token out, or was not understood: that is no word to be guessed.
-    maskable = (ids != special.cls) & (ids != special.sep) & (ids != special.pad) & (ids != special.mask) & (ids != special.unk)
-    return Rows(ids, segments, positions, words & maskable, maskable)
-
-
-def ramp(counts: np.ndarray, begins: np.ndarray) -> np.ndarray:
-    """0 .. counts[i] - 1 for each i, one after the other; `begins` is the exclusive sum of `counts`."""
-    return np.arange(int(counts.sum())) - np.repeat(begins, counts)
-
-
-def _plan_stream(starts: np.ndarray, lengths: np.ndarray, seq_len: int) -> RowPlan:
-    """Cuts the texts, joined by separators, on a fixed grid; a separator on an edge is the row's [SEP]."""
+def _plan_stream(store: TokenArrays, starts: np.ndarray, lengths: np.ndarray, seq_len: int) -> RowPlan:
+    """Cut the texts, joined by separators, on a fixed grid; a separator on an edge is the row's [SEP]."""
     room = seq_len - 2
     begins = np.cumsum(lengths + 1) - (lengths + 1)  # where each text starts in the joined stream
     ends = begins + lengths
@@ -214,6 +177,7 @@ def _plan_stream(starts: np.ndarray, lengths: np.ndarray, seq_len: int) -> RowPl
     # room >= 2 and no text is empty, so no row consists of separators alone.
     row_ptr = np.concatenate([[0], np.cumsum(np.bincount(rows))]).astype(np.int64)
     return RowPlan(
+        store=store,
         starts=np.repeat(starts - begins, count) + piece_begins,
         lengths=(piece_ends - piece_begins).astype(np.int32),
         row_ptr=row_ptr,
@@ -222,10 +186,9 @@ def _plan_stream(starts: np.ndarray, lengths: np.ndarray, seq_len: int) -> RowPl
     )
 
 
-def _plan_documents(
-    word_starts: np.ndarray, starts: np.ndarray, lengths: np.ndarray, seq_len: int, seed: int
-) -> RowPlan:
-    parts = list(_cut(word_starts, starts, lengths, seq_len - 2))
+def _plan_documents(store: TokenArrays, starts: np.ndarray, lengths: np.ndarray, seq_len: int, seed: int) -> RowPlan:
+    """Cut long texts into pieces and pack the pieces into rows (`bin_packing.best_fit`)."""
+    parts = list(_cut(np.asarray(store.word_starts), starts, lengths, seq_len - 2))
     starts = np.concatenate([part[0] for part in parts])
     lengths = np.concatenate([part[1] for part in parts]).astype(np.int32)
     del parts
@@ -244,7 +207,7 @@ def _plan_documents(
     taken = np.cumsum(counts) - counts  # first unused piece of each width in `by_width`
 
     order = np.empty(len(starts), np.int64)
-    pieces_a_row, at = [], 0
+    row_sizes, at = [], 0
     for rows, content in best_fit(counts, seq_len):
         each = sum(repeat for _, repeat in content)
         block = order[at : at + rows * each].reshape(rows, each)
@@ -255,16 +218,15 @@ def _plan_documents(
             block[:, column : column + repeat] = by_width[begin : taken[width]].reshape(rows, repeat)
             column += repeat
         at += rows * each
-        pieces_a_row.append((each, rows))
-    each_row = np.repeat(*np.array(pieces_a_row, np.int64).reshape(-1, 2).T)
+        row_sizes.append((each, rows))
+    each_row = np.repeat(*np.array(row_sizes, np.int64).reshape(-1, 2).T)
     row_ptr = np.concatenate([[0], np.cumsum(each_row)]).astype(np.int64)
-    return RowPlan(starts[order], lengths[order], row_ptr, seq_len, joined=False)
+    return RowPlan(store, starts[order], lengths[order], row_ptr, seq_len, joined=False)
 
 
-def _cut(
-    word_starts: np.ndarray, starts: np.ndarray, lengths: np.ndarray, room: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Cuts texts into pieces of at most `room` tokens: full ones, ending before a word where one is near."""
+def _cut(word_starts: np.ndarray, starts: np.ndarray, lengths: np.ndarray,
+         room: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cut texts into pieces of at most `room` tokens: full ones, ending before a word where one starts nearby."""
     slack, tail = min(_CUT_SLACK, room // 8), min(_MIN_TAIL, room // 4)
     long = lengths > room
     yield starts[~long], lengths[~long]
@@ -287,10 +249,8 @@ def _cut(
         yield cuts, np.diff(cuts, append=stop)
 
 
-def _cuts_of_one(
-    word_starts: np.ndarray, begin: int, stop: int, room: int, slack: int, tail: int
-) -> Iterator[int]:
-    """The same for a single text: where its pieces start."""
+def _cuts_of_one(word_starts: np.ndarray, begin: int, stop: int, room: int, slack: int, tail: int) -> Iterator[int]:
+    """Yield where the pieces of one text start, cut as `_cut` does."""
     yield begin
     while stop - begin > room:
         begin = min(begin + room, stop - tail)
@@ -298,52 +258,3 @@ def _cuts_of_one(
         if back >= 0:
             begin += back - slack
         yield begin
-
-
-def best_fit(counts: np.ndarray, seq_len: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """Best-fit-decreasing bin packing of a histogram: widest pieces first, each into the fullest row it fits.
-
-    Equal rows are handled as one group, so the cost depends on the number of widths, not of pieces (Krell et
-    al., "Efficient sequence packing without cross-contamination", 2021, call it longest-pack-first).
-
-    Args:
-        counts: [seq_len + 1] pieces of each width.
-        seq_len: the room in a row.
-
-    Yields:
-        (rows, [(width, repeat), ...]): so many rows that hold `repeat` pieces of each width.
-    """
-    groups: dict[int, list[tuple[int, tuple]]] = {}  # room left -> [(rows, content as a linked list)]
-    rooms: list[int] = []  # the keys of `groups`, sorted
-
-    def put(room: int, rows: int, content: tuple) -> None:
-        if rows:
-            if room not in groups:
-                groups[room] = []
-                insort(rooms, room)
-            groups[room].append((rows, content))
-
-    for width in range(seq_len, 0, -1):
-        left = int(counts[width])
-        while left:
-            nearest = bisect_left(rooms, width)
-            if nearest == len(rooms):
-                put(seq_len, left, ())  # more new rows than needed; the unused ones are taken back below
-                continue
-            room = rooms[nearest]
-            rows, content = groups[room].pop()
-            if not groups[room]:
-                del groups[room], rooms[nearest]
-            # A row that took one is now the fullest that fits, so it takes as many as it can hold.
-            repeat = min(room // width, left)
-            filled = min(rows, left // repeat)
-            left -= filled * repeat
-            put(room - repeat * width, filled, (content, width, repeat))
-            put(room, rows - filled if content else 0, content)
-    for room in rooms:
-        for rows, content in groups[room]:
-            listed = []
-            while content:
-                content, width, repeat = content
-                listed.append((width, repeat))
-            yield rows, listed[::-1]

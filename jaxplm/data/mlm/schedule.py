@@ -1,13 +1,15 @@
-"""What changes with the step's number: the mask rate and the length of the rows. Both are pure functions of it."""
+"""What changes with the step: the mask rate and the sequence length. Both are pure functions of the step's number."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
+
+from jaxplm.data.batch import Batch, PairBatch
 
 
 class MaskRate(NamedTuple):
-    """Share of the maskable tokens: `first` at step 0, `last` at the last of `steps`, on a straight line between.
+    """The share of the maskable tokens that is masked: `first` at step 0, `last` at the last of `steps`, linear between.
 
-    A rate that falls lets early steps see little context and late ones the texts nearly as they are (Yang et al., "Learning
+    With a falling rate early steps see little context and late ones the texts nearly as they are (Yang et al., "Learning
     better masking for better language model pre-training", 2023).
     """
 
@@ -15,70 +17,78 @@ class MaskRate(NamedTuple):
     last: float
     steps: int
 
+    @classmethod
+    def constant(cls, rate: float) -> "MaskRate":
+        """Return the same rate for every step."""
+        return cls(rate, rate, 1)
+
     @property
     def highest(self) -> float:
         return max(self.first, self.last)
 
     def __call__(self, step: int) -> float:
-        """The rate of a step, counted from 0; from `steps` on it stays at `last`."""
+        """Return the rate of a step, counted from 0; from `steps` on it stays at `last`."""
         share = min(step / max(1, self.steps - 1), 1.0)
         rate = (1 - share) * self.first + share * self.last
-        return min(max(rate, min(self.first, self.last)), self.highest)  # rounding must not lead outside
+        return min(max(rate, min(self.first, self.last)), self.highest)  # rounding must not exceed the ends
 
 
 class Batches(Protocol):
-    """What is composed here: `pipeline.MlmBatches`."""
+    """Training batches of one sequence length: `batches.MlmBatches`."""
 
-    real_tokens: int
-    steps_per_epoch: float
-    max_segments_per_row: int  # at most
+    @property
+    def real_tokens(self) -> int: ...
 
-    def batch(self, step: int) -> Any: ...
+    @property
+    def max_segments_per_row(self) -> int: ...
+
+    def batch(self, step: int) -> Batch | PairBatch: ...
 
 
-class Lengths(NamedTuple):
-    """How the two lengths of rows share a run of any number of steps.
+class SeqLenSchedule(NamedTuple):
+    """How two sequence lengths share a run of any number of steps.
 
     An epoch is one pass over the text, whatever the length of the rows it is read in. With a share s of the steps in
     short rows, of which a pass needs n steps, and the rest in long rows, of which it needs m, a step reads s / n + (1 - s) / m
     of the text on average.
     """
 
-    share: float  # of the steps in short rows
+    short_share: float  # of the steps in short rows
     short_epoch: float  # steps for a pass over the text in short rows
-    long_epoch: float
+    long_epoch: float  # the same in long rows
 
     @property
     def steps_per_epoch(self) -> float:
-        return 1 / (self.share / self.short_epoch + (1 - self.share) / self.long_epoch)
+        return 1 / (self.short_share / self.short_epoch + (1 - self.short_share) / self.long_epoch)
 
     def short_steps(self, steps: int) -> int:
-        """So many of the first steps have short rows."""
-        return round(self.share * steps)
+        """Return how many of the run's steps, the first ones, have short rows."""
+        return round(self.short_share * steps)
 
 
-class ShortThenLong:
+class SeqLenScheduledBatches:
     """Training batches in short rows first, then in long ones (Devlin et al. 2019: 90 % of the steps at 128 tokens, then 512).
 
-    Attention costs grow with the square of a row's length, and most of what there is to learn needs no long context. Both
-    phases have as many rows a step, and begin an epoch of their own. Two shapes: the train step is compiled twice.
+    Attention's cost grows with the square of the sequence length, and most of what there is to learn needs no long context.
+    Both phases have as many rows per step, and begin an epoch of their own. Two shapes: the train step is compiled twice.
 
     Args:
         short: batches of short rows.
         long: makes the batches of long rows, from the number of the first step that they are for.
-        lengths: how the steps are shared.
+        schedule: how the steps are shared.
         steps: of the run.
     """
 
-    def __init__(self, short: Batches, long: Callable[[int], Batches], lengths: Lengths, steps: int) -> None:
-        self.short_steps = lengths.short_steps(steps)
-        self._short, self._long = short, long(self.short_steps)
-        self.steps_per_epoch = lengths.steps_per_epoch
+    def __init__(self, short: Batches, long: Callable[[int], Batches], schedule: SeqLenSchedule, steps: int) -> None:
+        self.short_steps = schedule.short_steps(steps)
+        self._short = short
+        self._long = long(self.short_steps)
+        self.steps_per_epoch = schedule.steps_per_epoch
         self.max_segments_per_row = max(self._short.max_segments_per_row, self._long.max_segments_per_row)
-        # A pass over the text is made in short rows for this share of the tokens.
-        by_short = self.steps_per_epoch * lengths.share / lengths.short_epoch
+        # The share of a pass over the text that is read in short rows.
+        by_short = self.steps_per_epoch * schedule.short_share / schedule.short_epoch
         self.real_tokens = round(by_short * self._short.real_tokens + (1 - by_short) * self._long.real_tokens)
 
-    def batch(self, step: int) -> Any:
-        """The batch of a step, counted from 0: always the same for the same number."""
+    def batch(self, step: int) -> Batch | PairBatch:
+        """Return the batch of a step, counted from 0: always the same for the same number."""
         return (self._short if step < self.short_steps else self._long).batch(step)

@@ -3,13 +3,13 @@
     [CLS] A a a a a [SEP] B b b [SEP] [PAD]     token types 0 0 0 0 0 0 0 1 1 1 1 0
 
 A row is a stretch of one text, of whole sentences as far as it has any that fit, cut into A and B at the end of a
-sentence, else between words. Where it is cut and what becomes of it is drawn anew for every step: "nsp" replaces B, in
+sentence, else between words. Where it is cut and what becomes of it is drawn again for every step: "nsp" replaces B, in
 half of the rows, by the end of a stretch of another text; "sop" changes the order of the two, in half of the rows. A
 tenth of the stretches is shortened, because what the model meets later is shorter than a full row (Devlin et al.).
 
-The answer must not be seen in anything but the content. Hence whole sentences: of two parts in the wrong order the first
-would end within a sentence. And of several stretches of other texts the one is taken whose end is most like the B that it
-replaces: it begins and ends with a sentence if that does, and has about as many tokens.
+Nothing but the content may tell the label. Hence whole sentences: of two parts in the wrong order the first would end within
+a sentence. For the same reason a replacement is chosen among several stretches of other texts: the one whose end is most like
+the B that it replaces, that is, begins and ends with a sentence if B does, and has about as many tokens.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,9 @@ import numpy as np
 
 from jaxplm.config import choices
 from jaxplm.data import rng
-from jaxplm.data.mlm.pack import Rows, SpecialIds, TokenArrays
+from jaxplm.data.corpus.store import TokenArrays
+from jaxplm.data.mlm.rows import PairRows, SpecialIds
+from jaxplm.data.rng import RowDraws
 from jaxplm.errors import UserError
 
 KINDS = tuple(filter(None, choices("model.pairs")))  # nsp and sop
@@ -27,7 +29,7 @@ _SPECIAL = 3  # [CLS], [SEP], [SEP]
 _SHORTENED = 0.1
 # The cut of a stretch aims at a share of its tokens between these.
 _LEAST, _MOST = 0.1, 0.9
-_TRIES = 8  # stretches that a replacement is chosen from: one is another text's unless nearly all are one text's
+_TRIES = 8  # stretches that a replacement is chosen from; with so many, one is of another text unless one text is nearly all
 _CUT_SLACK = 16  # how far the end of a stretch may move back to fall between words
 _MIN_TAIL = 8  # a stretch leaves at least so many tokens of a text to the next one
 _BLOCK = 1 << 22  # tokens that are searched for sentences at once
@@ -37,17 +39,25 @@ _CLOSING = "\"')]”’»」』）"
 _CUT, _SHORTEN, _LENGTH, _COIN, _OTHER = range(100, 105)
 
 
-class Pairs(NamedTuple):
-    """What rows of pairs have besides `Rows`."""
+class Segments(NamedTuple):
+    """Stretches of the store: [b] each, int64."""
 
-    token_types: np.ndarray  # [b, L] int32: 0 in [CLS] A [SEP] and padding, 1 in B [SEP]
-    labels: np.ndarray  # [b] int32: 0 = B follows A in a text, 1 = it does not
+    begins: np.ndarray
+    lengths: np.ndarray  # tokens
+
+    def at(self, index: np.ndarray) -> "Segments":
+        return Segments(self.begins[index], self.lengths[index])
+
+    def replaced(self, where: np.ndarray, other: "Segments") -> "Segments":
+        """Return these segments, those of `other` where `where` [b] is True."""
+        return Segments(np.where(where, other.begins, self.begins), np.where(where, other.lengths, self.lengths))
 
 
 @dataclass(frozen=True, eq=False)
 class PairPlan:
     """The stretches that rows are made of: row r is `lengths[r]` tokens from `starts[r]`, all of the text `text[r]`."""
 
+    store: TokenArrays
     kind: str  # nsp, sop
     starts: np.ndarray  # [rows] int64
     lengths: np.ndarray  # [rows] int32, at least 2
@@ -78,26 +88,50 @@ class PairPlan:
         """Share of the rows' places that is not padding, if all stretches are whole."""
         return self.real_tokens / max(1, self.rows * self.seq_len)
 
+    def gather(self, row_ids: np.ndarray, special: SpecialIds, draws: RowDraws) -> PairRows:
+        """Build rows from the store: cut each stretch in two, replace or exchange, and frame the parts.
+
+        Args:
+            row_ids: [b] integers in [0, rows).
+            special: ids of the special tokens.
+            draws: decide where a stretch is cut and what becomes of it.
+
+        Returns:
+            b rows.
+        """
+        share = _LEAST + (_MOST - _LEAST) * rng.uniform(draws(_CUT))
+        begin, length = self.starts[row_ids], self.lengths[row_ids].astype(np.int64)
+        shorter = 2 + (rng.uniform(draws(_LENGTH)) * (length - 1)).astype(np.int64)  # 2 ... length, each as likely
+        shortened = (rng.uniform(draws(_SHORTEN)) < _SHORTENED) & (length > 2)
+        length = np.where(shortened, _cut(self, begin, length, shorter, 2), length)
+        a_length = _cut(self, begin, length, np.rint(share * length), 1)
+        a, b = Segments(begin, a_length), Segments(begin + a_length, length - a_length)
+        labels = rng.uniform(draws(_COIN)) < 0.5
+        if self.kind == "nsp":
+            replaced = np.flatnonzero(labels)
+            found, other = _replacements(self, row_ids[replaced], a.lengths[replaced], b.at(replaced), draws(_OTHER)[replaced])
+            labels[replaced] = found
+            b.begins[replaced], b.lengths[replaced] = other
+        else:
+            a, b = a.replaced(labels, b), b.replaced(labels, a)
+        return _framed(self.store, self.seq_len, special, a, b, labels.astype(np.int32))
+
 
 def sentence_ends(tokens: list[str]) -> np.ndarray:
-    """[V] bool: which of a vocabulary's V entries, in the order of their ids, end with "." or the like and maybe a quotation
-    mark behind it: "##.", also "다." of a Unigram model. What is wrong about "Mr." costs nothing but a cut elsewhere."""
+    """Return [V] bool: which of a vocabulary's V entries, in the order of their ids, end with "." or the like.
+
+    A quotation mark may follow: "##.", '."', also "다." of a Unigram model. "Mr." is taken for an end, which only moves a cut.
+    """
     return np.array([token.rstrip(_CLOSING)[-1:] in _SENTENCE_ENDS for token in tokens], bool)
 
 
-def plan_pairs(
-    store: TokenArrays,
-    seq_len: int,
-    kind: str,
-    sentence_end: np.ndarray,
-    texts: np.ndarray | None = None,
-    source: str = "the data",
-) -> PairPlan:
-    """Divides texts into stretches of at most `seq_len` - 3 tokens: of whole sentences where possible, else of whole words.
+def plan_pairs(store: TokenArrays, seq_len: int, kind: str, sentence_end: np.ndarray, texts: np.ndarray | None = None,
+               source: str = "the data") -> PairPlan:
+    """Divide texts into stretches of at most `seq_len` - 3 tokens: of whole sentences where possible, else of whole words.
 
     Args:
         store: the tokenized texts.
-        seq_len: L, tokens a row, special ones included.
+        seq_len: L, tokens per row, special ones included.
         kind: nsp or sop.
         sentence_end: [V] bool by token id, see `sentence_ends`.
         texts: indices of the texts to use; all of them when None.
@@ -120,12 +154,12 @@ def plan_pairs(
         raise UserError(f"model.pairs={kind}: no text of {source} has two tokens to make a pair of")
     if kind == "nsp" and (text == text[0]).all():
         raise UserError(f"model.pairs=nsp: only one text of {source} is there to use, and segments that do not follow come from another"
-                        " one; give more texts (data.lines says how a file is divided), or use model.pairs=sop")  # fmt: skip
-    return PairPlan(kind, starts, lengths, text, sentence_end, seq_len)
+                        " one; give more texts (data.lines says how a file is divided), or use model.pairs=sop")
+    return PairPlan(store, kind, starts, lengths, text, sentence_end, seq_len)
 
 
 def _sentences(store: TokenArrays, sentence_end: np.ndarray) -> np.ndarray:
-    """[sentences] int64, ascending: where a sentence starts behind the end of another one."""
+    """Return [sentences] int64, ascending: where a sentence starts behind the end of another one."""
     found = []
     for begin in range(1, len(store.tokens), _BLOCK):
         here = slice(begin, min(begin + _BLOCK, len(store.tokens)))
@@ -134,10 +168,9 @@ def _sentences(store: TokenArrays, sentence_end: np.ndarray) -> np.ndarray:
     return np.concatenate([*found, np.zeros(0, np.int64)])
 
 
-def _stretches(
-    store: TokenArrays, texts: np.ndarray, room: int, sentences: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Start, length and text of each stretch: as many whole sentences as fit, unless that is less than half the room."""
+def _stretches(store: TokenArrays, texts: np.ndarray, room: int,
+               sentences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return start, length and text of each stretch: as many whole sentences as fit, unless that is less than half the room."""
     parts = []
     offsets = np.asarray(store.offsets, np.int64)
     text, at, end = texts, offsets[texts], offsets[texts + 1]
@@ -154,103 +187,57 @@ def _stretches(
     return starts, lengths, of
 
 
-def gather_pairs(
-    store: TokenArrays,
-    plan: PairPlan,
-    row_ids: np.ndarray,
-    special: SpecialIds,
-    *,
-    key: tuple[int, ...],
-    row_index: np.ndarray,
-) -> tuple[Rows, Pairs]:
-    """Builds rows from the store.
+def _replacements(plan: PairPlan, row_ids: np.ndarray, a_lengths: np.ndarray, b: Segments,
+                  keys: np.ndarray) -> tuple[np.ndarray, Segments]:
+    """Look for ends of stretches of other texts to replace B with.
 
     Args:
-        store: the one that the plan was made for.
-        plan: the stretches.
-        row_ids: [b] integers in [0, plan.rows).
-        special: ids of the special tokens.
-        key: what is drawn depends on it besides the row, such as (seed, step).
-        row_index: [b] number of each row among all the rows of that key.
+        row_ids, a_lengths, b, keys: of the b rows: their stretches, the tokens of A, B itself, and random bits.
 
     Returns:
-        b rows, each array [b, L], and the pairs' types and labels.
+        [b] bool, whether one was found, and what it is; B itself where none was.
     """
-
-    def draw(purpose: int) -> np.ndarray:
-        return rng.fold(rng.key(*key, purpose), row_index)
-
-    share = _LEAST + (_MOST - _LEAST) * rng.uniform(draw(_CUT))
-    begin, length = plan.starts[row_ids], plan.lengths[row_ids].astype(np.int64)
-    shorter = 2 + (rng.uniform(draw(_LENGTH)) * (length - 1)).astype(np.int64)  # 2 ... length, as likely each
-    shortened = (rng.uniform(draw(_SHORTEN)) < _SHORTENED) & (length > 2)
-    length = np.where(shortened, _cut(store, plan, begin, length, shorter, 2), length)
-    a_length = _cut(store, plan, begin, length, np.rint(share * length), 1)
-    b_begin, b_length = begin + a_length, length - a_length
-    coin = rng.uniform(draw(_COIN)) < 0.5
-    if plan.kind == "nsp":
-        drawn = np.flatnonzero(coin)
-        coin[drawn], b_begin[drawn], b_length[drawn] = _replacements(
-            store, plan, row_ids[drawn], a_length[drawn], b_begin[drawn], b_length[drawn], draw(_OTHER)[drawn]
-        )
-        a_begin = begin
-    else:
-        a_begin, b_begin = np.where(coin, b_begin, begin), np.where(coin, begin, b_begin)
-        a_length, b_length = np.where(coin, b_length, a_length), np.where(coin, a_length, b_length)
-    rows, types = _rows(store, plan.seq_len, special, a_begin, a_length, b_begin, b_length)
-    return rows, Pairs(types, coin.astype(np.int32))
-
-
-def _replacements(
-    store: TokenArrays,
-    plan: PairPlan,
-    row_ids: np.ndarray,
-    a_length: np.ndarray,
-    b_begin: np.ndarray,
-    b_length: np.ndarray,
-    keys: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The end of a stretch of another text in the place of B: [b] whether one was found, where it begins, and its tokens."""
-    room = plan.seq_len - _SPECIAL
-    begin, length = b_begin.copy(), b_length.copy()
+    store, room = plan.store, plan.seq_len - _SPECIAL
+    begin, length = b.begins.copy(), b.lengths.copy()
 
     def ends_sentence(place: np.ndarray) -> np.ndarray:
         return plan.sentence_end[np.take(store.tokens, place)]
 
-    opens, closes = ends_sentence(b_begin - 1), ends_sentence(b_begin + b_length - 1)
+    opens, closes = ends_sentence(b.begins - 1), ends_sentence(b.begins + b.lengths - 1)
     none = 3 * plan.seq_len
-    least = np.full(len(row_ids), none)  # how much B and what is found differ
+    least = np.full(len(row_ids), none)  # the difference between B and what was found
     for attempt in range(_TRIES):
         other = rng.below(rng.fold(keys, np.array([attempt])), plan.rows)
         whole = plan.lengths[other].astype(np.int64)
         # What is cut off is at least so long that the rest fits beside A.
-        cut = _cut(store, plan, plan.starts[other], whole, whole - b_length, np.maximum(whole - (room - a_length), 1))
+        cut = _cut(plan, plan.starts[other], whole, whole - b.lengths, np.maximum(whole - (room - a_lengths), 1))
         found = plan.starts[other] + cut
         unlike = (ends_sentence(found - 1) != opens).astype(np.int64) + (ends_sentence(found + whole - cut - 1) != closes)
-        differ = np.abs(whole - cut - b_length) + plan.seq_len * unlike
-        nearer = (plan.text[other] != plan.text[row_ids]) & (differ < least)
+        difference = np.abs(whole - cut - b.lengths) + plan.seq_len * unlike
+        nearer = (plan.text[other] != plan.text[row_ids]) & (difference < least)
         begin[nearer], length[nearer] = found[nearer], (whole - cut)[nearer]
-        least[nearer] = differ[nearer]
-    return least < none, begin, length
+        least[nearer] = difference[nearer]
+    return least < none, Segments(begin, length)
 
 
-def _cut(
-    store: TokenArrays, plan: PairPlan, begin: np.ndarray, length: np.ndarray, wanted: np.ndarray, lowest: np.ndarray | int
-) -> np.ndarray:
-    """[b] tokens of a stretch's first part, from `lowest` to `length` - 1: a sentence ends there, as near to `wanted` as
-    possible; else a word does; else anything."""
+def _cut(plan: PairPlan, begin: np.ndarray, length: np.ndarray, wanted: np.ndarray, lowest: np.ndarray | int) -> np.ndarray:
+    """Return [b] the tokens of a stretch's first part, from `lowest` to `length` - 1.
+
+    A sentence ends there, as near to `wanted` as possible; else a word does; else anything.
+    """
+    tokens, word_starts = plan.store.tokens, plan.store.word_starts
     wanted = np.clip(wanted, lowest, length - 1).astype(np.int64)
     places = np.arange(1, int(length.max(initial=2)))[None]
-    at = np.minimum(begin[:, None] + places, len(store.tokens) - 1)
-    word = np.take(store.word_starts, at)
-    sentence = word & plan.sentence_end[np.take(store.tokens, at - 1)]
+    at = np.minimum(begin[:, None] + places, len(tokens) - 1)
+    word = np.take(word_starts, at)
+    sentence = word & plan.sentence_end[np.take(tokens, at - 1)]
     distance = np.abs(places - wanted[:, None]) + plan.seq_len * (2 - word.astype(np.int64) - sentence)
     distance[(places < np.reshape(lowest, (-1, 1))) | (places >= length[:, None])] = 9 * plan.seq_len
     return distance.argmin(axis=1) + 1
 
 
 def _end_with_a_word(store: TokenArrays, begin: np.ndarray, length: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """[b] `length` or a little less, so that a word ends there if one does nearby; `whole` [b] is where the text ends."""
+    """Return [b] `length` or a little less, so that a word ends there if one does nearby; `whole` [b] is where the text ends."""
     out, open_ = length.copy(), length < whole
     for back in range(_CUT_SLACK + 1):
         shorter = length - back
@@ -260,20 +247,12 @@ def _end_with_a_word(store: TokenArrays, begin: np.ndarray, length: np.ndarray, 
     return out
 
 
-def _rows(
-    store: TokenArrays,
-    length: int,
-    special: SpecialIds,
-    a_begin: np.ndarray,
-    a_length: np.ndarray,
-    b_begin: np.ndarray,
-    b_length: np.ndarray,
-) -> tuple[Rows, np.ndarray]:
-    """[CLS] A [SEP] B [SEP] and padding, each array [b, L]; and the token types."""
-    place = np.arange(length)[None]
-    first_sep, last_sep = (a_length + 1)[:, None], (a_length + b_length + 2)[:, None]
+def _framed(store: TokenArrays, seq_len: int, special: SpecialIds, a: Segments, b: Segments, labels: np.ndarray) -> PairRows:
+    """Build [CLS] A [SEP] B [SEP] and padding for each row."""
+    place = np.arange(seq_len)[None]
+    first_sep, last_sep = (a.lengths + 1)[:, None], (a.lengths + b.lengths + 2)[:, None]
     in_a, in_b = (place > 0) & (place < first_sep), (place > first_sep) & (place < last_sep)
-    source = np.where(in_a, a_begin[:, None] + place - 1, np.where(in_b, b_begin[:, None] + place - first_sep - 1, 0))
+    source = np.where(in_a, a.begins[:, None] + place - 1, np.where(in_b, b.begins[:, None] + place - first_sep - 1, 0))
     ids = np.take(store.tokens, source).astype(np.int32)
     ids[~(in_a | in_b)] = special.sep
     ids[:, 0] = special.cls
@@ -282,8 +261,8 @@ def _rows(
     words = np.take(store.word_starts, source)
     words |= (place == 1) | (place == first_sep + 1)
     maskable = in_a | in_b
-    # Also where the text itself spells a special token out, or was not understood: that is no word to be guessed.
+    # Also where the text itself contains a special token, or an unknown one: neither is a word to be predicted.
     for token in special:
         maskable &= ids != token
-    rows = Rows(ids, real.astype(np.int32), np.where(real, place, 0).astype(np.int32), words & maskable, maskable)
-    return rows, ((place > first_sep) & real).astype(np.int32)
+    return PairRows(ids, real.astype(np.int32), np.where(real, place, 0).astype(np.int32), words & maskable, maskable,
+                    ((place > first_sep) & real).astype(np.int32), labels)

@@ -16,7 +16,7 @@ from jaxplm.devices.processes import is_first
 from jaxplm.engine.step import make_eval_step
 from jaxplm.engine.sweep import evaluation_sums
 from jaxplm.engine.workdir import claim
-from jaxplm.recipes.pretrain.corpus import Tokenized
+from jaxplm.recipes.pretrain.corpus import CorpusReader
 from jaxplm.recipes.pretrain.model import start_model
 from jaxplm.reporting.console import summary_table
 from jaxplm.reporting.metric_log import MetricLog
@@ -37,7 +37,7 @@ def run(config: Config, workdir: Path) -> None:
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(batch_size, 1, mesh)
     model = start_model(config, workdir)
-    tokenized = Tokenized(config, model.tokenizer, sharding.my_rows(batch_size, mesh))
+    reader = CorpusReader(config, model.tokenizer, sharding.my_rows(batch_size, mesh))
     graph, abstract = nn.abstract_model(model.config)
     characters = token_characters(model.tokenizer.backend_tokenizer)
     objective = selected_objective(config.model.pairs)
@@ -51,8 +51,8 @@ def run(config: Config, workdir: Path) -> None:
             if not source:
                 continue
             began = time.monotonic()
-            store = tokenized.store(source, split="test" if split == "test" else "validation")
-            sums = evaluation_sums(step, params, tokenized.frozen(store, tokenized.plan(store, 0), batch_size), batch_size, mesh)
+            store = reader.store(source, split="test" if split == "test" else "validation")
+            sums = evaluation_sums(step, params, reader.evaluation(reader.plan(store)), batch_size, mesh)
             found = task.metrics(sums)
             metrics.write(0, split, found | {"seconds": round(time.monotonic() - began, 3)})
             if math.isfinite(found["loss"]):
