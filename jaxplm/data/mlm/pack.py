@@ -9,7 +9,6 @@ The tokens themselves stay in the memory-mapped store.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -52,7 +51,7 @@ class RowPlan:
     def pieces(self) -> int:
         return len(self.starts)
 
-    @cached_property
+    @property
     def tokens(self) -> int:
         """Tokens of the texts, without special tokens."""
         return int(self.lengths.sum(dtype=np.int64))
@@ -67,7 +66,7 @@ class RowPlan:
         """Share of the tokens of the rows that are not padding."""
         return self.real_tokens / max(1, self.rows * self.seq_len)
 
-    @cached_property
+    @property
     def max_segments(self) -> int:
         """The largest number of segments in a row."""
         if self.joined or not self.rows:
