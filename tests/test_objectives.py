@@ -29,7 +29,7 @@ class Store:
 
 
 def test_every_choice_of_the_field_selects_one_objective():
-    assert [objective.pairs for objective in OBJECTIVES.values()] == list(config.CHOICES["model.pairs"]) == ["", *KINDS]
+    assert [objective.pairs for objective in OBJECTIVES.values()] == list(config.choices("model.pairs")) == ["", *KINDS]
     assert {name: objective.name for name, objective in OBJECTIVES.items()} == {name: name for name in OBJECTIVES}
     assert selected_objective("").task is MaskedLanguageModelling
     assert selected_objective("sop").task is MaskedPairs
@@ -66,7 +66,7 @@ def test_the_objective_of_the_documentation_trains(monkeypatch):
     state, found = step(state, put(random_batch()))
     metrics = task.metrics({name: float(value) for name, value in found.items()})
     assert metrics["penalty"] == pytest.approx(1e-4 * np.log(1013) ** 2, rel=0.1)  # a uniform distribution, nearly
-    assert float(found["bad"]) == 0
+    assert float(found["nonfinite"]) == 0
     assert chosen.plan is OBJECTIVES["mlm"].plan and list(chosen.columns.values()) == ["penalty"]
 
 
