@@ -22,17 +22,12 @@ def is_byte_level(state: dict[str, Any]) -> bool:
     return '"ByteLevel"' in json.dumps([state.get("pre_tokenizer"), state.get("decoder")])
 
 
-def token_bytes(backend: Any, state: dict[str, Any] | None = None) -> list[bytes | None]:
+def token_bytes(backend: Any) -> list[bytes | None]:
     """Return the UTF-8 bytes that each token of a `tokenizers.Tokenizer` stands for, by its id; its mark of a space is a space.
 
     None for special and added tokens and for ids without a token. A byte-level token may be part of a character.
-
-    Args:
-      backend: the tokenizer.
-      state: its tokenizer.json as a dict, if there is one already.
     """
-    if state is None:
-        state = json.loads(backend.to_str())
+    state = json.loads(backend.to_str())
     byte_level = is_byte_level(state)
     prefix = state["model"].get("continuing_subword_prefix") or ""
     suffix = state["model"].get("end_of_word_suffix") or ""

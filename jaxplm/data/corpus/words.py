@@ -73,7 +73,7 @@ def word_tables(backend: Any) -> WordTables:
     """Return the tables of a `tokenizers.Tokenizer`."""
     state = json.loads(backend.to_str())
     added = {token["id"] for token in state.get("added_tokens", [])}
-    surfaces = token_bytes(backend, state)
+    surfaces = token_bytes(backend)
     table = np.zeros((5, len(surfaces)), bool)
     table[4, sorted(added)] = True
     for index, raw in enumerate(surfaces):
