@@ -16,6 +16,7 @@ figures is appended to benchmarks/results.jsonl.
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -145,18 +146,19 @@ def _mlm_steps(options: argparse.Namespace, packing: Packing, whole_word: bool) 
 def _classification(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     from jaxplm import hf
     from jaxplm.config import Config, Data, Task
-    from jaxplm.data.labelled.task_batches import TaskBatches
-    from jaxplm.recipes.finetune.labelled_sets import read_sets, units_of
+    from jaxplm.data.labelled.task_batches import ShuffledRows, TrainBatches, task_batch
+    from jaxplm.recipes.finetune.labelled_sets import read_sets
 
     config = Config(recipe="finetune", data=Data(train=options.task, text=options.text, label=options.label, seq_len=options.task_length),
                     task=Task(kind="classify"))
     tokenizer: Any = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
     sets = read_sets(config)
-    units = units_of(sets.train, tokenizer, sets.labels, config)
-    batches = TaskBatches(units, options.task_batch, options.task_length, pad_id=tokenizer.pad_token_id, seed=0)
-    tokens = batches.real_tokens / batches.rows * batches.rows_per_step
-    rates = _rates(batches.batch, options, rows=batches.rows_per_step, tokens=tokens)
-    rates["texts_per_second"] = rates["rows_per_second"] * batches.units_per_step / batches.rows_per_step
+    encoded = sets.kind.encode(sets.train, tokenizer, options.task_length, config.task.overlap)
+    targets = sets.kind.targets(sets.train, encoded, sets.labels)
+    rows = ShuffledRows(encoded.lengths, options.task_batch, options.task_length, seed=0)
+    batches = TrainBatches(rows, functools.partial(task_batch, encoded, targets, tokenizer.pad_token_id))
+    rates = _rates(batches.batch, options, rows=rows.rows_per_step, tokens=rows.real_tokens / rows.rows * rows.rows_per_step)
+    rates["texts_per_second"] = rates["rows_per_second"] * rows.units_per_step / rows.rows_per_step
     return {f"texts in rows of {options.task_length}, {options.task_batch} texts a step": rates}
 
 

@@ -57,11 +57,11 @@ def jaxplm_worker(options: argparse.Namespace, texts: list[str], dtype: Any) -> 
     beginning = next(text_blocks(texts, source.tokenizer, options.seq_len, max_rows=4096, max_chars=1 << 20))
     mesh = sharding.make_mesh(Mesh())
     encoder = TextEncoder(source, Embed(), mesh, resolve_compute(Compute(dtype), mesh), rows=options.rows,
-                          length=row_length(beginning.units.lengths, options.seq_len, source.config.width))
+                          length=row_length(beginning.encoded.lengths, options.seq_len, source.config.width))
 
     def vectors(texts: list[str]) -> np.ndarray:
         blocks = text_blocks(texts, source.tokenizer, options.seq_len)
-        return np.concatenate([encoder(encoder.batches(block.units)) for block in blocks])
+        return np.concatenate([encoder(encoder.batches(block.encoded)) for block in blocks])
 
     vectors(texts[:WARM_UP])
     began = time.perf_counter()

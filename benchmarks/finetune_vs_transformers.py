@@ -42,18 +42,18 @@ def config_of(options: argparse.Namespace) -> Any:
 def run_jaxplm(options: argparse.Namespace, seed: int, workdir: Path) -> dict[str, float]:
     """The command in `workdir`; evaluated after every epoch."""
     from jaxplm import hf
-    from jaxplm.data.labelled.task_batches import TaskBatches
-    from jaxplm.recipes.finetune.labelled_sets import read_sets, units_of
+    from jaxplm.data.labelled.task_batches import ShuffledRows
+    from jaxplm.recipes.finetune.labelled_sets import read_sets
 
     config = config_of(options)
     sets = read_sets(config)
     tokenizer = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
-    batches = TaskBatches(units_of(sets.train, tokenizer, sets.labels, config), options.batch, options.length,
-                          pad_id=0, seed=seed)
+    encoded = sets.kind.encode(sets.train, tokenizer, options.length, config.task.overlap)
+    rows = ShuffledRows(encoded.lengths, options.batch, options.length, seed=seed)
     fields = {"model.path": options.model, "task.kind": options.kind, "data.train": options.train, "data.validation": options.validation,
               "data.test": options.test, "data.seq_len": options.length, "data.text": options.text, "data.text_pair": options.text_pair,
               "data.label": options.label, "train.epochs": options.epochs, "train.batch_size": options.batch,
-              "train.learning_rate": options.lr, "train.metric": options.metric, "train.eval_every": round(batches.steps_per_epoch),
+              "train.learning_rate": options.lr, "train.metric": options.metric, "train.eval_every": round(rows.steps_per_epoch),
               "checkpoint.every": 1_000_000, "checkpoint.keep": 1, "train.log_every": 50, "seed": seed}
     command = [sys.executable, "-m", "jaxplm.main", "--config=configs/finetune.py", f"--workdir={workdir}",
                *(f"--config.{name}={value}" for name, value in fields.items())]
@@ -82,8 +82,7 @@ def torch_worker(options: argparse.Namespace) -> None:
     import transformers
 
     from jaxplm import hf
-    from jaxplm.recipes.finetune.labelled_sets import read_sets, units_of
-    from jaxplm.tasks.results import results
+    from jaxplm.recipes.finetune.labelled_sets import read_sets
 
     transformers.logging.set_verbosity_error()
     _, dtype, *grouped = options.worker.split("-")
@@ -92,39 +91,44 @@ def torch_worker(options: argparse.Namespace) -> None:
     config = config_of(options)
     sets = read_sets(config)
     tokenizer = hf.load_tokenizer(hf.resolve(options.model), options.model)[0]
-    units = {part: units_of(examples, tokenizer, sets.labels, config) for part, examples in {"train": sets.train, **sets.evaluated}.items()}
+    examples = {"train": sets.train, **sets.evaluated}
+    encoded = {name: sets.kind.encode(part, tokenizer, config.data.seq_len, config.task.overlap) for name, part in examples.items()}
+    targets = sets.kind.targets(sets.train, encoded["train"], sets.labels)
+    outputs = sets.kind.num_outputs(sets.labels)
     auto = transformers.AutoModelForTokenClassification if options.kind == "tag" else transformers.AutoModelForSequenceClassification
     problem = {"multilabel": "multi_label_classification", "regress": "regression"}.get(options.kind, "single_label_classification")
     extra = {} if options.kind == "tag" else {"problem_type": problem}
-    model = auto.from_pretrained(options.model, num_labels=sets.labels.outputs, dtype=torch.float32, attn_implementation="sdpa", **extra)
+    model = auto.from_pretrained(options.model, num_labels=outputs, dtype=torch.float32, attn_implementation="sdpa", **extra)
     groups = [{"params": [p for n, p in model.named_parameters() if p.ndim > 1], "weight_decay": 0.1},
               {"params": [p for n, p in model.named_parameters() if p.ndim <= 1], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
-    train = units["train"]
+    train = encoded["train"]
     steps_per_epoch = -(-len(train) // options.batch)
     total = round(options.epochs * steps_per_epoch)
     warmup = round(0.06 * total)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: (step + 1) / max(warmup, 1) if step < warmup else (total - step) / (total - warmup))
 
-    def batch_of(part: Any, chosen: np.ndarray) -> dict[str, Any]:
+    def inputs_of(part: Any, chosen: np.ndarray) -> dict[str, Any]:
         width = int(part.lengths[chosen].max())
         ids = np.full((len(chosen), width), tokenizer.pad_token_id, np.int64)
         types, mask = np.zeros_like(ids), np.zeros_like(ids)
-        tags = np.full_like(ids, -100)
         for row, unit in enumerate(chosen):
             begin, end = part.offsets[unit], part.offsets[unit + 1]
-            ids[row, : end - begin], types[row, : end - begin] = part.ids[begin:end], part.token_types[begin:end]
+            ids[row, : end - begin], types[row, : end - begin] = part.ids[begin:end], part.types[begin:end]
             mask[row, : end - begin] = 1
-            if options.kind == "tag":
-                tags[row, : end - begin] = np.where(part.weights[begin:end] > 0, part.labels[begin:end], -100)
-        if options.kind == "tag":
-            labels = torch.from_numpy(tags)
-        else:
-            labels = torch.from_numpy(np.asarray(part.labels[chosen], np.int64 if options.kind == "classify" else np.float32))
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         names = tokenizer.model_input_names
-        return {name: torch.from_numpy(array) for name, array in given.items() if name in names} | {"labels": labels}
+        return {name: torch.from_numpy(array) for name, array in given.items() if name in names}
+
+    def labels_of(chosen: np.ndarray) -> Any:
+        if not targets.per_token:
+            return torch.from_numpy(np.asarray(targets.values[chosen], np.int64 if options.kind == "classify" else np.float32))
+        tags = np.full((len(chosen), int(train.lengths[chosen].max())), -100, np.int64)
+        for row, unit in enumerate(chosen):
+            here = slice(train.offsets[unit], train.offsets[unit + 1])
+            tags[row, : train.lengths[unit]] = np.where(targets.weights[here] > 0, targets.values[here], -100)
+        return torch.from_numpy(tags)
 
     def order() -> list[np.ndarray]:
         shuffled = random.permutation(len(train))
@@ -137,23 +141,21 @@ def torch_worker(options: argparse.Namespace) -> None:
 
     def score(name: str) -> float:
         model.eval()
-        part = units[name]
+        part = encoded[name]
         by_length = np.argsort(part.lengths, kind="stable")
-        shape = (int(part.offsets[-1]) if options.kind == "tag" else len(part), sets.labels.outputs)
+        shape = (int(part.offsets[-1]) if options.kind == "tag" else len(part), outputs)
         found = np.zeros(shape, np.float32)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
             for begin in range(0, len(part), 32):
                 chosen = by_length[begin : begin + 32]
-                given = batch_of(part, chosen)
-                given.pop("labels")
-                logits = model(**given).logits.float().numpy()
+                logits = model(**inputs_of(part, chosen)).logits.float().numpy()
                 for row, unit in enumerate(chosen):
                     if options.kind == "tag":
                         found[part.offsets[unit] : part.offsets[unit + 1]] = logits[row, : part.lengths[unit]]
                     else:
                         found[unit] = logits[row]
         model.train()
-        return results(sets.reading(sets.evaluated[name], part, config), found).scores[options.metric]
+        return sets.kind.results(sets.eval_set(sets.evaluated[name], part, config), found).scores[options.metric]
 
     training, best, tested, step = 0.0, -np.inf, float("nan"), 0
     model.train()
@@ -161,7 +163,7 @@ def torch_worker(options: argparse.Namespace) -> None:
         began = time.perf_counter()
         for chosen in order()[: total - step]:
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-                loss = model(**batch_of(train, chosen)).loss
+                loss = model(**inputs_of(train, chosen), labels=labels_of(chosen)).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

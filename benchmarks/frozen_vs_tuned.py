@@ -31,7 +31,8 @@ from jaxplm.devices import sharding
 from jaxplm.engine import optim
 from jaxplm.engine.setup import prepare
 from jaxplm.nn import paths
-from jaxplm.recipes.finetune.job import Downstream
+from jaxplm.recipes.finetune.builder import build_job
+from jaxplm.tasks.kinds import KINDS
 
 FROZEN_HEAD = {"task.pooling": "mean", "task.layers": "mix", "train.batch_size": 32, "train.learning_rate": 1e-3,
                "train.weight_decay": 0.01}
@@ -54,7 +55,7 @@ def measure_step(options: argparse.Namespace, way: str, steps: int) -> dict[str,
     config = config_of(options, way)
     with tempfile.TemporaryDirectory() as scratch:
         began = time.perf_counter()
-        prepared = prepare(config, Path(scratch), partial(Downstream, vectors=Path(scratch) / "vectors"))
+        prepared = prepare(config, Path(scratch), partial(build_job, vectors=Path(scratch) / "vectors"))
         seconds_to_prepare = time.perf_counter() - began
         job: Any = prepared.job
         setup = prepared.setup
@@ -70,7 +71,7 @@ def measure_step(options: argparse.Namespace, way: str, steps: int) -> dict[str,
     frozen = optim.frozen_layers(job.params, job.settings.freeze)
     trained = sum(leaf.size for leaf, mask in zip(jax.tree.leaves(job.params), jax.tree.leaves(frozen), strict=True) if not mask.all())
     step = statistics.median(seconds[2:])
-    return {"trained": trained, "flops": (cost if isinstance(cost, dict) else cost[0])["flops"] / job.train.units_per_step,
+    return {"trained": trained, "flops": (cost if isinstance(cost, dict) else cost[0])["flops"] / job.train.rows.units_per_step,
             "step": step, "epoch": step * job.train.steps_per_epoch, "prepared": seconds_to_prepare,
             "state": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(setup.state.opt_state))}
 
@@ -86,7 +87,7 @@ def run_command(options: argparse.Namespace, way: str, workdir: Path) -> tuple[l
     if tuned:
         fields |= {"train.learning_rate": 1e-4}
     else:
-        fields |= {name: value for name, value in FROZEN_HEAD.items() if name != "task.pooling" or options.kind not in ("tag", "qa")}
+        fields |= {name: value for name, value in FROZEN_HEAD.items() if name != "task.pooling" or not KINDS[options.kind].per_token}
     command = [sys.executable, "-m", "jaxplm.main", f"--config=configs/{'finetune' if tuned else 'feature_extraction'}.py",
                f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in fields.items())]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
@@ -97,7 +98,7 @@ def run_command(options: argparse.Namespace, way: str, workdir: Path) -> tuple[l
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         values.append(next(row[options.metric] for row in rows if row["split"] == "test"))
     before = paths.named(hf.load(options.model).params["encoder"])
-    after = paths.named(hf.load_task_model(str(workdir / "export")).params["encoder"])
+    after = paths.named(hf.load_task_model(str(workdir / "export"), KINDS).params["encoder"])
     return values, all(np.array_equal(before[name], after[name]) for name in before)
 
 

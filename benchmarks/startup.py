@@ -41,7 +41,7 @@ PARTS = (
     ("jaxplm.recipes.pretrain.model", "load_corpus", "corpus: rows planned, texts held out"),
     ("jaxplm.recipes.pretrain.model", "tokenize", "corpus: read and tokenized, or the cache opened"),
     ("jaxplm.recipes.finetune.labelled_sets", "read_sets", "labelled rows read"),
-    ("jaxplm.recipes.finetune.labelled_sets", "units_of", "labelled rows tokenized"),
+    ("jaxplm.recipes.finetune.encoded_sets", "encode_sets", "labelled rows tokenized"),
     ("jaxplm.engine.loop", "Run.__init__", "state's shapes and the optimizer"),
     ("jaxplm.engine.loop", "Run._first_state", "first state"),
     ("jaxplm.engine.loop", "Run._evaluate", "evaluation at step 0: computed"),

@@ -38,8 +38,9 @@ def load(path: str) -> "tuple[MaskedLM | TaskModel, PreTrainedTokenizerFast]":
     import jax.numpy as jnp
 
     from jaxplm import hf, nn
+    from jaxplm.tasks.kinds import KINDS
 
-    loaded = hf.load_model(path)
+    loaded = hf.load_model(path, KINDS)
     if isinstance(loaded, hf.LoadedTask):
         graph, _ = nn.abstract_task_model(loaded.config, loaded.head, loaded.labels)
     else:

@@ -8,10 +8,10 @@ import pytest
 from messages import refuses
 
 from jaxplm.config import Data
-from jaxplm.data.labelled.examples import read_examples
-from jaxplm.data.labelled.label_set import label_set
+from jaxplm.data.labelled.reading import read_examples
 from jaxplm.data.sources import builtin_labels
 from jaxplm.data.sources.texts import open_texts
+from jaxplm.tasks.kinds import KINDS
 
 LONG = "A sentence that is long enough to be kept."
 
@@ -59,9 +59,9 @@ def test_modules_are_split_whole_and_none_is_too_many(packages):
 @pytest.mark.slow
 def test_this_installation():
     data = Data()
-    sets = {split: read_examples("builtin:pydocs-labels", "classify", data, split=split) for split in builtin_labels.SPLITS}
+    sets = {split: read_examples("builtin:pydocs-labels", KINDS["classify"], data, split=split) for split in builtin_labels.SPLITS}
     assert len(sets["train"]) > 2000 and len(sets["validation"]) > 200 and len(sets["test"]) > 300
-    labels = label_set(sets["train"].trainable(), sets["validation"], sets["test"])
+    labels = KINDS["classify"].label_set(sets["train"].trainable(), [sets["validation"], sets["test"]])
     assert labels.names == builtin_labels.PACKAGES and labels.counts.min() > 0.3 * labels.counts.max()
     texts = [" ".join(text.lower().split()) for found in sets.values() for text in found.texts]
     assert len(set(texts)) == len(texts)

@@ -17,6 +17,7 @@ from task_runs import NOUNS, Runs, predictions, train_all
 
 import jaxplm
 from jaxplm import hf
+from jaxplm.tasks.kinds import KINDS
 
 pytestmark = pytest.mark.slow
 
@@ -120,9 +121,9 @@ def test_the_same_in_python(runs, trained, name):
 
 def test_feature_extraction_leaves_the_encoder_as_it_was(runs, trained):
     export = runs.workdir("extraction") / "export"
-    found = hf.load_task_model(str(export))
+    found = hf.load_task_model(str(export), KINDS)
     assert same(found.params["encoder"], hf.load(str(runs.lab.model)).params["encoder"])
-    assert (found.head.pooling, found.head.layers, found.head.stock) == ("mean", "mix", False)
+    assert (found.head.pooling, found.head.layers, found.head.hf_native) == ("mean", "mix", False)
     with checkpoints.listening() as heard:
         _, told = transformers.AutoModel.from_pretrained(export, output_loading_info=True)
     assert heard == [] and not any(told.values())

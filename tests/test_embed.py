@@ -166,7 +166,7 @@ def encoded(directory, texts, pooling="mean", compute=nn.Compute(), length=48, b
     mesh = sharding.make_mesh(config.Mesh(), jax.devices()[:devices])
     encoder = TextEncoder(source, settings, mesh, compute, rows=rows, length=length)
     blocks = text_blocks((text.strip() for text in texts), source.tokenizer, 40, max_rows=block_rows)
-    vectors = np.concatenate([encoder(encoder.batches(block.units)) for block in blocks])
+    vectors = np.concatenate([encoder(encoder.batches(block.encoded)) for block in blocks])
     assert encoder._step.traces == 1, "blocks of any number of texts are computed by one compilation"
     return vectors
 

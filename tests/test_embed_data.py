@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from messages import assert_line, refuses
 
 from jaxplm.data.labelled.row_length import row_length
-from jaxplm.data.labelled.task_batches import default_max_units
 from jaxplm.data.labelled.text_blocks import framing, text_blocks, text_tokens
 from jaxplm.data.labelled.unit_rows import plan_units
 from jaxplm.data.sources import text_stream
@@ -39,14 +38,14 @@ def test_ids_are_those_of_the_stock_tokenizer(family, seq_len):
     wanted = tokenizer(texts, truncation=True, max_length=seq_len)["input_ids"]
     whole = tokenizer(texts)["input_ids"]
     (block,) = text_blocks(iter(texts), tokenizer, seq_len)
-    found = np.split(block.units.ids, block.units.offsets[1:-1])
+    found = np.split(block.encoded.ids, block.encoded.offsets[1:-1])
     assert [ids.tolist() for ids in found] == wanted
-    assert block.truncated == sum(len(ids) > seq_len for ids in whole)
+    assert block.encoded.truncated == sum(len(ids) > seq_len for ids in whole)
     assert block.empty == 1 and block.first == 0
 
 
 def shape_of(blocks) -> list[tuple[int, int]]:
-    return [(block.first, len(block.units)) for block in blocks]
+    return [(block.first, len(block.encoded)) for block in blocks]
 
 
 @settings(max_examples=40, deadline=None)
@@ -63,7 +62,7 @@ def test_blocks_go_on_from_any_of_their_beginnings(lengths, edge, data):
     chosen = data.draw(st.integers(0, len(blocks) - 1))
     again = list(text_blocks(texts, tokenizer, 16, start=blocks[chosen].first, **bounds))
     assert shape_of(again) == shape_of(blocks[chosen:])
-    assert all(np.array_equal(a.units.ids, b.units.ids) for a, b in zip(again, blocks[chosen:], strict=True))
+    assert all(np.array_equal(a.encoded.ids, b.encoded.ids) for a, b in zip(again, blocks[chosen:], strict=True))
 
 
 def test_a_block_is_read_and_no_more():
@@ -79,11 +78,11 @@ def test_a_block_is_read_and_no_more():
     for number in range(1, 4):
         block = next(blocks)
         assert read == 50 * number
-        assert len(block.units.ids) == 50 * 16
+        assert len(block.encoded.ids) == 50 * 16
     # The characters that count are those that can reach a row: 8 a token, and 16 for each text.
     read = 0
     block = next(text_blocks(texts(), checkpoints.tokenizer("bert"), 16, max_rows=1 << 30, max_chars=10 * (8 * 16 + 16)))
-    assert len(block.units) == read == 10
+    assert len(block.encoded) == read == 10
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
@@ -91,14 +90,14 @@ def test_tokens_of_the_text_are_those_between_the_special_ones(family):
     tokenizer = checkpoints.tokenizer(family)
     texts = ["the dog", "", f"a {tokenizer.sep_token} fox", "the dog " * 50]
     (block,) = text_blocks(texts, tokenizer, 12)
-    inside, sizes = text_tokens(block.units, framing(tokenizer))
+    inside, sizes = text_tokens(block.encoded, framing(tokenizer))
     wanted = [tokenizer(text, add_special_tokens=False)["input_ids"][:10] for text in texts]
-    assert block.units.ids[inside].tolist() == sum(wanted, [])
+    assert block.encoded.ids[inside].tolist() == sum(wanted, [])
     assert sizes.tolist() == list(map(len, wanted))
 
 
 def fill(lengths: np.ndarray, length: int) -> float:
-    return lengths.sum() / (plan_units(lengths, length, default_max_units(length)).rows * length)
+    return lengths.sum() / (plan_units(lengths, length).rows * length)
 
 
 def test_rows_are_as_long_as_it_takes_to_fill_them():

@@ -10,8 +10,9 @@ import pytest
 from messages import assert_line, assert_says, refuses
 
 from jaxplm.config import Data
-from jaxplm.data.labelled.examples import read_examples
 from jaxplm.data.labelled.label_values import Answers
+from jaxplm.data.labelled.reading import read_examples
+from jaxplm.tasks.kinds import KINDS
 
 ROWS = [("첫 문장", "a, b", 1), ('say "hi"', "c", 0), ("셋", "d e", 1)]
 
@@ -23,7 +24,7 @@ def write(path, rows, **options):
 
 def read(path, kind="classify", **options):
     fields = {name: options.pop(name) for name in ("text", "text_pair", "label", "tokens", "tags", "lines") if name in options}
-    return read_examples(str(path), kind, Data(**fields), **options)
+    return read_examples(str(path), KINDS[kind], Data(**fields), **options)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -162,7 +163,7 @@ def test_tags_as_columns(tmp_path, caplog):
     assert found.labels == [["B-ORG", "O"], None, None, [], ["O", "B-ORG"], None]
     assert (found.scheme, found.characters, found.texts[0]) == ("IOB2", False, "EU rejects")
     assert found.trainable().rows.tolist() == [0, 4]
-    assert_line(caplog.text, "4 of 6 rows", "training", "1", "empty text", "label", "2", "tags")
+    assert_line(caplog.text, "4 of 6 rows", "training", "1", "empty text", "label", "2", "tokens")
 
 
 @pytest.mark.parametrize("name", ["a.conll", "a.tsv", "a.txt", "a.conll.gz"])

@@ -25,7 +25,9 @@ from jaxplm.engine import loop as engine_loop
 from jaxplm.engine.setup import prepare
 from jaxplm.nn import paths
 from jaxplm.nn.exbert.modules import GATE_SCALE
-from jaxplm.recipes.finetune.job import Downstream, reinitialised
+from jaxplm.recipes.finetune.builder import build_job
+from jaxplm.recipes.finetune.start_model import reinitialised
+from jaxplm.tasks.kinds import KINDS
 
 UP = "encoder/extension/blocks/mlp/up/kernel"
 NEW = ["reads", "jumped", "domains"]
@@ -162,20 +164,20 @@ def test_a_tokenizer_of_another_model(bert):
 
 # ---------------------------------------------------------------- tasks
 
-HEADS = [nn.HeadConfig("classify", 3), nn.HeadConfig("tag", 3, layers="mix"), nn.HeadConfig("qa", 2)]
+HEADS = [KINDS["classify"].head_config(3), KINDS["tag"].head_config(3, layers="mix"), KINDS["qa"].head_config(2)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS, ids=[head.kind for head in HEADS])
 def test_a_fine_tuned_model_is_loaded_again(model, tmp_path, head):
-    begun = hf.load_task_model(str(model[1]), head, seed=1)
+    begun = hf.load_task_model(str(model[1]), KINDS, head, seed=1)
     assert begun.config == dataclasses.replace(model[2], pooler=False)
     assert_bitwise(begun.params["encoder"], model[3]["encoder"])
     labels = () if head.kind == "qa" else ("one", "two", "three")
-    saved = hf.save_task_model(tmp_path / "task", begun.config, begun.head, begun.params, begun.tokenizer, begun.hf_config, labels)
+    saved = hf.save_task_model(tmp_path / "task", begun, begun.params, labels)
     assert (saved / "jaxplm.json").is_file() and hf.has_task_head(str(saved))
     assert "jaxplm.load" in (saved / "README.md").read_text()
-    loaded = hf.load_task_model(str(saved))
+    loaded = hf.load_task_model(str(saved), KINDS)
     assert (loaded.config, loaded.head, loaded.labels, loaded.notes) == (begun.config, begun.head, labels, [])
     assert_bitwise(loaded.params, begun.params)
 
@@ -194,7 +196,7 @@ def test_a_fine_tuned_model_is_loaded_again(model, tmp_path, head):
     assert_bitwise(masked.params["encoder"], begun.params["encoder"])
     assert not masked.params["mlm_extension"]["bias"].any()
     with refuses("head"):
-        hf.load_task_model(str(model[1]))
+        hf.load_task_model(str(model[1]), KINDS)
 
 
 @pytest.mark.slow
@@ -231,7 +233,7 @@ def test_a_task_is_trained_on_it(model, tmp_path, freeze):
     config.compute.dtype, config.compute.unroll = "float32", False
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
     compute = resolve_compute(config.compute, mesh)
-    make_job = functools.partial(Downstream, vectors=tmp_path / "vectors")
+    make_job = functools.partial(build_job, vectors=tmp_path / "vectors")
     run = engine_loop.Run(prepare(config, tmp_path, make_job, mesh=mesh, compute=compute), tmp_path, "")
     assert isinstance(run.job.train.batch(0), FeatureBatch) == bool(freeze)
     state = run.setup.first_state(run.job.params)

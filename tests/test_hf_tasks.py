@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 import jaxplm
 from jaxplm import hf, nn
 from jaxplm.errors import UserError
+from jaxplm.tasks.kinds import KINDS
 
 AUTO = {"classify": "SequenceClassification", "multilabel": "SequenceClassification", "regress": "SequenceClassification",
         "tag": "TokenClassification", "qa": "QuestionAnswering"}
@@ -30,9 +31,10 @@ OPTIONS = {
 CASES = [(family, kind) for family in ("bert", "roberta") for kind in OPTIONS] + [
     ("klue", "classify"), ("xlm-roberta", "tag"), ("camembert", "classify")]
 IDS = np.arange(5, 25, dtype=np.int32).reshape(2, 10)
-OWN_HEADS = [nn.HeadConfig("classify", 3, pooling="mean", dropout=0.2), nn.HeadConfig("regress", 1, layers="mix"),
-             nn.HeadConfig("tag", 3, body="lstm", body_width=9), nn.HeadConfig("tag", 3, layers="mix", body="transformer", body_width=9),
-             nn.HeadConfig("qa", 2, layers="last4")]
+OWN_HEADS = [KINDS["classify"].head_config(3, pooling="mean", dropout=0.2), KINDS["regress"].head_config(1, layers="mix"),
+             KINDS["tag"].head_config(3, body="lstm", body_width=9),
+             KINDS["tag"].head_config(3, layers="mix", body="transformer", body_width=9),
+             KINDS["qa"].head_config(2, layers="last4")]
 
 
 def names_of(head: nn.HeadConfig) -> tuple[str, ...]:
@@ -40,8 +42,7 @@ def names_of(head: nn.HeadConfig) -> tuple[str, ...]:
 
 
 def resave(loaded: hf.LoadedTask, directory, labels=None, **options):
-    return hf.save_task_model(directory, loaded.config, loaded.head, loaded.params, loaded.tokenizer, loaded.hf_config,
-                              loaded.labels if labels is None else labels, **options)
+    return hf.save_task_model(directory, loaded, loaded.params, loaded.labels if labels is None else labels, **options)
 
 
 def fine_tuned(directory, family="bert", kind="classify", **options):
@@ -86,11 +87,11 @@ def encoder_of(config: nn.EncoderConfig):
 @pytest.mark.parametrize(("family", "kind"), CASES)
 def test_round_trip_is_bitwise_and_stock_loads_in_silence(family, kind, tmp_path):
     source = fine_tuned(tmp_path / "source", family, kind)
-    first = hf.load_task_model(str(source))
+    first = hf.load_task_model(str(source), KINDS)
     assert first.notes == []
-    assert first.head.kind == kind and first.head.stock and not first.config.pooler
+    assert first.head.kind == kind and first.head.hf_native and not first.config.pooler
     export = resave(first, tmp_path / "export", files={"README.md": "card\n"})
-    second = hf.load_task_model(str(export))
+    second = hf.load_task_model(str(export), KINDS)
     assert dataclasses.replace(second, params={}, hf_config={}, tokenizer=None) == dataclasses.replace(
         first, params={}, hf_config={}, tokenizer=None)
     assert_bitwise(second.params, first.params)
@@ -122,9 +123,9 @@ def test_round_trip_is_bitwise_and_stock_loads_in_silence(family, kind, tmp_path
 @pytest.mark.parametrize("head", OWN_HEADS, ids=lambda head: f"{head.kind}-{head.pooling}-{head.layers}-{head.body}")
 def test_heads_that_transformers_lacks(head, tmp_path):
     family = "roberta" if head.layers == "mix" else "bert"
-    loaded = hf.load_task_model(str(checkpoints.save(tmp_path / "source", family)), head, seed=3)
+    loaded = hf.load_task_model(str(checkpoints.save(tmp_path / "source", family)), KINDS, head, seed=3)
     export = resave(loaded, tmp_path / "export", names_of(head))
-    again = hf.load_task_model(str(export))
+    again = hf.load_task_model(str(export), KINDS)
     assert (again.config, again.head, again.labels, again.notes) == (loaded.config, head, names_of(head), [])
     assert_bitwise(again.params, loaded.params)
     assert sorted(again.params["head"]) == sorted(loaded.params["head"])
@@ -145,7 +146,7 @@ def test_heads_that_transformers_lacks(head, tmp_path):
     # The encoder goes on into other work; the idle pooler is nothing that anyone would want.
     masked = hf.load(str(export))
     assert not masked.config.pooler and len(masked.notes) == 1 and "no MLM head" in masked.notes[0]
-    other = hf.load_task_model(str(export), nn.HeadConfig("classify", 2))
+    other = hf.load_task_model(str(export), KINDS, KINDS["classify"].head_config(2))
     assert [note.split(": ", 1)[1] for note in other.notes] == ["the classify head is new: random weights"]
     for params in (masked.params, other.params):
         assert_bitwise(params["encoder"], loaded.params["encoder"])
@@ -163,7 +164,7 @@ LEFT = "left out the pooler, which this head does not use"
 @pytest.mark.slow
 def test_new_head_on_every_kind_of_checkpoint(tmp_path):
     """Whatever the encoder comes from, it is the same; and a pooler is taken up where it fits."""
-    classify, tag = nn.HeadConfig("classify", 4), nn.HeadConfig("tag", 4)
+    classify, tag = KINDS["classify"].head_config(4), KINDS["tag"].head_config(4)
     made = checkpoints.model("bert", head="ForPreTraining")
     pretrained = checkpoints.save(tmp_path / "pretrained", "bert", made)
     masked = checkpoints.resave(hf.load(str(pretrained)), tmp_path / "masked")  # the pooler in a file of its own
@@ -172,7 +173,7 @@ def test_new_head_on_every_kind_of_checkpoint(tmp_path):
     encoder = hf.load(str(pretrained)).params["encoder"]
     pooler = hf.load(str(pretrained)).params["pooler"]
     for source, extra in ((pretrained, ["left out the head of another task: cls.seq_relationship"]), (masked, []), (base, [])):
-        loaded = hf.load_task_model(str(source), classify, seed=5)
+        loaded = hf.load_task_model(str(source), KINDS, classify, seed=5)
         assert note_lines(loaded) == [*extra, BEGUN.format("classify")]
         assert_bitwise(loaded.params["encoder"], encoder)
         assert_bitwise(loaded.params["head"]["dense"], pooler)
@@ -180,25 +181,25 @@ def test_new_head_on_every_kind_of_checkpoint(tmp_path):
         assert_bitwise(loaded.params["head"]["out"], fresh["out"])
         assert loaded.labels == () and loaded.head == classify
         for head in (tag, dataclasses.replace(classify, pooling="mean")):
-            other = hf.load_task_model(str(source), head)
+            other = hf.load_task_model(str(source), KINDS, head)
             assert note_lines(other) == [*extra, NEW.format(head.kind), LEFT]
             assert_bitwise(other.params["encoder"], encoder)
-    mixed = hf.load_task_model(str(base), dataclasses.replace(classify, layers="mix"))
+    mixed = hf.load_task_model(str(base), KINDS, dataclasses.replace(classify, layers="mix"))
     assert_bitwise(mixed.params["head"]["dense"], pooler)
 
 
 @pytest.mark.slow
 def test_new_head_in_place_of_another(tmp_path):
     bert = fine_tuned(tmp_path / "bert")
-    tuned = hf.load_task_model(str(bert))
-    loaded = hf.load_task_model(str(bert), nn.HeadConfig("classify", 7))
+    tuned = hf.load_task_model(str(bert), KINDS)
+    loaded = hf.load_task_model(str(bert), KINDS, KINDS["classify"].head_config(7))
     assert note_lines(loaded) == ["left out the head of another task: classifier", BEGUN.format("classify")]
     assert_bitwise(loaded.params["head"]["dense"], tuned.params["head"]["dense"])
     assert loaded.params["head"]["out"]["kernel"].shape == (24, 7)
     roberta = fine_tuned(tmp_path / "roberta", "roberta")
-    loaded = hf.load_task_model(str(roberta), nn.HeadConfig("classify", 3))
+    loaded = hf.load_task_model(str(roberta), KINDS, KINDS["classify"].head_config(3))
     assert note_lines(loaded) == ["left out the head of another task: classifier.dense, classifier.out_proj", NEW.format("classify")]
-    assert (loaded.params["head"]["dense"]["kernel"] != hf.load_task_model(str(roberta)).params["head"]["dense"]["kernel"]).any()
+    assert (loaded.params["head"]["dense"]["kernel"] != hf.load_task_model(str(roberta), KINDS).params["head"]["dense"]["kernel"]).any()
     # Further pre-training of a fine-tuned model: its pooler goes along, its classifier does not.
     masked = hf.load(str(bert))
     assert masked.config.pooler and "classifier" in masked.notes[0]
@@ -208,12 +209,12 @@ def test_new_head_in_place_of_another(tmp_path):
 
 def test_rate_of_the_heads_dropout(tmp_path):
     source = classifier(tmp_path / "source", classifier_dropout=0.3)
-    assert hf.load_task_model(str(source)).head.dropout == 0.3
-    new = nn.HeadConfig("classify", 2)
-    assert hf.load_task_model(str(source), new).head.dropout == 0.3
-    assert hf.load_task_model(str(source), dataclasses.replace(new, dropout=0.0)).head.dropout == 0.0
-    assert hf.load_task_model(str(reconfigure(source, classifier_dropout=None)), new).head.dropout is None
-    loaded = dataclasses.replace(hf.load_task_model(str(source)), head=nn.HeadConfig("classify", 3, dropout=0.5))
+    assert hf.load_task_model(str(source), KINDS).head.dropout == 0.3
+    new = KINDS["classify"].head_config(2)
+    assert hf.load_task_model(str(source), KINDS, new).head.dropout == 0.3
+    assert hf.load_task_model(str(source), KINDS, dataclasses.replace(new, dropout=0.0)).head.dropout == 0.0
+    assert hf.load_task_model(str(reconfigure(source, classifier_dropout=None)), KINDS, new).head.dropout is None
+    loaded = dataclasses.replace(hf.load_task_model(str(source), KINDS), head=KINDS["classify"].head_config(3, dropout=0.5))
     assert json.loads((resave(loaded, tmp_path / "export") / "config.json").read_text())["classifier_dropout"] == 0.5
 
 
@@ -227,39 +228,39 @@ def test_old_checkpoints(tmp_path):
         tensors["bert.pooler.dense.bias"] = np.ones(24, np.float32)
         tensors["bert.embeddings.position_ids"] = np.arange(30)[None]
 
-    expected = hf.load_task_model(str(source))
-    loaded = hf.load_task_model(str(rewrite(source, age)))
+    expected = hf.load_task_model(str(source), KINDS)
+    loaded = hf.load_task_model(str(rewrite(source, age)), KINDS)
     assert note_lines(loaded) == [LEFT]
     assert_bitwise(loaded.params, expected.params)
     unnamed = reconfigure(fine_tuned(tmp_path / "two", id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}),
                           id2label="absent", label2id="absent", problem_type="absent")
-    loaded = hf.load_task_model(str(unnamed))
-    assert (loaded.head, loaded.labels) == (nn.HeadConfig("classify", 2), ("LABEL_0", "LABEL_1"))
+    loaded = hf.load_task_model(str(unnamed), KINDS)
+    assert (loaded.head, loaded.labels) == (KINDS["classify"].head_config(2), ("LABEL_0", "LABEL_1"))
     single = reconfigure(fine_tuned(tmp_path / "one", kind="regress"), problem_type=None)
-    assert hf.load_task_model(str(single)).head.kind == "regress"
+    assert hf.load_task_model(str(single), KINDS).head.kind == "regress"
 
 
 @pytest.mark.slow
 def test_no_token_types(tmp_path):
     source = fine_tuned(tmp_path / "source")
     rewrite(source, lambda tensors: tensors.pop("bert.embeddings.token_type_embeddings.weight") is None)
-    loaded = hf.load_task_model(str(source))
+    loaded = hf.load_task_model(str(source), KINDS)
     assert loaded.config.token_types == 0
     stock = silently("ForSequenceClassification", resave(loaded, tmp_path / "export"))
     model = nn.merge_params(nn.abstract_task_model(loaded.config, loaded.head)[0], loaded.params)
     np.testing.assert_allclose(model.logits(IDS), their_logits("classify", stock), rtol=0, atol=1e-4)
-    mean = hf.load_task_model(str(source), OWN_HEADS[0])
+    mean = hf.load_task_model(str(source), KINDS, OWN_HEADS[0])
     silently("", resave(mean, tmp_path / "own", names_of(OWN_HEADS[0])))
 
 
 @pytest.mark.slow
 def test_sixteen_bits(tmp_path):
-    for head in (nn.HeadConfig("classify", 3), OWN_HEADS[2]):
-        loaded = hf.load_task_model(str(checkpoints.save(tmp_path / head.kind, "roberta")), head)
+    for head in (KINDS["classify"].head_config(3), OWN_HEADS[2]):
+        loaded = hf.load_task_model(str(checkpoints.save(tmp_path / head.kind, "roberta")), KINDS, head)
         export = resave(loaded, tmp_path / f"{head.kind}-export", names_of(head), dtype="bfloat16")
         for file in export.glob("*.safetensors"):
             assert {tensor.dtype.name for tensor in load_file(file).values()} == {"bfloat16"}
-        for path, leaf in flat(hf.load_task_model(str(export)).params).items():
+        for path, leaf in flat(hf.load_task_model(str(export), KINDS).params).items():
             np.testing.assert_allclose(leaf, flat(loaded.params)[path], rtol=2**-8, atol=0)
         loaded.params["head"]["out"]["bias"][0] = 1e6
         with refuses("float16"):
@@ -268,7 +269,7 @@ def test_sixteen_bits(tmp_path):
 
 
 def test_labels_must_fit(tmp_path):
-    loaded = hf.load_task_model(str(classifier(tmp_path / "source")))
+    loaded = hf.load_task_model(str(classifier(tmp_path / "source")), KINDS)
     for labels in ((), ("a", "b"), ("a", "b", "a")):
         with pytest.raises(ValueError, match="labels"):
             resave(loaded, tmp_path / "export", labels)
@@ -276,7 +277,7 @@ def test_labels_must_fit(tmp_path):
 
 def refused(directory, head=None) -> str:
     with pytest.raises(UserError) as caught:
-        hf.load_task_model(str(directory), head)
+        hf.load_task_model(str(directory), KINDS, head)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -295,14 +296,14 @@ def test_checkpoints_that_do_not_fit(tmp_path):
     reconfigure(source, problem_type=None, classifier_dropout="much")
     assert_says(refused(source), "head")
     reconfigure(source, classifier_dropout=None, architectures=["BertForTokenClassification"])
-    assert hf.load_task_model(str(source)).head.kind == "tag"  # the same tensors but for the pooler
+    assert hf.load_task_model(str(source), KINDS).head.kind == "tag"  # the same tensors but for the pooler
     rewrite(source, lambda tensors: tensors.pop("classifier.bias") is None)
     assert_says(refused(source), "1 missing", "classifier.bias")
 
 
 @pytest.mark.slow
 def test_own_heads_that_are_damaged(tmp_path):
-    loaded = hf.load_task_model(str(checkpoints.save(tmp_path / "source", "bert")), OWN_HEADS[2])
+    loaded = hf.load_task_model(str(checkpoints.save(tmp_path / "source", "bert")), KINDS, OWN_HEADS[2])
     export = resave(loaded, tmp_path / "export", names_of(OWN_HEADS[2]))
     settings, weights = export / "jaxplm.json", export / "head.safetensors"
     content, tensors = json.loads(settings.read_text()), load_file(weights)
@@ -321,4 +322,4 @@ def test_own_heads_that_are_damaged(tmp_path):
     assert_says(refused(export), "head.safetensors", "damaged")
     weights.unlink()
     assert_says(refused(export), "head.safetensors")
-    assert hf.load_task_model(str(export), nn.HeadConfig("qa", 2)).head.kind == "qa"
+    assert hf.load_task_model(str(export), KINDS, KINDS["qa"].head_config(2)).head.kind == "qa"

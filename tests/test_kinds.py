@@ -7,7 +7,9 @@ import pytest
 
 from jaxplm.config import Task
 from jaxplm.errors import UserError
-from jaxplm.tasks.kinds import KINDS, TaskKind, register
+from jaxplm.scores.metric import metrics_named
+from jaxplm.tasks.kinds import KINDS, register
+from jaxplm.tasks.kinds.regress import Regress
 
 
 def test_the_registry_is_imported_without_jax():
@@ -45,9 +47,9 @@ def test_a_metric_of_another_kind():
 
 
 def test_register():
-    class Mine(TaskKind):
+    class Mine(Regress):
         name = "mine"
-        metric_names = ("mse", "loss")
+        metrics = metrics_named("mse", "loss")
 
     try:
         assert register(Mine()) is KINDS["mine"]
@@ -56,4 +58,4 @@ def test_register():
     finally:
         del KINDS["mine"]
     with pytest.raises(ValueError, match="'tag' exists already"):
-        register(type("Other", (TaskKind,), {"name": "tag", "metric_names": ("mse",)})())
+        register(type("Other", (Regress,), {"name": "tag"})())

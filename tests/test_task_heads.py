@@ -14,17 +14,18 @@ from jaxplm import nn
 from jaxplm.config import Mesh
 from jaxplm.devices import sharding
 from jaxplm.nn import paths
+from jaxplm.tasks.kinds import KINDS
 
 QUICK = {"xla_backend_optimization_level": 0}  # half the time of compilation
 LENGTHS, LENGTH, SLOTS = (5, 9, 7), 24, 3
 CONFIG = tiny_config(width=30, layers=5, heads=3, ffn_width=44, vocab_size=101)
 SHALLOW = dataclasses.replace(CONFIG, layers=1)
-POOLED = [nn.HeadConfig("classify", 3, pooling=pooling, layers=layers) for pooling in ("cls", "mean", "max")
+POOLED = [KINDS["classify"].head_config(3, pooling=pooling, layers=layers) for pooling in ("cls", "mean", "max")
           for layers in ("last", "last4", "mix")]
-TAGGERS = [nn.HeadConfig("tag", 4, layers=layers, body=body, body_width=7) for body in ("", "lstm", "transformer")
+TAGGERS = [KINDS["tag"].head_config(4, layers=layers, body=body, body_width=7) for body in ("", "lstm", "transformer")
            for layers in ("last", "last4", "mix")]
-OTHERS = [nn.HeadConfig("multilabel", 2), nn.HeadConfig("regress", 1, layers="mix"), nn.HeadConfig("qa", 2),
-          nn.HeadConfig("qa", 2, layers="last4")]
+OTHERS = [KINDS["multilabel"].head_config(2), KINDS["regress"].head_config(1, layers="mix"), KINDS["qa"].head_config(2),
+          KINDS["qa"].head_config(2, layers="last4")]
 
 
 def label(head: nn.HeadConfig) -> str:
@@ -206,7 +207,7 @@ def test_one_layer_is_all_that_is_computed_where_one_is_all_that_is_needed(monke
 @pytest.mark.slow
 def test_a_new_head():
     config = tiny_config(init_std=0.03)
-    head = nn.HeadConfig("tag", 5, layers="mix", body="lstm", body_width=50)
+    head = KINDS["tag"].head_config(5, layers="mix", body="lstm", body_width=50)
     params = jax.tree.map(np.asarray, nn.random_head_params(config, head, 1))
     body = params["body"]
     assert {name: leaf.shape for name, leaf in paths.named(params).items()} == {
@@ -219,14 +220,17 @@ def test_a_new_head():
     assert 0.9 < params["out"]["kernel"].std() / 0.03 < 1.1 and not params["out"]["bias"].any()
     assert (nn.random_head_params(config, head, 1)["out"]["kernel"] == params["out"]["kernel"]).all()
     assert (nn.random_head_params(config, head, 2)["out"]["kernel"] != params["out"]["kernel"]).any()
-    dense = nn.random_head_params(config, nn.HeadConfig("classify", 5), 1)
+    dense = nn.random_head_params(config, KINDS["classify"].head_config(5), 1)
     assert {name: leaf.shape for name, leaf in paths.named(dense).items()} == {
         "dense/kernel": (120, 120), "dense/bias": (120,), "out/kernel": (120, 5), "out/bias": (5,)}
 
 
+OWN_RATES = [(KINDS["classify"].head_config(3), False), (KINDS["classify"].head_config(3), True),
+             *((head, False) for head in TAGGERS[::3]), (KINDS["qa"].head_config(2), False)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("head", "first"), [(nn.HeadConfig("classify", 3), False), (nn.HeadConfig("classify", 3), True),
-                                             *((head, False) for head in TAGGERS[::3]), (nn.HeadConfig("qa", 2), False)], ids=str)
+@pytest.mark.parametrize(("head", "first"), OWN_RATES, ids=str)
 def test_the_heads_own_dropout(head, first):
     """The head's rate is its own; with no rate given it is the encoder's; a qa head has none."""
     segments = packed_and_alone()[0][1]
@@ -246,7 +250,7 @@ def test_the_heads_own_dropout(head, first):
 
     assert spread(0.5, 0.0) == (0, 0)
     for rates in ((0.5, None), (0.0, 0.5)):
-        assert (min(spread(*rates)) > 0.01) == (head.kind != "qa")
+        assert (min(spread(*rates)) > 0.01) == (head.pooled or head.token_dropout)
 
 
 @pytest.mark.slow
@@ -288,25 +292,32 @@ def test_lower_precision_is_close_and_ends_in_float32(head, compute):
         assert jnp.linalg.norm(a - b) <= 0.1 * jnp.linalg.norm(b) + 1e-3
 
 
-@pytest.mark.parametrize("arguments", [
-    ("classify", 1), ("regress", 2), ("qa", 3), ("tag", 0), ("rank", 2), ("tag", 3, "mean"), ("classify", 2, "sum"),
-    ("classify", 2, "cls", "first"), ("classify", 2, "cls", "last", "lstm"), ("tag", 2, "cls", "last", "gru")])
-def test_heads_that_do_not_exist(arguments):
-    with pytest.raises(ValueError, match=r"classes|none of|no meaning|body"):
-        nn.HeadConfig(*arguments)
+@pytest.mark.parametrize(("kind", "outputs", "settings"), [
+    ("classify", 1, {}), ("regress", 2, {}), ("qa", 3, {}), ("tag", 0, {}), ("tag", 3, {"pooling": "mean"}),
+    ("classify", 2, {"pooling": "sum"}), ("classify", 2, {"layers": "first"}), ("classify", 2, {"body": "lstm"}),
+    ("qa", 2, {"body": "lstm"}), ("tag", 2, {"body": "gru"})])
+def test_heads_that_do_not_exist(kind, outputs, settings):
+    with pytest.raises(ValueError, match=r"outputs|none of|no meaning|body"):
+        KINDS[kind].head_config(outputs, **settings)
 
 
-def test_stock_heads():
-    assert [head for head in (*POOLED, *TAGGERS, *OTHERS) if head.stock] == [POOLED[0], TAGGERS[0], OTHERS[0], OTHERS[2]]
-    assert nn.HeadConfig("classify", 2, body_width=3, dropout=0.3).stock
+def test_a_body_reads_the_vectors_of_tokens():
+    with pytest.raises(ValueError, match="body"):
+        nn.HeadConfig("mine", 2, body="lstm")
+    assert nn.HeadConfig("mine", 2, body="lstm", per_token=True).body == "lstm"
+
+
+def test_heads_of_transformers():
+    assert [head for head in (*POOLED, *TAGGERS, *OTHERS) if head.hf_native] == [POOLED[0], TAGGERS[0], OTHERS[0], OTHERS[2]]
+    assert KINDS["classify"].head_config(2, body_width=3, dropout=0.3).hf_native
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
 def test_every_parameter_has_its_place_on_a_mesh(sizes):
     config = tiny_config(width=96, heads=4, ffn_width=64)
     mesh = sharding.make_mesh(Mesh(*sizes))
-    for head in (nn.HeadConfig("classify", 5, pooling="max", layers="mix"),
-                 *(nn.HeadConfig("tag", 5, layers="mix", body=body, body_width=20) for body in ("", "lstm", "transformer"))):
+    for head in (KINDS["classify"].head_config(5, pooling="max", layers="mix"),
+                 *(KINDS["tag"].head_config(5, layers="mix", body=body, body_width=20) for body in ("", "lstm", "transformer"))):
         _, outline = nn.abstract_task_model(config, head)
         placed = paths.named(sharding.param_shardings(outline, mesh))
         for name in paths.named(outline):
@@ -319,8 +330,8 @@ def test_every_parameter_has_its_place_on_a_mesh(sizes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", [nn.HeadConfig("classify", 3, pooling=pooling, layers="mix") for pooling in ("cls", "mean", "max")] + [
-    nn.HeadConfig("tag", 3, body=body, body_width=20) for body in ("lstm", "transformer")], ids=label)
+@pytest.mark.parametrize("head", [KINDS["classify"].head_config(3, pooling=pooling, layers="mix") for pooling in ("cls", "mean", "max")] + [
+    KINDS["tag"].head_config(3, body=body, body_width=20) for body in ("lstm", "transformer")], ids=label)
 def test_eight_devices_equal_one(head):
     config = tiny_config(width=96, heads=4, layers=5)
     _, outline = nn.abstract_head_model(config, head)

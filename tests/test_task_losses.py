@@ -14,7 +14,12 @@ from messages import refuses
 from jaxplm.config import Task
 from jaxplm.data.batch import TaskBatch
 from jaxplm.data.labelled.label_set import LabelSet
-from jaxplm.tasks.labelled import Classification, LabelledTask, Multilabel, QuestionAnswering, Regression, task_of
+from jaxplm.tasks.kinds import KINDS
+from jaxplm.tasks.kinds.classify_loss import CrossEntropy
+from jaxplm.tasks.kinds.multilabel_loss import BinaryCrossEntropy
+from jaxplm.tasks.kinds.qa_loss import AnswerSpan
+from jaxplm.tasks.kinds.regress_loss import SquaredError
+from jaxplm.tasks.labelled import LabelledTask
 
 B, S, L, C = 6, 5, 23, 4
 CLASS_WEIGHTS = np.array([0.3, 1.7, 1.0, 2.5], np.float32)
@@ -22,7 +27,7 @@ COUNTS = (3, 5, 1, 0, 4, 2)  # units in each row
 
 
 def make_batch(kind: str, seed: int = 0) -> TaskBatch:
-    """Packed rows of 0 to S units, one in four of them without a label. Unused slots hold zeros, as the data layer leaves them."""
+    """Packed rows of 0 to S units, one in four of them without a label. Unused segments hold zeros, as the data layer leaves them."""
     random = np.random.default_rng(seed)
     used = np.arange(S)[None] < np.array(COUNTS)[:, None]
     lengths = random.integers(2, L // S + 1, (B, S)) * used
@@ -87,7 +92,7 @@ def labelled_as(batch: TaskBatch) -> Any:
 @pytest.mark.parametrize("kind", ["classify", "tag"])
 def test_cross_entropy(kind, smoothing, weights):
     given_weights = None if weights is None else torch.tensor(weights)
-    assert_same(Classification(smoothing, weights), kind, lambda logits, batch: torch.nn.functional.cross_entropy(
+    assert_same(CrossEntropy(smoothing, weights), kind, lambda logits, batch: torch.nn.functional.cross_entropy(
         logits.reshape(-1, C), labelled_as(batch), weight=given_weights, label_smoothing=smoothing))
 
 
@@ -99,7 +104,7 @@ def test_binary_cross_entropy(weights):
         return torch.nn.functional.binary_cross_entropy_with_logits(
             logits[known], torch.tensor(batch.labels)[known], pos_weight=None if weights is None else torch.tensor(weights))
 
-    assert_same(Multilabel(weights), "multilabel", theirs)
+    assert_same(BinaryCrossEntropy(weights), "multilabel", theirs)
 
 
 @pytest.mark.slow
@@ -108,7 +113,7 @@ def test_squared_error():
         known = torch.tensor(batch.weights) > 0
         return torch.nn.functional.mse_loss(logits[known][:, 0], torch.tensor(batch.labels)[known])
 
-    assert_same(Regression(), "regress", theirs)
+    assert_same(SquaredError(), "regress", theirs)
 
 
 @pytest.mark.slow
@@ -124,7 +129,7 @@ def test_answers_on_packed_rows():
                 losses.append(torch.nn.functional.cross_entropy(alone, torch.tensor([int(batch.labels[row, slot, end]) - begin])) / 2)
         return torch.stack(losses).sum() / batch.weights.sum()
 
-    assert_same(QuestionAnswering(), "qa", theirs)
+    assert_same(AnswerSpan(), "qa", theirs)
 
 
 @pytest.mark.slow
@@ -132,14 +137,14 @@ def test_other_units_and_padding_have_no_part_in_an_answer():
     batch, logits = make_batch("qa"), random_logits("qa")
     outside = ~np.isin(batch.segment_ids, [1]) | (batch.weights[:, :1] == 0)
     batch = batch._replace(weights=batch.weights * np.array([1, 0, 0, 0, 0], np.float32))
-    loss, gradient = ours(QuestionAnswering(), logits, batch)
+    loss, gradient = ours(AnswerSpan(), logits, batch)
     assert not gradient[outside].any()
     moved = np.where(outside[..., None], logits + 50, logits).astype(np.float32)
-    np.testing.assert_allclose(ours(QuestionAnswering(), moved, batch)[0], loss, rtol=1e-6)
+    np.testing.assert_allclose(ours(AnswerSpan(), moved, batch)[0], loss, rtol=1e-6)
 
 
-EXTREME = [("classify", Classification(0.1, CLASS_WEIGHTS)), ("multilabel", Multilabel(CLASS_WEIGHTS)), ("regress", Regression()),
-           ("tag", Classification()), ("qa", QuestionAnswering())]
+EXTREME = [("classify", CrossEntropy(0.1, CLASS_WEIGHTS)), ("multilabel", BinaryCrossEntropy(CLASS_WEIGHTS)), ("regress", SquaredError()),
+           ("tag", CrossEntropy()), ("qa", AnswerSpan())]
 
 
 @pytest.mark.parametrize(("kind", "task"), EXTREME, ids=[kind for kind, _ in EXTREME])
@@ -187,14 +192,14 @@ def test_sums_of_parts_are_the_sums_of_the_whole(case, order, cut):
     assert float(whole["tokens"]) == (batch.segment_ids > 0).sum()
 
 
-def labels(kind: str, counts: list[int]) -> LabelSet:
-    return LabelSet(kind, tuple(f"c{i}" for i in range(len(counts))), np.array(counts, np.int64), sum(counts))
+def labels(counts: list[int]) -> LabelSet:
+    return LabelSet(tuple(f"c{i}" for i in range(len(counts))), np.array(counts, np.int64), sum(counts))
 
 
 @pytest.mark.slow
 def test_the_task_of_a_config():
-    found = task_of(Task(kind="classify", label_smoothing=0.1, class_weights="balanced"), labels("classify", [1, 3]))
-    assert isinstance(found, Classification)
+    found = KINDS["classify"].loss(Task(kind="classify", label_smoothing=0.1, class_weights="balanced"), labels([1, 3]))
+    assert isinstance(found, CrossEntropy)
     zeros = np.zeros((1, 4), np.int32)
     batch = TaskBatch(zeros, zeros, zeros, zeros, zeros[:, :2], np.array([[0, 1]], np.int32), np.ones((1, 2), np.float32))
     np.testing.assert_allclose(found.weights(jax.tree.map(jnp.asarray, batch)), [[2, 2 / 3]], rtol=1e-6)
@@ -202,7 +207,7 @@ def test_the_task_of_a_config():
     expected = torch.nn.functional.cross_entropy(torch.tensor(logits[0]), torch.tensor([0, 1]), weight=torch.tensor([2, 2 / 3]),
                                                  label_smoothing=0.1)
     np.testing.assert_allclose(ours(found, logits, batch)[0], expected.item(), rtol=1e-6)
-    for kind, expected_class in (("tag", Classification), ("multilabel", Multilabel), ("regress", Regression), ("qa", QuestionAnswering)):
-        assert type(task_of(Task(kind=kind), labels(kind, [2, 3]))) is expected_class
+    for kind, expected_class in (("tag", CrossEntropy), ("multilabel", BinaryCrossEntropy), ("regress", SquaredError), ("qa", AnswerSpan)):
+        assert type(KINDS[kind].loss(Task(kind=kind), labels([2, 3]))) is expected_class
     with refuses("task.class_weights=balanced"):
-        task_of(Task(kind="classify", class_weights="balanced"), labels("classify", [0, 0]))
+        KINDS["classify"].loss(Task(kind="classify", class_weights="balanced"), labels([0, 0]))

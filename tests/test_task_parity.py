@@ -12,8 +12,8 @@ import pytest
 from checkpoints import torch
 
 from jaxplm import hf, nn
-from jaxplm.hf.heads import architecture_of
 from jaxplm.hf.names import leaf_of, tensor_specs
+from jaxplm.tasks.kinds import KINDS
 
 pytestmark = pytest.mark.slow
 
@@ -102,9 +102,9 @@ def compiled(config: nn.EncoderConfig, head: nn.HeadConfig):
 def test_logits_loss_and_gradients(family, kind, tmp_path):
     end, options = STOCK[kind]
     theirs = checkpoints.model(family, checkpoints.SIZES, end, **options)
-    ours = hf.load_task_model(str(checkpoints.save(tmp_path / family, family, theirs)))
+    ours = hf.load_task_model(str(checkpoints.save(tmp_path / family, family, theirs)), KINDS)
     assert ours.notes == []
-    assert ours.head == nn.HeadConfig(kind, options.get("num_labels", 2))
+    assert ours.head == KINDS[kind].head_config(options.get("num_labels", 2))
     ids, mask, types = padded_pairs(ours.config)
     assert types.any() == (family == "bert")
     labels = labels_of(kind, mask)
@@ -129,7 +129,7 @@ def test_logits_loss_and_gradients(family, kind, tmp_path):
     gradient = jax.tree.map(np.asarray, gradient)
     wanted = {str(name): p.grad.numpy() for name, p in theirs.named_parameters()}
     found = {spec.name: spec.from_leaf(leaf_of(gradient, spec.path))
-             for spec in tensor_specs(ours.config, gradient, architecture_of(ours.head))}
+             for spec in tensor_specs(ours.config, gradient, ours.kind.hf_class)}
     assert found.keys() == wanted.keys()
     # As in test_parity: a bias of the keys has no true gradient, only rounding. Nor has what adds the same to the logits of
     # all places in qa, whose softmax runs over the places.

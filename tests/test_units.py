@@ -1,5 +1,6 @@
 """Units are what stock transformers makes of the same texts, and every word and answer is found again."""
 
+import dataclasses
 import logging
 
 import checkpoints
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import assert_line, refuses
 
+from jaxplm.data.labelled.encodings import Encoded
 from jaxplm.data.labelled.examples import Examples
-from jaxplm.data.labelled.label_set import UNLABELLED, label_set
+from jaxplm.data.labelled.label_set import UNKNOWN, UNLABELLED, LabelSet
 from jaxplm.data.labelled.label_values import Answers
-from jaxplm.data.labelled.units import make_units
+from jaxplm.data.labelled.targets import Targets
 from jaxplm.data.labelled.word_map import CONTINUED, GAP, NONE, OWN
+from jaxplm.tasks.kinds import KINDS
 
 L = 16
 FAMILIES = checkpoints.FAMILIES
@@ -23,17 +26,43 @@ WORDS = ["the", "fox", "dog", "and", "quick", "아버지가", "영화가", "정�
 texts_st = st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join)
 
 
-def examples(kind, texts, pairs=None, tokens=None, labels=None, characters=False, scheme=""):
+@dataclasses.dataclass
+class Units:
+    """A set as the encoder reads it, and what is to be learned from it."""
+
+    encoded: Encoded
+    targets: Targets
+    labels: LabelSet  # those of the training set
+
+    def __len__(self):
+        return len(self.encoded)
+
+    def __getattr__(self, name):
+        return getattr(self.encoded, name)
+
+    @property
+    def values(self):
+        return self.targets.values
+
+    @property
+    def weights(self):
+        return self.targets.weights
+
+
+def make_units(examples, tokenizer, kind, seq_len, overlap=32, labels=None):
+    kind = KINDS[kind]
+    labels = kind.label_set(examples, []) if labels is None else labels
+    encoded = kind.encode(examples, tokenizer, seq_len, overlap)
+    return Units(encoded, kind.targets(examples, encoded, labels), labels)
+
+
+def examples(texts, pairs=None, tokens=None, labels=None, characters=False, scheme=""):
     n = len(texts)
-    return Examples(kind, "train.csv", np.arange(n), texts, pairs, tokens, labels or [None] * n, None, [""] * n, 0, characters, scheme)
+    return Examples("train.csv", np.arange(n), texts, pairs, tokens, labels or [None] * n, None, [""] * n, 0, characters, scheme)
 
 
 def split(units, values):
     return [part.tolist() for part in np.split(values, units.offsets[1:-1])]
-
-
-def no_labels(kind):
-    return label_set(examples(kind, ["x"]))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -43,10 +72,10 @@ def test_texts_and_pairs_are_those_of_transformers(family, texts, pair):
     tokenizer = TOKENIZERS[family]
     left, right = [a for a, _ in texts], [b for _, b in texts] if pair else None
     expected = tokenizer(left, right, truncation=True, max_length=L)
-    units = make_units(examples("regress", left, right), tokenizer, no_labels("regress"), "regress", L)
+    units = make_units(examples(left, right), tokenizer, "regress", L)
     assert split(units, units.ids) == expected["input_ids"]
     types = expected.get("token_type_ids") or [[0] * len(ids) for ids in expected["input_ids"]]
-    assert split(units, units.token_types) == types
+    assert split(units, units.types) == types
     assert units.example.tolist() == list(range(len(texts)))
     full = tokenizer(left, right)["input_ids"]
     assert units.truncated == sum(len(ids) > L for ids in full)
@@ -56,38 +85,28 @@ def test_texts_and_pairs_are_those_of_transformers(family, texts, pair):
 def test_the_tokenizer_is_left_as_it_was():
     tokenizer = checkpoints.tokenizer("roberta")
     before = tokenizer.backend_tokenizer.to_str()
-    for kind, one in (("regress", examples("regress", ["a b"])), ("tag", examples("tag", ["a"], tokens=[["a"]])),
-                      ("qa", examples("qa", ["a"], ["b"]))):
-        labels = label_set(examples("tag", ["a"], labels=[["O"]])) if kind == "tag" else no_labels(kind)
-        make_units(one, tokenizer, labels, kind, L, 3)
+    for kind, one in (("regress", examples(["a b"])), ("tag", examples(["a"], tokens=[["a"]])), ("qa", examples(["a"], ["b"]))):
+        make_units(one, tokenizer, kind, L, 3, LabelSet(("O",), np.ones(1, np.int64), 1))
     assert tokenizer.backend_tokenizer.to_str() == before
 
 
 def test_labels_and_weights(caplog):
-    train = examples("classify", ["the", "fox", "dog " * 40], labels=["b", "a", "b"])
-    other = examples("classify", ["the", "", "fox"], labels=["b", "new", None])
-    labels = label_set(train)
-    units = make_units(train, TOKENIZERS["bert"], labels, "classify", L)
-    assert units.labels.tolist() == [1, 0, 1] and units.weights.tolist() == [1, 1, 1]
+    train = examples(["the", "fox", "dog " * 40], labels=["b", "a", "b"])
+    other = examples(["the", "", "fox"], labels=["b", "new", None])
+    units = make_units(train, TOKENIZERS["bert"], "classify", L)
+    assert units.values.tolist() == [1, 0, 1] and units.weights.tolist() == [1, 1, 1]
     assert caplog.messages == ["train.csv: 1 of 3 rows (33.3 %) are longer than data.seq_len=16 tokens and are cut there"]
-    units = make_units(other, TOKENIZERS["bert"], labels, "classify", L)
-    assert units.labels.tolist() == [1, -1, -2] and units.weights.tolist() == [1, 0, 0]
+    assert units.labels.ids(other.labels).tolist() == [1, UNKNOWN, UNLABELLED]
+    units = make_units(other, TOKENIZERS["bert"], "classify", L, labels=units.labels)
+    assert units.values.tolist() == [1, 0, 0] and units.weights.tolist() == [1, 0, 0]
     assert units.lengths.tolist() == [3, 2, 3]  # an empty text is encoded too
-    many = examples("multilabel", ["a", "b", "c"], labels=[("x", "y"), (), None])
-    units = make_units(many, TOKENIZERS["bert"], label_set(many), "multilabel", L)
-    assert units.labels.tolist() == [[1, 1], [0, 0], [0, 0]] and units.weights.tolist() == [1, 1, 0]
-
-
-def test_fingerprint_follows_what_is_read():
-    def of(text, label):
-        one = examples("classify", [text, "fox"], labels=[label, "b"])
-        return make_units(one, TOKENIZERS["bert"], label_set(one), "classify", L).fingerprint
-
-    assert of("the dog", "a") == of("the dog", "c") != of("the fox", "a")
+    many = examples(["a", "b", "c"], labels=[("x", "y"), (), None])
+    units = make_units(many, TOKENIZERS["bert"], "multilabel", L)
+    assert units.values.tolist() == [[1, 1], [0, 0], [0, 0]] and units.weights.tolist() == [1, 1, 0]
 
 
 def tagged(sentences, tags=None, **options):
-    return examples("tag", [" ".join(words) for words in sentences], tokens=sentences, labels=tags, **options)
+    return examples([" ".join(words) for words in sentences], tokens=sentences, labels=tags, **options)
 
 
 def stock_windows(family, sentences, overlap):
@@ -108,8 +127,8 @@ def test_words_windows_and_labels(family, sentences, overlap):
     both = tagged(sentences, tags)
     if not any(sentences):
         return
-    labels = label_set(both)
-    units = make_units(both, TOKENIZERS[family], labels, "tag", L, overlap)
+    units = make_units(both, TOKENIZERS[family], "tag", L, overlap)
+    labels = units.labels
     if all(sentences):  # transformers takes no empty list of words
         expected = stock_windows(family, sentences, overlap)
         assert split(units, units.ids) == expected["input_ids"]
@@ -121,7 +140,7 @@ def test_words_windows_and_labels(family, sentences, overlap):
     assert len(set(used.tolist())) == len(used)
     assert (units.weights > 0).sum() == len(used)
     assert set(np.flatnonzero(units.weights).tolist()) == set(used.tolist())
-    assert (units.labels[units.weights == 0] == UNLABELLED).all()
+    assert not units.values[units.weights == 0].any()
     unit_of = np.repeat(np.arange(len(units)), units.lengths)
     for i, words in enumerate(sentences):
         for k, word in enumerate(words):
@@ -130,9 +149,9 @@ def test_words_windows_and_labels(family, sentences, overlap):
             assert (token < 0) == (not alone) == (how == NONE)
             if alone:
                 assert units.ids[token] == alone[0] and units.example[unit_of[token]] == i
-                assert labels.names[units.labels[token]] == tags[i][k]
+                assert labels.names[units.values[token]] == tags[i][k]
     # What the labels say is what comes out, but for words without a token.
-    decoded = found.tags(labels.names, units.labels)
+    decoded = found.tags(labels.names, units.values)
     flat = [tag if token >= 0 else "O" for tag, token in zip(sum(tags, []), found.token, strict=True)]
     assert sum(decoded, []) == flat and list(map(len, decoded)) == list(map(len, sentences))
 
@@ -140,7 +159,7 @@ def test_words_windows_and_labels(family, sentences, overlap):
 def test_words_are_predicted_where_they_have_most_context():
     words = ["the"] * 40
     one = tagged([words], [["O"] * 40])
-    units = make_units(one, TOKENIZERS["bert"], label_set(one), "tag", L, 6)  # windows of 14 words, 8 apart
+    units = make_units(one, TOKENIZERS["bert"], "tag", L, 6)  # windows of 14 words, 8 apart
     place = units.words.token - np.repeat(units.offsets[:-1], units.lengths)[units.words.token] - 1
     windows = np.repeat(np.arange(len(units)), units.lengths)[units.words.token]
     assert len(units) == 5
@@ -155,7 +174,7 @@ def test_words_are_predicted_where_they_have_most_context():
 
 
 def characters(*sentences, tags=None):
-    return examples("tag", list(sentences), tokens=[list(one) for one in sentences], labels=tags, characters=True, scheme="IOB2")
+    return examples(list(sentences), tokens=[list(one) for one in sentences], labels=tags, characters=True, scheme="IOB2")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -163,14 +182,14 @@ def test_characters_are_encoded_as_text(family):
     text = "아버지가 방에 들어가신다 ㅋㅋㅋ"
     tags = ["B-PS", "I-PS", "I-PS", "O", "O", "B-LC"] + ["O"] * (len(text) - 6)
     one = characters(text, tags=[tags])
-    labels = label_set(one)
-    units = make_units(one, TOKENIZERS[family], labels, "tag", 64, 8)
+    units = make_units(one, TOKENIZERS[family], "tag", 64, 8)
+    labels = units.labels
     assert split(units, units.ids) == TOKENIZERS[family]([text])["input_ids"]
     found = units.words
     assert set(found.how[[c.isspace() for c in text]].tolist()) == {GAP}
     assert not set(found.how[[not c.isspace() for c in text]].tolist()) & {GAP, NONE}
-    assert found.how[0] == OWN and labels.names[units.labels[found.token[0]]] == "B-PS"
-    decoded = found.tags(labels.names, units.labels)[0]
+    assert found.how[0] == OWN and labels.names[units.values[found.token[0]]] == "B-PS"
+    decoded = found.tags(labels.names, units.values)[0]
     assert decoded[0] == "B-PS" and decoded[5] == "B-LC"
     if family == "bert":  # its vocabulary has whole words
         assert found.how[:4].tolist() == [OWN, CONTINUED, CONTINUED, CONTINUED]
@@ -179,18 +198,17 @@ def test_characters_are_encoded_as_text(family):
 
 def test_characters_that_cannot_get_their_tags_are_told(caplog):
     one = characters("영화가 방", tags=[["B-X", "I-X", "O", "O", "O"]])  # the tokenizer knows 영화가 as one token
-    make_units(one, TOKENIZERS["bert"], label_set(one), "tag", L, 2)
+    make_units(one, TOKENIZERS["bert"], "tag", L, 2)
     assert_line(caplog.text, "1 of 3", "characters", "token", "tag")
     caplog.clear()
-    make_units(one, TOKENIZERS["roberta"], label_set(one), "tag", 64, 2)
+    make_units(one, TOKENIZERS["roberta"], "tag", 64, 2)
     assert not caplog.records
 
 
 def test_a_space_inside_an_entity_belongs_to_it():
     one = characters("영화가 정말 the", "방 방", tags=[["B-X", "I-X", "I-X", "I-X", "I-X", "I-X", "O", "O", "O", "O"], ["O", "O", "B-X"]])
-    labels = label_set(one)
-    units = make_units(one, TOKENIZERS["bert"], labels, "tag", L, 2)
-    first, second = units.words.tags(labels.names, units.labels)
+    units = make_units(one, TOKENIZERS["bert"], "tag", L, 2)
+    first, second = units.words.tags(units.labels.names, units.values)
     assert first == ["B-X", "I-X", "I-X", "I-X", "I-X", "I-X", "O", "O", "O", "O"]
     assert second == ["O", "O", "B-X"]
 
@@ -200,7 +218,7 @@ def test_a_space_inside_an_entity_belongs_to_it():
        family=st.sampled_from(FAMILIES))
 def test_every_character_once(text, overlap, family):
     one = characters(text, tags=[["O"] * len(text)])
-    units = make_units(one, TOKENIZERS[family], label_set(one), "tag", L, overlap)
+    units = make_units(one, TOKENIZERS[family], "tag", L, overlap)
     found = units.words
     assert len(found.token) == len(text)
     # The characters of one token are neighbours, the first of them its own.
@@ -216,9 +234,11 @@ def test_every_character_once(text, overlap, family):
 
 def test_tokens_that_give_nothing_are_told(caplog):
     one = tagged([["the", "\u200b", " ", "fox"]], [["O", "O", "O", "O"]])
-    units = make_units(one, TOKENIZERS["bert"], label_set(one), "tag", L, 2)
+    units = make_units(one, TOKENIZERS["bert"], "tag", L, 2)
     assert units.words.how.tolist() == [OWN, NONE, NONE, OWN]
-    assert caplog.messages == [r"train.csv: 1 of 4 tokens give no token of the model and are predicted O, such as '\u200b'"]
+    (message,) = caplog.messages
+    for part in ("train.csv", "1 of 4 tokens give no token of the model", r"such as '\u200b'"):
+        assert part in message
 
 
 CONTEXT = "the quick brown fox jumps over the lazy dog and the fox read a text 아버지가 방에 들어가신다"
@@ -227,7 +247,7 @@ CONTEXT = "the quick brown fox jumps over the lazy dog and the fox read a text �
 def questions(contexts, answers, question="the fox"):
     labels = [None if span is None else Answers(() if span == () else (context[slice(*span)],), () if span == () else (span,))
               for context, span in zip(contexts, answers, strict=True)]
-    return examples("qa", [question] * len(contexts), contexts, labels=labels)
+    return examples([question] * len(contexts), contexts, labels=labels)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -238,12 +258,12 @@ def test_windows_over_contexts(family, data, overlap):
     spans = [tuple(sorted(data.draw(st.lists(st.integers(0, len(c)), min_size=2, max_size=2, unique=True)))) for c in contexts]
     tokenizer, length = TOKENIZERS[family], 32
     both = questions(contexts, spans)
-    units = make_units(both, tokenizer, no_labels("qa"), "qa", length, overlap)
+    units = make_units(both, tokenizer, "qa", length, overlap)
     expected = tokenizer(both.texts, contexts, truncation="only_second", max_length=length, stride=overlap,
                          return_overflowing_tokens=True, return_offsets_mapping=True)
     assert split(units, units.ids) == expected["input_ids"]
     assert units.example.tolist() == expected["overflow_to_sample_mapping"]
-    assert split(units, units.token_types) == (expected.get("token_type_ids") or [[0] * len(ids) for ids in expected["input_ids"]])
+    assert split(units, units.types) == (expected.get("token_type_ids") or [[0] * len(ids) for ids in expected["input_ids"]])
     for u, (i, offsets) in enumerate(zip(units.example, expected["offset_mapping"], strict=True)):
         here = slice(units.offsets[u], units.offsets[u + 1])
         inside = [k for k, text in enumerate(expected.sequence_ids(u)) if text == 1]
@@ -257,17 +277,17 @@ def test_windows_over_contexts(family, data, overlap):
         touched = [k for k in inside if offsets[k][0] < min(end, offsets[k][1]) and max(begin, offsets[k][0]) < min(end, offsets[k][1])]
         seen = [offsets[k] for k in inside if offsets[k][0] < offsets[k][1]]
         whole = touched and min(a for a, _ in seen) <= begin and max(b for _, b in seen) >= end
-        assert tuple(units.labels[u].tolist()) == ((touched[0], touched[-1]) if whole else (0, 0))
+        assert tuple(units.values[u].tolist()) == ((touched[0], touched[-1]) if whole else (0, 0))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_answers_are_found_in_the_windows_that_hold_them(family):
     spans = [(4, 9), (16, 19), (CONTEXT.index("방에"), CONTEXT.index("방에") + 2), (), None, (0, len(CONTEXT)), (9, 16)]
     both = questions([CONTEXT] * len(spans), spans)
-    units = make_units(both, TOKENIZERS[family], no_labels("qa"), "qa", 32, 5)
+    units = make_units(both, TOKENIZERS[family], "qa", 32, 5)
     for i, span in enumerate(spans):
         mine = np.flatnonzero(units.example == i)
-        held = [u for u in mine if tuple(units.labels[u]) != (0, 0)]
+        held = [u for u in mine if tuple(units.values[u]) != (0, 0)]
         assert (units.weights[mine] == (span is not None)).all()
         if not span or span == (0, len(CONTEXT)):
             assert not held or len(mine) == 1  # no answer, none known, or longer than a window
@@ -275,25 +295,25 @@ def test_answers_are_found_in_the_windows_that_hold_them(family):
         assert held
         for u in held:
             chars = units.chars[units.offsets[u] : units.offsets[u + 1]]
-            first, last = units.labels[u]
+            first, last = units.values[u]
             got = CONTEXT[chars[first, 0] : chars[last, 1]]
             assert got.strip() == CONTEXT[slice(*span)].strip()
 
 
 def test_an_answer_that_is_not_in_its_context_is_not_learned():
-    one = examples("qa", ["q"], ["the fox"], labels=[Answers(("cow",), ())])
-    assert make_units(one, TOKENIZERS["bert"], no_labels("qa"), "qa", L, 2).weights.tolist() == [0]
+    one = examples(["q"], ["the fox"], labels=[Answers(("cow",), ())])
+    assert make_units(one, TOKENIZERS["bert"], "qa", L, 2).weights.tolist() == [0]
 
 
 def test_long_questions_leave_room_for_the_context(caplog):
     texts = ["the dog", "fox " * 30, "the fox"]
-    both = examples("qa", texts, [CONTEXT] * 3, labels=[Answers((), ())] * 3)
+    both = examples(texts, [CONTEXT] * 3, labels=[Answers((), ())] * 3)
     with caplog.at_level(logging.WARNING, "jaxplm"):
-        units = make_units(both, TOKENIZERS["bert"], no_labels("qa"), "qa", L, 6)
+        units = make_units(both, TOKENIZERS["bert"], "qa", L, 6)
     assert_line(caplog.text, "1 questions", "6 tokens", "data.seq_len=16", "cut")
     assert units.example.tolist() == sorted(units.example.tolist()) and set(units.example.tolist()) == {0, 1, 2}
     assert units.lengths.max() <= L
-    alone = make_units(both.select([2]), TOKENIZERS["bert"], no_labels("qa"), "qa", L, 6)
+    alone = make_units(both.select([2]), TOKENIZERS["bert"], "qa", L, 6)
     assert split(units, units.ids)[-len(alone) :] == split(alone, alone.ids)
     for i in range(3):  # every token of the context is in some window
         covered = np.zeros(len(CONTEXT), bool)
@@ -304,8 +324,6 @@ def test_long_questions_leave_room_for_the_context(caplog):
 
 
 def test_wrong_sizes():
-    for kind, one, held, most in (("qa", examples("qa", ["a"], ["b"]), "13", "9"), ("tag", tagged([["a"]], [["O"]]), "14", "10")):
+    for kind, one, held, most in (("qa", examples(["a"], ["b"]), "13", "9"), ("tag", tagged([["a"]], [["O"]]), "14", "10")):
         with refuses("task.overlap=11", "data.seq_len=16", held, most):
-            make_units(one, TOKENIZERS["bert"], label_set(one), kind, L, 11)
-    with refuses("qa", error=ValueError):
-        make_units(tagged([["a"]]), TOKENIZERS["bert"], no_labels("qa"), "qa", L)
+            make_units(one, TOKENIZERS["bert"], kind, L, 11)

@@ -14,7 +14,7 @@ from commands import make_model
 from helpers import WORDS, same
 from messages import refuses
 
-from jaxplm import hf, nn
+from jaxplm import hf
 from jaxplm.config import Config, Data, Model, Task, Train, validate
 from jaxplm.data.batch import FeatureBatch
 from jaxplm.devices import sharding
@@ -23,8 +23,11 @@ from jaxplm.devices.processes import gather
 from jaxplm.engine import loop as engine_loop
 from jaxplm.engine.setup import prepare
 from jaxplm.nn import paths
+from jaxplm.recipes.finetune.builder import build_job
 from jaxplm.recipes.finetune.cached_features import VectorCache, fingerprint_of
-from jaxplm.recipes.finetune.job import Downstream
+from jaxplm.recipes.finetune.head_on_features import HeadOnFeatures
+from jaxplm.recipes.finetune.whole_model import WholeModel
+from jaxplm.tasks.kinds import KINDS
 
 STEPS = 5
 
@@ -83,7 +86,7 @@ def config_of(start: Path, kind: str, cache: str, *, freeze: tuple[str, ...] = (
 def begun(config: Config, workdir: Path) -> engine_loop.Run:
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
     compute = resolve_compute(config.compute, mesh)
-    make_job = partial(Downstream, vectors=workdir / "vectors")
+    make_job = partial(build_job, vectors=workdir / "vectors")
     return engine_loop.Run(prepare(config, workdir, make_job, mesh=mesh, compute=compute), workdir, "")
 
 
@@ -107,7 +110,7 @@ CASES = [("classify", {}), ("classify", {"pooling": "mean", "layers": "mix"}), (
 def test_cached_is_frozen(start, tmp_path, kind, task):
     run, state, rows = trained(config_of(start, kind, "off", **task), tmp_path / "off")
     cached, cached_state, cached_rows = trained(config_of(start, kind, "auto", **task), tmp_path / "auto")
-    assert not run.job.cached and cached.job.cached
+    assert isinstance(run.job, WholeModel) and isinstance(cached.job, HeadOnFeatures)
     assert not (tmp_path / "off" / "vectors").exists() and len(list((tmp_path / "auto" / "vectors").glob("*.npy"))) == 2
     assert isinstance(cached.job.train.batch(0), FeatureBatch)
     assert run.job.rows == cached.job.rows and run.setup.steps == cached.setup.steps
@@ -139,8 +142,8 @@ def test_cached_is_frozen(start, tmp_path, kind, task):
 def test_the_export_of_a_cached_head_has_the_encoder_of_the_start(start, tmp_path):
     run, state, _ = trained(config_of(start, "classify", "on", pooling="mean"), tmp_path)
     run.job.finish(state.params, lambda split, found: None)
-    run.job.export(tmp_path / "export", gather(state.params), run._facts(STEPS), [])
-    loaded = hf.load_task_model(str(tmp_path / "export"))
+    run.job.export(tmp_path / "export", gather(state.params), run._facts(STEPS, []), [])
+    loaded = hf.load_task_model(str(tmp_path / "export"), KINDS)
     assert same(loaded.params["encoder"], hf.load(str(start / "model")).params["encoder"])
     assert same(loaded.params["head"], state.params["head"])
     assert loaded.labels == ("long", "short")
@@ -150,7 +153,7 @@ def test_the_export_of_a_cached_head_has_the_encoder_of_the_start(start, tmp_pat
 def test_a_part_of_the_head_may_be_frozen_as_well(start, tmp_path):
     config = config_of(start, "classify", "auto", freeze=("encoder", "head/dense"))
     run, state, _ = trained(config, tmp_path)
-    assert run.job.cached and run.job.settings.freeze == ("head/dense",)
+    assert isinstance(run.job, HeadOnFeatures) and run.job.settings.freeze == ("head/dense",)
     assert same(state.params["head"]["dense"], run.job.params["head"]["dense"])
     assert not same(state.params["head"]["out"], run.job.params["head"]["out"])
 
@@ -158,7 +161,7 @@ def test_a_part_of_the_head_may_be_frozen_as_well(start, tmp_path):
 @pytest.mark.parametrize("freeze", [("encoder/embeddings",), ("encoder/blocks/0/",), ("head/out",), ()])
 def test_an_encoder_that_moves_is_not_cached(start, tmp_path, freeze):
     config = config_of(start, "classify", "auto", freeze=freeze)
-    assert not begun(config, tmp_path).job.cached
+    assert isinstance(begun(config, tmp_path).job, WholeModel)
     config.task.cache = "on"
     with refuses("task.cache=on", "train.freeze=", "('encoder',)"):
         begun(config, tmp_path)
@@ -251,6 +254,6 @@ def test_the_frozen_step_costs_at_most_two_fifths(tmp_path):
         cost = run.prepared.lower().compile().cost_analysis()
         flops[freeze] = cost["flops"] if isinstance(cost, dict) else cost[0]["flops"]
     assert flops[("encoder",)] <= 0.4 * flops[()], flops
-    params = paths.named(nn.abstract_task_model(run.job._shape, run.job.head)[1])
+    params = paths.named(run.job.params)
     forward = 2 * sum(leaf.size for name, leaf in params.items() if "blocks" in name and name.endswith("kernel"))
     assert flops[()] > forward * batch.input_ids.size, "the count has the layers in it"

@@ -32,15 +32,11 @@ class PairBatch(NamedTuple):
     pair_weights: Any  # [B] float32: 1 for a pair, 0 for an empty row
 
 
-class TaskBatch(NamedTuple):
-    """One batch of labelled texts that share rows; NumPy on the host, `jax.Array` on the device.
+class EncoderBatch(NamedTuple):
+    """What the encoder reads of one batch of texts that share rows; NumPy on the host, `jax.Array` on the device.
 
     A unit is what the encoder reads at once: a text or a pair with its special tokens, or one window of a long one.
-    B rows of L tokens; at most S units per row. Unit s of a row is segment s + 1. Unused slots: `first` 0, weight 0.
-
-    `labels` and `weights` by kind of task: classify [B, S] int32 and [B, S]; multilabel [B, S, C] float32 and [B, S];
-    regress [B, S] float32 and [B, S]; tag [B, L] int32 and [B, L]; qa [B, S, 2] int32 (first and last token of the
-    answer, counted from the start of the row) and [B, S]. Weights are float32, 1 for what counts, 0 for what does not.
+    B rows of L tokens; at most S units per row. Unit s of a row is segment s + 1. Unused segments have `first` 0.
     """
 
     input_ids: Any  # [B, L] int32
@@ -48,6 +44,20 @@ class TaskBatch(NamedTuple):
     position_ids: Any  # [B, L] int32, restarting at 0 with every unit
     token_types: Any  # [B, L] int32: 1 in the second text of a pair where the tokenizer says so
     first: Any  # [B, S] int32: where each unit starts, which is its [CLS]
+
+
+class TaskBatch(NamedTuple):
+    """One batch of labelled texts that share rows: an `EncoderBatch`, and what is to be learned from it.
+
+    `labels` are [B, S, ...] for the units or [B, L, ...] for their tokens, as the loss of the kind of task reads them; see
+    `jaxplm.data.labelled.targets`. `weights` are float32 [B, S] or [B, L]: 1 for what counts, 0 for what does not.
+    """
+
+    input_ids: Any  # [B, L] int32
+    segment_ids: Any  # [B, L] int32
+    position_ids: Any  # [B, L] int32
+    token_types: Any  # [B, L] int32
+    first: Any  # [B, S] int32
     labels: Any
     weights: Any
 

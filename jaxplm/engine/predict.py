@@ -12,17 +12,18 @@ from jaxplm.engine.step import make_eval_step
 from jaxplm.engine.sweep import Batches, sweep
 from jaxplm.nn import Compute, ParamTree
 from jaxplm.scores.sums import Sums, add
+from jaxplm.tasks.kinds.kind import EvalSet
 from jaxplm.tasks.labelled import LabelledTask, logits
-from jaxplm.tasks.results import Reading, Result, results
+from jaxplm.tasks.results import Result
 
 Metrics = dict[str, float]
 
 
 class UnitBatches(Batches, Protocol):
-    """Every unit of a set once, packed in rows (`data.task_batches.FixedTaskBatches`), or vectors in place of its tokens."""
+    """Every unit of a set once, in packed rows; see `data.labelled.task_batches.FixedBatches`."""
 
     def units_of(self, index: int) -> np.ndarray:
-        """[B, S] int64: the unit in each slot of each row of a batch, -1 for an unused one."""
+        """Return [B, S] int64: the unit in each segment of each row of a batch, -1 for an unused one."""
         ...
 
 
@@ -69,11 +70,11 @@ class Predictor:
         return Outputs(values, add(sums))
 
 
-def measured(predict: Predictor, params: ParamTree, batches: UnitBatches, reading: Reading, task: LabelledTask) -> tuple[Metrics, Result]:
-    """A row for metrics.jsonl (the loss where there are labels, the scores, seconds), and the predictions behind it."""
+def measured(predict: Predictor, params: ParamTree, batches: UnitBatches, eval_set: EvalSet, task: LabelledTask) -> tuple[Metrics, Result]:
+    """Return a row for metrics.jsonl (the loss where there are labels, the scores, seconds), and the predictions behind it."""
     began = time.monotonic()
-    outputs = predict(params, batches, reading.units.lengths)
-    result = results(reading, outputs.logits)
+    outputs = predict(params, batches, eval_set.encoded.lengths)
+    result = eval_set.kind.results(eval_set, outputs.logits)
     loss = task.metrics(outputs.sums) if outputs.sums["weight"] else {}
     return loss | result.scores | {"seconds": round(time.monotonic() - began, 3)}, result
 
@@ -84,7 +85,7 @@ def scatter_to_units(values: np.ndarray, found: np.ndarray, units: np.ndarray, l
     Args:
       values: [n, ...] of units or [T, ...] of tokens, written to.
       found: [B, S, ...] or [B, L, ...].
-      units: [B, S] int64, -1 for unused slots.
+      units: [B, S] int64, -1 for unused segments.
       lengths: [n] tokens of each unit.
     """
     index = token_index(units, lengths, found.shape[1]) if by_token else units

@@ -1,63 +1,83 @@
 """`HeadConfig` and labels ↔ the fields of config.json, or jaxplm.json for a head that transformers has no class for."""
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jaxplm.errors import UserError
-from jaxplm.nn import HeadConfig
+from jaxplm.hf.names import ENCODER
+from jaxplm.nn import EncoderConfig, HeadConfig
 from jaxplm.version import VERSION
 
-OWN = "jaxplm.json"
+HEAD_FILE = "jaxplm.json"
 
-# kind → (what comes after "For" in the name of transformers' class, problem_type)
-_CLASSES = {
-    "classify": ("SequenceClassification", "single_label_classification"),
-    "multilabel": ("SequenceClassification", "multi_label_classification"),
-    "regress": ("SequenceClassification", "regression"),
-    "tag": ("TokenClassification", None),
-    "qa": ("QuestionAnswering", None),
-}
-_KINDS = {problem: kind for kind, (_, problem) in _CLASSES.items() if problem}
+# What comes after "For" in the names of transformers' classes whose heads are read and written.
+CLASSES = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
 
 
-def architecture_of(head: HeadConfig) -> str:
-    """What comes after "For" in the name of transformers' class."""
-    return _CLASSES[head.kind][0]
+class HeadKind(Protocol):
+    """What the files of a model need to know of a kind of task; see `jaxplm.tasks.kinds.kind.TaskKind`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def hf_class(self) -> str: ...
+
+    @property
+    def problem_type(self) -> str | None: ...
+
+    @property
+    def named_outputs(self) -> bool: ...
+
+    def head_config(self, outputs: int, **settings: Any) -> HeadConfig:
+        """Return the head of this kind. Raises ValueError where there is none such."""
+        ...
+
+
+Kinds = Mapping[str, HeadKind]  # by their names
+
+
+def hf_class_of(kind: HeadKind, head: HeadConfig, config: EncoderConfig) -> str:
+    """Return what comes after "For" in the name of transformers' class that has this very model; `ENCODER` if it has none."""
+    return kind.hf_class if head.hf_native and not config.extension else ENCODER
 
 
 def task_architecture(hf_config: Mapping[str, Any]) -> str | None:
-    """The same of a config.json; None if that is not a model with the head of a task."""
+    """Return what comes after "For" in the class of a config.json; None if that is not a model with the head of a task."""
     classes = hf_config.get("architectures")
     name = classes[0] if isinstance(classes, list) and classes and isinstance(classes[0], str) else ""
-    return next((end for end, _ in _CLASSES.values() if name.endswith(f"For{end}")), None)
+    return next((end for end in CLASSES if name.endswith(f"For{end}")), None)
 
 
-def check_labels(head: HeadConfig, labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels as a tuple; a ValueError if they are not C different ones (none for qa; regress may have none)."""
-    allowed = {"qa": (0,), "regress": (0, 1)}.get(head.kind, (head.classes,))
+def check_labels(kind: HeadKind, head: HeadConfig, labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels as a tuple.
+
+    Raises:
+      ValueError: they are not C different ones. A kind whose outputs have no names has no labels, or one if it has one output:
+        the name of the column that was learned.
+    """
+    allowed = (head.classes,) if kind.named_outputs else (0, 1) if head.classes == 1 else (0,)
     if len(labels) not in allowed or len(set(labels)) != len(labels):
-        raise ValueError(f"{head.kind} with {head.classes} classes and the labels {list(labels)}")
+        raise ValueError(f"{kind.name} with {head.classes} classes and the labels {list(labels)}")
     return tuple(labels)
 
 
-def head_to_hf(head: HeadConfig, labels: Sequence[str]) -> dict[str, Any]:
-    """The fields of config.json that describe a stock head.
+def head_to_hf(kind: HeadKind, head: HeadConfig, labels: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of config.json that describe a head which transformers has.
 
     `num_labels` is not among them: transformers counts `id2label`, and takes two where there is none.
     """
-    names = check_labels(head, labels) or (("LABEL_0",) if head.kind == "regress" else ())
+    names = check_labels(kind, head, labels) or (("LABEL_0",) if head.classes == 1 else ())
     fields: dict[str, Any] = {"classifier_dropout": head.dropout}
     if names:
         fields |= {"id2label": {str(i): name for i, name in enumerate(names)}, "label2id": {name: i for i, name in enumerate(names)}}
-    problem = _CLASSES[head.kind][1]
-    return fields | ({"problem_type": problem} if problem else {})
+    return fields | ({"problem_type": kind.problem_type} if kind.problem_type else {})
 
 
-def head_from_hf(hf_config: Mapping[str, Any], source: str) -> tuple[HeadConfig, tuple[str, ...]]:
-    """The stock head that a config.json describes, and its labels; see `head_to_hf`.
+def head_from_hf(hf_config: Mapping[str, Any], kinds: Kinds, source: str) -> tuple[HeadConfig, tuple[str, ...]]:
+    """Return the head of transformers that a config.json describes, and its labels; see `head_to_hf`.
 
     Without `problem_type` one label means regression and more mean single-label classification, as in transformers.
 
@@ -69,23 +89,28 @@ def head_from_hf(hf_config: Mapping[str, Any], source: str) -> tuple[HeadConfig,
         raise UserError(f"{source} has no head of a task: its config.json says architectures {hf_config.get('architectures')!r};"
                         " fine-tune it first")
     labels = _labels(hf_config, source)
-    if architecture == "SequenceClassification":
-        problem = hf_config.get("problem_type") or ("regression" if len(labels) == 1 else "single_label_classification")
-        if problem not in _KINDS:
-            raise UserError(f"{source}: config.json: problem_type {problem!r} is none of {', '.join(_KINDS)}")
-        kind = _KINDS[problem]
-    else:
-        kind = next(kind for kind, (end, _) in _CLASSES.items() if end == architecture)
+    kind = _kind_of(architecture, hf_config.get("problem_type"), len(labels), kinds, source)
     rate = hf_config.get("classifier_dropout")
     try:
-        head = HeadConfig(kind, len(labels), dropout=None if rate is None else float(rate))
+        head = kind.head_config(len(labels), dropout=None if rate is None else float(rate))
     except (TypeError, ValueError) as error:
         raise UserError(f"{source}: config.json does not describe a head: {error}") from None
-    return head, () if kind == "qa" else labels
+    return head, labels if kind.named_outputs or len(labels) == 1 else ()
+
+
+def _kind_of(architecture: str, problem: Any, outputs: int, kinds: Kinds, source: str) -> HeadKind:
+    """Return the kind whose models transformers loads by this class."""
+    by_problem = {kind.problem_type: kind for kind in kinds.values() if kind.hf_class == architecture}
+    if not problem and architecture == "SequenceClassification":
+        problem = "regression" if outputs == 1 else "single_label_classification"
+    kind = by_problem.get(problem, by_problem.get(None))
+    if kind is None:
+        raise UserError(f"{source}: config.json: problem_type {problem!r} is none of {', '.join(filter(None, by_problem))}")
+    return kind
 
 
 def _labels(hf_config: Mapping[str, Any], source: str) -> tuple[str, ...]:
-    """The names of classes 0, 1, ...; those that transformers makes up where config.json has none."""
+    """Return the names of classes 0, 1, ...; those that transformers makes up where config.json has none."""
     names = hf_config.get("id2label")
     if names is None:
         count = hf_config.get("num_labels", 2)
@@ -100,21 +125,25 @@ def _labels(hf_config: Mapping[str, Any], source: str) -> tuple[str, ...]:
     return labels
 
 
-def head_to_json(head: HeadConfig, labels: Sequence[str]) -> str:
-    """The text of jaxplm.json."""
-    content = {"version": VERSION, "head": dataclasses.asdict(head), "labels": list(check_labels(head, labels))}
+def head_to_json(kind: HeadKind, head: HeadConfig, labels: Sequence[str]) -> str:
+    """Return the text of jaxplm.json."""
+    content = {"version": VERSION, "head": head.as_dict(), "labels": list(check_labels(kind, head, labels))}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def head_from_json(directory: Path, source: str) -> tuple[HeadConfig, tuple[str, ...]]:
-    """Head and labels from jaxplm.json in `directory`.
+def head_from_json(directory: Path, kinds: Kinds, source: str) -> tuple[HeadConfig, tuple[str, ...]]:
+    """Return head and labels from jaxplm.json in `directory`.
 
     Raises:
-      UserError: not what `head_to_json` writes.
+      UserError: not what `head_to_json` writes, or a kind that is not among `kinds`.
     """
     try:
-        content = json.loads((directory / OWN).read_text("utf-8"))
-        head = HeadConfig(**content["head"])
-        return head, check_labels(head, [str(name) for name in content["labels"]])
+        content = json.loads((directory / HEAD_FILE).read_text("utf-8"))
+        settings = dict(content["head"])
+        name, outputs = settings.pop("kind"), settings.pop("classes")
+        if name not in kinds:
+            raise ValueError(f"kind {name!r} is none of {', '.join(kinds)}; a kind of your own must be registered first")
+        head = kinds[name].head_config(outputs, **settings)
+        return head, check_labels(kinds[name], head, [str(label) for label in content["labels"]])
     except (KeyError, TypeError, ValueError) as error:  # JSON's errors are ValueErrors
-        raise UserError(f"{source}: {OWN} does not describe a head ({error}); write the export again") from None
+        raise UserError(f"{source}: {HEAD_FILE} does not describe a head ({error}); write the export again") from None

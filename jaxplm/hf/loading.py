@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxplm.errors import UserError
 from jaxplm.hf.config import config_from_hf
-from jaxplm.hf.heads import OWN, architecture_of, head_from_hf, head_from_json, task_architecture
+from jaxplm.hf.heads import HEAD_FILE, HeadKind, Kinds, head_from_hf, head_from_json, task_architecture
 from jaxplm.hf.names import ENCODER
 from jaxplm.hf.source import resolve
 from jaxplm.hf.tensors import open_head, open_tensors
@@ -34,8 +34,9 @@ class Loaded:
 class LoadedTask(Loaded):
     """An encoder with the head of a task: the one in its directory, or a new one."""
 
+    kind: HeadKind
     head: HeadConfig
-    labels: tuple[str, ...]  # names of the C classes; () for qa, and for a new head
+    labels: tuple[str, ...]  # names of the C outputs; () where they have none, and for a new head
 
 
 def load(path: str, *, seed: int = 0, pairs: bool = False) -> Loaded:
@@ -54,11 +55,12 @@ def load(path: str, *, seed: int = 0, pairs: bool = False) -> Loaded:
     return _load(directory, path, _read_config(directory, path), seed, pairs)
 
 
-def load_task_model(path: str, head: HeadConfig | None = None, *, seed: int = 0) -> LoadedTask:
+def load_task_model(path: str, kinds: Kinds, head: HeadConfig | None = None, *, seed: int = 0) -> LoadedTask:
     """Load an encoder with the head of a task, from any checkpoint that `load` reads or from a fine-tuned one.
 
     Args:
       path: see `resolve`.
+      kinds: the kinds of tasks that there are.
       head: the new head; None takes the checkpoint's own, which it must have. A new head whose `dropout` is None gets the
         rate that config.json has for heads, if it has one.
       seed: for the random weights of a new head. BERT's pooler, if the checkpoint has one, becomes the first layer of a
@@ -68,15 +70,15 @@ def load_task_model(path: str, head: HeadConfig | None = None, *, seed: int = 0)
       UserError: as `load`; or `head` is None and the checkpoint has no head of a task.
     """
     directory = resolve(path)
-    return _load_task(directory, path, _read_config(directory, path), head, seed)
+    return _load_task(directory, path, _read_config(directory, path), kinds, head, seed)
 
 
-def load_model(path: str) -> Loaded | LoadedTask:
+def load_model(path: str, kinds: Kinds) -> Loaded | LoadedTask:
     """Load the model that a directory holds: with the head of a task if it was fine-tuned, else a masked language model."""
     directory = resolve(path)
     hf_config = _read_config(directory, path)
     if _has_task_head(directory, hf_config):
-        return _load_task(directory, path, hf_config, None, 0)
+        return _load_task(directory, path, hf_config, kinds, None, 0)
     return _load(directory, path, hf_config, 0)
 
 
@@ -87,36 +89,36 @@ def has_task_head(path: str) -> bool:
 
 
 def _has_task_head(directory: Path, hf_config: dict[str, Any]) -> bool:
-    return (directory / OWN).is_file() or task_architecture(hf_config) is not None
+    return (directory / HEAD_FILE).is_file() or task_architecture(hf_config) is not None
 
 
 def _load(directory: Path, path: str, hf_config: dict[str, Any], seed: int, pairs: bool = False) -> Loaded:
     config = config_from_hf(hf_config, path)
     with open_tensors(directory, path) as tensors:
         config, params, notes = params_from(tensors, config, path, tied=hf_config.get("tie_word_embeddings", True), seed=seed,
-                                            pooler=not (directory / OWN).is_file(), pairs=pairs)
+                                            pooler=not (directory / HEAD_FILE).is_file(), pairs=pairs)
     tokenizer, suspicions = _tokenizer(directory, path, config)
     return Loaded(config, params, tokenizer, hf_config, notes + suspicions)
 
 
-def _load_task(directory: Path, path: str, hf_config: dict[str, Any], head: HeadConfig | None, seed: int) -> LoadedTask:
+def _load_task(directory: Path, path: str, hf_config: dict[str, Any], kinds: Kinds, head: HeadConfig | None, seed: int) -> LoadedTask:
     config = config_from_hf(hf_config, path)
-    own = (directory / OWN).is_file()
+    custom_head = (directory / HEAD_FILE).is_file()
     new, architecture, labels = head is not None, ENCODER, ()
     if head is None:
-        head, labels = head_from_json(directory, path) if own else head_from_hf(hf_config, path)
-        architecture = ENCODER if own else architecture_of(head)
+        head, labels = head_from_json(directory, kinds, path) if custom_head else head_from_hf(hf_config, kinds, path)
+        architecture = ENCODER if custom_head else kinds[head.kind].hf_class
     elif head.dropout is None and (rate := hf_config.get("classifier_dropout")) is not None:
         head = replace(head, dropout=float(rate))
     with open_tensors(directory, path) as tensors:
         config, params, notes = task_params_from(
-            tensors, config, head, path, architecture=architecture, new_head=new, seed=seed, pooler=not own,
+            tensors, config, head, path, architecture=architecture, new_head=new, seed=seed, pooler=not custom_head,
             tied=hf_config.get("tie_word_embeddings", True))
-    if own and not new:
+    if custom_head and not new:
         with open_head(directory, path) as tensors:
             params["head"] = own_head_from(tensors, config, head, path)
     tokenizer, suspicions = _tokenizer(directory, path, config)
-    return LoadedTask(config, params, tokenizer, hf_config, notes + suspicions, head, labels)
+    return LoadedTask(config, params, tokenizer, hf_config, notes + suspicions, kinds[head.kind], head, labels)
 
 
 def _tokenizer(directory: Path, path: str, config: EncoderConfig) -> "tuple[PreTrainedTokenizerFast, list[str]]":

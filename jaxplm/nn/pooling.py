@@ -7,18 +7,18 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def unit_mask(segment_ids: jax.Array, slots: int) -> jax.Array:
-    """segment_ids [B, L] → [B, S, L] bool: which tokens belong to unit s, that is to segment s + 1; S = `slots`."""
-    units = lax.broadcasted_iota(segment_ids.dtype, (1, slots, 1), 1) + 1
+def unit_mask(segment_ids: jax.Array, max_segments: int) -> jax.Array:
+    """Return [B, S, L] bool from segment_ids [B, L]: which tokens belong to unit s, that is to segment s + 1; S = `max_segments`."""
+    units = lax.broadcasted_iota(segment_ids.dtype, (1, max_segments, 1), 1) + 1
     return segment_ids[:, None, :] == units
 
 
 def pool(hidden: jax.Array, segment_ids: jax.Array, first: jax.Array, how: str) -> jax.Array:
-    """The vectors of the units: [B, S, D] float32; slots without a unit are zero.
+    """Return the vectors of the units, [B, S, D] float32; segments without a unit are zero.
 
     Args:
       hidden: [B, L, D], in any floating-point type.
-      segment_ids: [B, L] int32, 0 for padding; unit s is segment s + 1, and its tokens stand together.
+      segment_ids: [B, L] int32, 0 for padding; unit s is segment s + 1, and its tokens are next to each other.
       first: [B, S] int32, where each unit starts.
       how: cls (the vector at `first`), or mean or max over all tokens of the unit, special ones too, as in
         sentence-transformers (Reimers & Gurevych 2019).
@@ -36,16 +36,16 @@ def pool(hidden: jax.Array, segment_ids: jax.Array, first: jax.Array, how: str) 
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _unit_max(hidden: jax.Array, segment_ids: jax.Array, slots: int) -> jax.Array:
-    """Maximum over the tokens of each unit; of equal ones the first gets the gradient.
+def _unit_max(hidden: jax.Array, segment_ids: jax.Array, max_segments: int) -> jax.Array:
+    """Return the maximum over the tokens of each unit; of equal values the first gets the gradient.
 
     The backward pass keeps the places of the maxima alone. Autodiff would keep a mask [B, S, L, D].
     """
-    return _unit_max_forward(hidden, segment_ids, slots)[0]
+    return _unit_max_forward(hidden, segment_ids, max_segments)[0]
 
 
-def _unit_max_forward(hidden, segment_ids, slots):
-    inside = unit_mask(segment_ids, slots)
+def _unit_max_forward(hidden, segment_ids, max_segments):
+    inside = unit_mask(segment_ids, max_segments)
     place = lax.broadcasted_iota(jnp.int32, inside.shape, 2)
     last = jnp.where(inside, place, 0).max(-1)  # [B, S]
     where = jnp.take_along_axis(_running_argmax(hidden, segment_ids), last[..., None], axis=1)  # [B, S, D]
@@ -55,9 +55,9 @@ def _unit_max_forward(hidden, segment_ids, slots):
 
 
 def _running_argmax(hidden: jax.Array, segment_ids: jax.Array) -> jax.Array:
-    """[B, L, D] → [B, L, D] int32: where, from the start of a token's unit up to it, the highest value stands.
+    """Return [B, L, D] int32 from [B, L, D]: the place of the highest value from the start of each token's unit up to the token.
 
-    One pass over the tokens; a reduction for each of the S slots would read everything S times, most of it masked.
+    One pass over the tokens; a reduction for each of the S segments would read everything S times, most of it masked.
     """
     begins = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
 
@@ -73,10 +73,10 @@ def _running_argmax(hidden: jax.Array, segment_ids: jax.Array) -> jax.Array:
     return lax.scan(step, start, tokens)[1].swapaxes(0, 1)
 
 
-def _unit_max_backward(slots, saved, dy):
+def _unit_max_backward(max_segments, saved, dy):
     where, segment_ids, zero = saved
-    unit = jnp.clip(segment_ids - 1, 0, slots - 1)[..., None]  # [B, L, 1]: a token looks at its own unit
-    real = ((segment_ids > 0) & (segment_ids <= slots))[..., None]
+    unit = jnp.clip(segment_ids - 1, 0, max_segments - 1)[..., None]  # [B, L, 1]: a token looks at its own unit
+    real = ((segment_ids > 0) & (segment_ids <= max_segments))[..., None]
     place = lax.broadcasted_iota(jnp.int32, (1, segment_ids.shape[1], 1), 1)
     chosen = (jnp.take_along_axis(where, unit, axis=1) == place) & real
     return jnp.where(chosen, jnp.take_along_axis(dy, unit, axis=1).astype(zero.dtype), zero), None

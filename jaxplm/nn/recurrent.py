@@ -23,16 +23,16 @@ class BiLSTM(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((2, 4, width), jnp.float32).at[:, 1].set(1.0))
 
     def __call__(self, x: jax.Array, segment_ids: jax.Array, compute: Compute) -> jax.Array:
-        """x [B, L, D], segment_ids [B, L] → float32 [B, L, 2h], forward direction first.
+        """Return float32 [B, L, 2h] from x [B, L, D] and segment_ids [B, L], forward direction first.
 
-        Where the segment changes, both directions begin anew from zeros, so what else is in a row changes nothing.
+        Where the segment changes, both directions restart from zeros, so that other texts of a row change nothing.
         The recurrence is float32; the products with the inputs, which are most of the work, follow `compute`.
         """
         gates = matmul(x.astype(compute.activations), self.kernel[...], compute).astype(jnp.float32)
         gates = gates + self.bias[...][None, None]  # [B, L, 2, 4, h]
         gates = jnp.stack([gates[:, :, 0], gates[:, ::-1, 1]])  # the backward direction reads from the end
         ids = jnp.stack([segment_ids, segment_ids[:, ::-1]])
-        goes_on = jnp.pad(ids[..., 1:] == ids[..., :-1], ((0, 0), (0, 0), (1, 0)))  # [2, B, L]
+        same_segment = jnp.pad(ids[..., 1:] == ids[..., :-1], ((0, 0), (0, 0), (1, 0)))  # [2, B, L]
         recurrent = self.recurrent[...]
 
         def step(state: tuple[jax.Array, jax.Array], now: tuple[jax.Array, jax.Array]):
@@ -44,6 +44,6 @@ class BiLSTM(nnx.Module):
             return (hidden, cell), hidden
 
         zeros = jnp.zeros((2, x.shape[0], recurrent.shape[1]), jnp.float32)
-        _, outputs = jax.lax.scan(step, (zeros, zeros), (jnp.moveaxis(gates, 2, 0), jnp.moveaxis(goes_on, 2, 0)[..., None]))
+        _, outputs = jax.lax.scan(step, (zeros, zeros), (jnp.moveaxis(gates, 2, 0), jnp.moveaxis(same_segment, 2, 0)[..., None]))
         both = jnp.concatenate([outputs[:, 0], outputs[::-1, 1]], axis=-1)  # [L, B, 2h]
         return jnp.moveaxis(both, 0, 1)

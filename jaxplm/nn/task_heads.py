@@ -1,4 +1,4 @@
-"""The heads of downstream tasks: vectors of units or tokens → logits."""
+"""The heads of labelled tasks: vectors of units or tokens → logits."""
 
 import dataclasses
 
@@ -32,8 +32,8 @@ class ScalarMix(nnx.Module):
 class TaskHead(nnx.Module):
     """The head of `HeadConfig`; `dense` and `out` as in transformers where it has the same head.
 
-    A pooled kind: dense, tanh, output, with dropout before the output (and for RoBERTa's family before `dense` too;
-    BERT calls this layer its pooler). tag: dropout, body, output. qa: output.
+    A head that pools: dense, tanh, output, with dropout before the output (and for RoBERTa's family before `dense` too;
+    BERT calls this layer its pooler). A head that looks at every token: dropout if it has any, body, output.
     """
 
     def __init__(self, config: EncoderConfig, head: HeadConfig, rngs: nnx.Rngs) -> None:
@@ -60,10 +60,10 @@ class TaskHead(nnx.Module):
             if self.dropout_first:
                 x = dropout(x, self.rate, keys[0])
             x = dropout(jnp.tanh(dense(x, self.dense, _FLOAT32)), self.rate, keys[1])
-        elif self.head.kind == "tag":
+        elif self.head.token_dropout:
             x = dropout(x, self.rate, keys[0])
-            if self.head.body:
-                x = dropout(self._through_body(x, segment_ids, keys[1], compute), self.rate, keys[2])
+        if self.head.body:
+            x = dropout(self._through_body(x, segment_ids, keys[1], compute), self.rate, keys[2])
         return dense(x, self.out, _FLOAT32)
 
     def _through_body(self, x: jax.Array, segment_ids: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:

@@ -31,8 +31,7 @@ class HeadModel(nnx.Module):
 
     def logits_from(self, features: jax.Array, segment_ids: jax.Array, *, key: jax.Array | None = None,
                     compute: Compute = Compute()) -> jax.Array:
-        """float32 logits from `TaskModel.features`: [B, S, C] of a pooled kind, [B, L, C] for tag, [B, L, 2] (start and
-        end) for qa.
+        """Return float32 logits from `TaskModel.features`: [B, S, C] of a head that pools, else [B, L, C].
 
         Args:
           features: [B, S, M, D] or [B, L, M, D].
@@ -43,7 +42,7 @@ class HeadModel(nnx.Module):
 
 
 class TaskModel(HeadModel):
-    """An encoder and the head of a task. `labels` are the names of the C classes, () where they have none (qa)."""
+    """An encoder and the head of a task. `labels` are the names of the C outputs, () where they have none."""
 
     def __init__(self, config: EncoderConfig, head: HeadConfig, labels: tuple[str, ...] = (),
                  rngs: nnx.Rngs | None = None) -> None:
@@ -53,12 +52,12 @@ class TaskModel(HeadModel):
 
     def features(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array, token_types: jax.Array,
                  first: jax.Array, *, key: jax.Array | None = None, compute: Compute = Compute()) -> jax.Array:
-        """What the head stands on, before anything that the head trains; float32.
+        """Return what the head reads, before anything that the head trains; float32.
 
         Args: as `batch.TaskBatch` holds them; `key` is dropout's, None turns it off.
 
         Returns:
-          [B, S, M, D] of a pooled kind (zeros in unused slots), else [B, L, M, D]. M is N + 1 for layers="mix",
+          [B, S, M, D] of a head that pools (zeros in unused segments), else [B, L, M, D]. M is N + 1 for layers="mix",
           embeddings first, and 1 otherwise. last4 is the mean over the last four blocks (all, if there are
           fewer) of their vectors, each pooled by itself.
         """
@@ -80,15 +79,16 @@ class TaskModel(HeadModel):
 
     def __call__(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array, token_types: jax.Array,
                  first: jax.Array, *, key: jax.Array | None = None, compute: Compute = Compute()) -> jax.Array:
-        """Logits of packed rows; arguments as in `features`, result as in `logits_from`."""
+        """Return the logits of packed rows; arguments as in `features`, result as in `logits_from`."""
         keys = (None, None) if key is None else jax.random.split(key)
         features = self.features(input_ids, segment_ids, position_ids, token_types, first, key=keys[0], compute=compute)
         return self.logits_from(features, segment_ids, key=keys[1], compute=compute)
 
     def logits(self, input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None,
                compute: Compute = Compute()) -> jax.Array:
-        """float32 logits of one unit a row, padded at the end: [B, C] of a pooled kind, [B, L, C] for tag, [B, L, 2]
-        (start and end) for qa. The arguments are [B, L] and named as a tokenizer of transformers names them.
+        """Return float32 logits of one text or pair per row, padded at the end: [B, C] of a head that pools, else [B, L, C].
+
+        The arguments are [B, L] and named as a tokenizer of transformers names them.
 
         >>> model, tokenizer = jaxplm.load("runs/finetune/export")
         >>> scores = model.logits(**tokenizer(["a text", "another one"], padding=True, return_tensors="np"))
@@ -103,20 +103,20 @@ class TaskModel(HeadModel):
 @partial(jax.jit, static_argnums=(0, 5))
 def _logits_of(graph: nnx.GraphDef, params: nnx.State, ids: jax.Array, mask: jax.Array, types: jax.Array,
                compute: Compute) -> jax.Array:
-    # Compiled, once for every shape: called op by op, the loop over the blocks would be compiled anew each time.
+    # Compiled, once for every shape: called op by op, the loop over the blocks would be compiled at each call.
     model: TaskModel = nnx.merge(graph, params)
     places = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32)[None], ids.shape)
-    found = model(ids, mask, places, types, jnp.zeros((len(ids), 1), jnp.int32), compute=compute)
-    return found[:, 0] if model.head_config.pooled else found
+    logits = model(ids, mask, places, types, jnp.zeros((len(ids), 1), jnp.int32), compute=compute)
+    return logits[:, 0] if model.head_config.pooled else logits
 
 
 def abstract_task_model(config: EncoderConfig, head: HeadConfig, labels: tuple[str, ...] = ()) -> tuple[nnx.GraphDef, ParamTree]:
-    """The structure of a `TaskModel` and its parameters as `jax.ShapeDtypeStruct`s; nothing is allocated."""
+    """Return the structure of a `TaskModel` and its parameters as `jax.ShapeDtypeStruct`s; nothing is allocated."""
     return _outline(TaskModel, config, head, labels)
 
 
 def abstract_head_model(config: EncoderConfig, head: HeadConfig) -> tuple[nnx.GraphDef, ParamTree]:
-    """The same of a `HeadModel`: {"head": ...}."""
+    """Return the same of a `HeadModel`: {"head": ...}."""
     return _outline(HeadModel, config, head, ())
 
 
@@ -126,8 +126,10 @@ def _outline(kind: type[HeadModel], config: EncoderConfig, head: HeadConfig, lab
 
 
 def random_head_params(config: EncoderConfig, head: HeadConfig, seed: int) -> ParamTree:
-    """A new head, without the key "head" above it: kernels N(0, init_std²) and zero biases as in BERT; see
-    `BiLSTM` and `ScalarMix` for theirs."""
+    """Draw a new head, without the key "head" above it: kernels N(0, init_std²) and zero biases as in BERT.
+
+    See `BiLSTM` and `ScalarMix` for their initialisation.
+    """
     return _drawn(config, head, seed)["head"]
 
 

@@ -42,4 +42,9 @@ def metric_named(name: str) -> Metric:
     return Metric(name, higher_is_better=name not in _LOWER_IS_BETTER)
 
 
+def metrics_named(*names: str) -> tuple[Metric, ...]:
+    """Return the metrics of several scores; see `metric_named`."""
+    return tuple(map(metric_named, names))
+
+
 LOSS = metric_named("loss")

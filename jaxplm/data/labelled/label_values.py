@@ -1,18 +1,22 @@
-"""What stands in the cells of labelled data, as the labels of a task: names, sets of names, numbers, answers."""
+"""The cells of labelled data as the labels of a task: names, sets of names, numbers, answers."""
 
+import logging
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from jaxplm.data.sources.columns import Row
 from jaxplm.data.sources.text_stream import remove_unreadable
 from jaxplm.errors import UserError
 
-# So far from where it should stand an answer is looked for when its text stands in the context more than once.
+log = logging.getLogger("jaxplm")
+
+# An answer whose text occurs in the context more than once is looked for so far, in characters, from where it should be.
 _NEAR = 64
 
 
 class Answers(NamedTuple):
-    """The answers to a question about a context; none at all says that the context has no answer."""
+    """The answers to a question about a context; an empty one says that the context has no answer."""
 
     texts: tuple[str, ...]  # as given, what predictions are compared with
     spans: tuple[tuple[int, int], ...]  # (first character, character after the last) of those found in the context
@@ -20,12 +24,12 @@ class Answers(NamedTuple):
 
 
 def is_empty(value: Any) -> bool:
-    """None, the empty string or white space, or NaN, as Parquet and pandas write what is missing."""
+    """Return whether a cell is empty: None, white space, or NaN, as Parquet and pandas write missing values."""
     return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value))
 
 
 def read_text(value: Any, where: str) -> str:
-    """A text as it stands, without unreadable bytes and lone surrogates, which no tokenizer takes; None is ''."""
+    """Return a cell as text, without unreadable bytes and lone surrogates, which no tokenizer accepts; '' for None."""
     if value is None:
         return ""
     if isinstance(value, list | dict):
@@ -34,7 +38,7 @@ def read_text(value: Any, where: str) -> str:
 
 
 def read_class(value: Any, where: str) -> str | None:
-    """The name of a class; numbers by their digits (1 and 1.0 are '1'), None where there is none."""
+    """Return the name of a class, None for an empty cell; numbers by their digits (1 and 1.0 are '1')."""
     if is_empty(value):
         return None
     if isinstance(value, list | dict):
@@ -47,7 +51,7 @@ def read_class(value: Any, where: str) -> str | None:
 
 
 def read_classes(value: Any, where: str) -> tuple[str, ...] | None:
-    """The names of a list, or of a string with `|` or else `,` between them, none twice; () is none, None not given."""
+    """Return the different names of a list, or of a string with `|` or else `,` between names; () for no name, None for an empty cell."""
     if is_empty(value):
         return None
     if isinstance(value, str):
@@ -59,7 +63,7 @@ def read_classes(value: Any, where: str) -> tuple[str, ...] | None:
 
 
 def read_number(value: Any, where: str) -> float | None:
-    """A finite number, or None where there is none; `UserError` for anything else."""
+    """Return a finite number, None for an empty cell; raise UserError for anything else."""
     if is_empty(value):
         return None
     try:
@@ -67,12 +71,13 @@ def read_number(value: Any, where: str) -> float | None:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{where}: the label {str(value)[:60]!r} is not a number, which task.kind=regress needs (see data.label)")
+        raise UserError(f"{where}: the label {str(value)[:60]!r} is not a number"
+                        " (see the columns in data, and task.kind)")
     return number
 
 
 def read_list(value: Any, where: str, column: str) -> list | None:
-    """A list, or a string's words; None where there is nothing."""
+    """Return a list, or the words of a string; None for an empty cell."""
     if is_empty(value):
         return None
     if isinstance(value, str):
@@ -83,7 +88,7 @@ def read_list(value: Any, where: str, column: str) -> list | None:
 
 
 def read_answers(row: Row, context: str, where: str) -> Answers | None:
-    """The answers of a row in SQuAD's form: a list of {text, answer_start}, or {text: [...], answer_start: [...]}.
+    """Return the answers of a row in SQuAD's form: a list of {text, answer_start}, or {text: [...], answer_start: [...]}.
 
     None where the row has none of `answers` and `is_impossible`.
     """
@@ -106,7 +111,7 @@ def read_answers(row: Row, context: str, where: str) -> Answers | None:
 
 
 def _find(context: str, text: str, start: int) -> tuple[int, int] | None:
-    """Where an answer stands: at its place, else the nearest place not far from it, else the only one there is."""
+    """Return where an answer is: at its place, else at the nearest place not far from it, else at the only place in the context."""
     if not text.strip():
         return None
     if start >= 0 and context.startswith(text, start):
@@ -119,3 +124,9 @@ def _find(context: str, text: str, start: int) -> tuple[int, int] | None:
     if near is None or (len(places) > 1 and abs(near - start) > _NEAR):
         return None
     return near, near + len(text)
+
+
+def warn_moved(labels: Iterable[Any], describe: str) -> None:
+    """Log how many `Answers` were found at another place than the data say."""
+    if moved := sum(label.moved for label in labels if isinstance(label, Answers)):
+        log.warning("%s: %d answers are elsewhere in their context than answer_start says, and were found there", describe, moved)

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from jaxplm.data.labelled.task_batches import default_max_units
 from jaxplm.data.labelled.unit_rows import plan_units
 
 _MULTIPLE = 16
@@ -11,9 +10,9 @@ _TIMES = (1.0, 1.5, 2.0, 3.0, 4.0)
 
 
 def row_length(lengths: np.ndarray, longest: int, width: int) -> int:
-    """L, a multiple of 16 of at least `longest`, for which the encoder has the least to compute.
+    """Return L, a multiple of 16 of at least `longest`, for which the encoder has the least to compute.
 
-    A token's products cost 24 D² operations a layer, and its attention 4 L D; the softmax makes the latter count about
+    A token's products cost 24 D² operations per layer, and its attention 4 L D; the softmax makes the latter count about
     three times. Padding costs as much as any token.
 
     Args:
@@ -24,7 +23,7 @@ def row_length(lengths: np.ndarray, longest: int, width: int) -> int:
     least = -(-max(longest, 2 * _MULTIPLE) // _MULTIPLE) * _MULTIPLE
     best, cost = least, np.inf
     for length in (int(-(-least * times // _MULTIPLE)) * _MULTIPLE for times in _TIMES):
-        places = plan_units(lengths, length, default_max_units(length)).rows * length
+        places = plan_units(lengths, length).rows * length
         if (now := places * (1 + length / (2 * width))) < 0.99 * cost:
             best, cost = length, now
     return best

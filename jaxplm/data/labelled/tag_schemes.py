@@ -1,8 +1,11 @@
 """How tags mark entities: IOB1, IOB2 and BIOES; which one a data set uses, and IOB2 from any of them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from jaxplm.errors import UserError
+
+log = logging.getLogger("jaxplm")
 
 SCHEMES = ("IOB1", "IOB2", "BIOES")
 
@@ -82,3 +85,36 @@ def to_iob2(tags: Sequence[str], scheme: str) -> list[str]:
             raise UserError(f"tag {tag!r}: {scheme} has only O, B- and I-")
         result.append("O" if prefix == "O" else ("B" if starts else "I") + (f"-{kind}" if kind else ""))
     return result
+
+
+def marks_entities(names: Collection[str]) -> bool:
+    """Return whether tags of these names mark entities: there is O, and a tag with one of the schemes' prefixes."""
+    return "O" in names and any(name.startswith(("B-", "I-", "S-", "E-")) or name in ("B", "I") for name in names)
+
+
+def settle_scheme(sequences: Sequence[Sequence[str] | None], describe: str, *, iob2: bool) -> tuple[list, str]:
+    """Return the tags in a scheme that a model can learn, and the scheme: IOB1 is converted to IOB2.
+
+    Args:
+      sequences: tags that mark entities; None where a text has no tags.
+      describe: how messages call the set.
+      iob2: convert BIOES to IOB2 as well.
+
+    Raises:
+      UserError: a tag of no scheme (see `split_tag`).
+    """
+    try:
+        scheme = detect_scheme([tags for tags in sequences if tags])
+    except UserError as error:
+        raise UserError(f"{describe}: {error}") from None
+    if scheme == "IOB1" or (scheme == "BIOES" and iob2):
+        log.info("%s: %s tags, converted to IOB2", describe, scheme)
+        return [tags and to_iob2(tags, scheme) for tags in sequences], "IOB2"
+    return list(sequences), scheme
+
+
+def scheme_of_names(names: Collection[str]) -> str:
+    """Return the scheme of a trained model's tags, 'IOB2' or 'BIOES'; '' where they mark no entities."""
+    if "O" not in names or not any(name.startswith(("B-", "I-")) or name in ("B", "I") for name in names):
+        return ""
+    return "BIOES" if any(name[:2] in ("S-", "E-", "S", "E") for name in names) else "IOB2"

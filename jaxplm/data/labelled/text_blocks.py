@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxplm.data.labelled.encodings import Encoded, Encoder
-from jaxplm.data.labelled.units import Units
+from jaxplm.data.labelled.encodings import Encoded, TokenizerEncoder
 
 # Bounds of a block: rows, and characters that can reach a row of tokens (about two million tokens).
 BLOCK_ROWS = 1 << 15
 BLOCK_CHARS = 1 << 23
-# A text counts for at most so many characters a token: what is longer is cut.
-_CHARS_A_TOKEN = 8
+# A text counts for at most so many characters per token: what is longer is cut.
+_CHARS_PER_TOKEN = 8
 # Characters tokenized at once; the texts themselves are not kept longer than that.
 _BATCH_CHARS = 1 << 20
 
@@ -25,20 +24,18 @@ class TextBlock:
 
     Attributes:
       first: number of the first row, from 0.
-      units: one a row, unlabelled; an empty text has special tokens alone.
+      encoded: one unit per row; an empty text has special tokens alone.
       empty: rows without text.
-      truncated: rows that are longer than a unit may be, and are cut.
     """
 
     first: int
-    units: Units
+    encoded: Encoded
     empty: int
-    truncated: int
 
 
 def text_blocks(texts: Iterable[str], tokenizer: Any, seq_len: int, *, start: int = 0, edge: int = 0,
                 max_rows: int = BLOCK_ROWS, max_chars: int = BLOCK_CHARS) -> Iterator[TextBlock]:
-    """The blocks of `texts`. Where one ends depends on the texts before it alone, and on nothing once `edge` is reached.
+    """Yield the blocks of `texts`. Where a block ends depends on the texts before it alone, and on nothing once `edge` is reached.
 
     The ids are those of stock `tokenizer(text, truncation=True, max_length=seq_len)`. Memory does not grow with the
     number of texts, nor much with their length: of a long one only the beginning is tokenized, where that is enough.
@@ -46,12 +43,12 @@ def text_blocks(texts: Iterable[str], tokenizer: Any, seq_len: int, *, start: in
     Args:
       texts: without white space at the ends.
       tokenizer: a fast transformers tokenizer; it is not changed.
-      seq_len: tokens a unit, special ones included, at most.
+      seq_len: tokens per unit, special ones included, at most.
       start: the first row that is wanted; those before are read and left out.
       edge: a block ends before every row whose number divides by it; 0: nowhere.
       max_rows, max_chars: bounds of a block.
     """
-    encoder = Encoder(tokenizer)
+    encoder = TokenizerEncoder(tokenizer)
     block = _Open(encoder, seq_len, start)
     for row, text in enumerate(itertools.islice(texts, start, None), start + 1):
         block.add(text)
@@ -63,24 +60,25 @@ def text_blocks(texts: Iterable[str], tokenizer: Any, seq_len: int, *, start: in
 
 
 def framing(tokenizer: Any) -> tuple[int, int]:
-    """How many special tokens the tokenizer puts before and after a text."""
+    """Return how many special tokens the tokenizer puts before and after a text."""
     mask = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
     before = mask.index(0) if 0 in mask else len(mask)
     return before, mask[::-1].index(0) if 0 in mask else 0
 
 
-def text_tokens(units: Units, frame: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """[T] bool: tokens of texts, and not the special ones around them; [n] int64: how many each unit has."""
+def text_tokens(encoded: Encoded, frame: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return [T] bool: tokens of texts, and not the special ones around them; and [n] int64: how many each unit has."""
     before, after = frame
-    place = np.arange(len(units.ids)) - np.repeat(units.offsets[:-1], units.lengths)
-    return (place >= before) & (place < np.repeat(units.lengths - after, units.lengths)), units.lengths - before - after
+    lengths = encoded.lengths
+    place = np.arange(len(encoded.ids)) - np.repeat(encoded.offsets[:-1], lengths)
+    return (place >= before) & (place < np.repeat(lengths - after, lengths)), lengths - before - after
 
 
 @dataclass
 class _Open:
     """A block that is being filled."""
 
-    encoder: Encoder
+    encoder: TokenizerEncoder
     seq_len: int
     first: int
     rows: int = 0
@@ -92,7 +90,7 @@ class _Open:
 
     def add(self, text: str) -> None:
         self.rows += 1
-        self.size += 16 + min(len(text), _CHARS_A_TOKEN * self.seq_len)  # 16: a million empty texts are work too
+        self.size += 16 + min(len(text), _CHARS_PER_TOKEN * self.seq_len)  # 16: a million empty texts are work too
         self.empty += not text
         self.waiting.append(text)
         self.waiting_chars += len(text) + 16
@@ -100,7 +98,7 @@ class _Open:
             self._encode()
 
     def _encode(self) -> None:
-        heads = [_head(text, 256 + 2 * _CHARS_A_TOKEN * self.seq_len) for text in self.waiting]
+        heads = [_head(text, 256 + 2 * _CHARS_PER_TOKEN * self.seq_len) for text in self.waiting]
         encoded = self.encoder.cut(heads, None, self.seq_len)
         short = encoded.lengths < self.seq_len
         again = [i for i, text in enumerate(self.waiting) if short[i] and len(heads[i]) < len(text)]
@@ -115,14 +113,13 @@ class _Open:
         if self.waiting:
             self._encode()
         ids, types, lengths = (np.concatenate([getattr(part, name) for part in self.parts]) for name in ("ids", "types", "lengths"))
-        n, truncated = self.rows, sum(part.truncated for part in self.parts)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        units = Units("classify", ids, types, offsets, np.arange(n), np.zeros(n, np.int32), np.zeros(n, np.float32), n, truncated)
-        return TextBlock(self.first, units, self.empty, truncated)
+        encoded = Encoded(ids, types, offsets, np.arange(self.rows), sum(part.truncated for part in self.parts))
+        return TextBlock(self.first, encoded, self.empty)
 
 
 def _head(text: str, limit: int) -> str:
-    """The beginning of a long text, cut before white space, which no token crosses; all of it where there is none."""
+    """Return the beginning of a long text, cut before white space, which no token crosses; the whole text where there is none."""
     if len(text) <= limit:
         return text
     cut = max(text.rfind(" ", limit // 2, limit), text.rfind("\n", limit // 2, limit))

@@ -1,13 +1,13 @@
-"""Where the units and tokens of packed rows stand in the set that they come from, for going there and back."""
+"""Where the tokens of packed rows stand in the set that they come from."""
 
 import numpy as np
 
 
 def token_index(units: np.ndarray, lengths: np.ndarray, seq_len: int) -> np.ndarray:
-    """Which token of the set each place of the rows holds.
+    """Return which token of the set each place of the rows holds.
 
     Args:
-      units: [B, S] int64, the unit in each slot of each row, in the order of the row; -1 for an unused slot.
+      units: [B, S] int64, the unit in each segment of each row, in the order of the row; -1 for an unused segment.
       lengths: [n] tokens of each unit. The set's tokens are those of its units, one unit after the other.
       seq_len: L.
 
@@ -15,8 +15,8 @@ def token_index(units: np.ndarray, lengths: np.ndarray, seq_len: int) -> np.ndar
       [B, L] int64, -1 for padding.
     """
     index = np.full((len(units), seq_len), -1, np.int64)
-    row, slot = np.nonzero(units >= 0)
-    chosen = units[row, slot]
+    row, segment = np.nonzero(units >= 0)
+    chosen = units[row, segment]
     if not chosen.size:
         return index
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -28,11 +28,3 @@ def token_index(units: np.ndarray, lengths: np.ndarray, seq_len: int) -> np.ndar
     column = np.repeat(ends - widths - row_begins, widths) + within
     index[np.repeat(row, widths), column] = np.repeat(offsets[chosen], widths) + within
     return index
-
-
-def take(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """values[index] where index is not -1, zeros elsewhere: [n, ...] and [B, ?] → [B, ?, ...]."""
-    taken = np.zeros((*index.shape, *values.shape[1:]), values.dtype)
-    there = index >= 0
-    taken[there] = values[index[there]]
-    return taken

@@ -24,7 +24,7 @@ class WordMap:
 
     Attributes:
       offsets: [n + 1] int64; sentence i has the words offsets[i] .. offsets[i + 1] - 1.
-      token: [W] int64, the token of `Units` (of all T) that predicts each word, chosen in the window where it has most
+      token: [W] int64, the token (of all T of the set) that predicts each word, chosen in the window where it has most
         context on both sides; -1 where there is none.
       how: [W] uint8: `OWN`, `CONTINUED`, `NONE` or `GAP`.
     """
@@ -38,7 +38,7 @@ class WordMap:
 
         Args:
           names: C names of tags.
-          predicted: [T] integers, the tag that the model gives each token of `Units`; only those in `token` are read.
+          predicted: [T] integers, the tag that the model gives each token of the set; only those in `token` are read.
         """
         inside = tuple("I" + name[1:] if name[:2] == "B-" or name == "B" else name for name in names)
         tags = np.full(len(self.token), "O", object)
@@ -68,13 +68,14 @@ def map_words(examples: Examples, encoded: Encoded, overlap: int, room: int) -> 
       The map, and [T] int64: the word whose tag is each token's training label, -1 for those that are not trained on.
       So a word is learned once, where it is predicted, however many windows hold it.
     """
-    assert examples.tokens is not None and encoded.words is not None and encoded.text is not None and encoded.chars is not None
+    assert examples.tokens is not None and encoded.word_ids is not None
+    assert encoded.sequence_ids is not None and encoded.chars is not None
     counts = np.fromiter(map(len, examples.tokens), np.int64, len(examples))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     total = int(offsets[-1])
 
     # Content tokens: where in T, of which unit, and their number in the text when windows are laid together.
-    token = np.flatnonzero(encoded.text == 0)
+    token = np.flatnonzero(encoded.sequence_ids == 0)
     unit = np.repeat(np.arange(len(encoded.example)), encoded.lengths)[token]
     example = encoded.example[unit]
     nth_window = np.arange(len(encoded.example)) - np.searchsorted(encoded.example, encoded.example)
@@ -87,7 +88,7 @@ def map_words(examples: Examples, encoded: Encoded, overlap: int, room: int) -> 
     if examples.characters:
         word, at, first = _characters(examples, encoded.chars[token], example, offsets)
     else:
-        first = word = offsets[example] + encoded.words[token]
+        first = word = offsets[example] + encoded.word_ids[token]
         at = np.arange(len(token))
 
     # Of the tokens of a word the first counts; of its places in several windows that with most context.

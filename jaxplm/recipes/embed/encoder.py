@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,10 @@ import numpy as np
 
 from jaxplm import nn
 from jaxplm.config import Embed
-from jaxplm.data.labelled.task_batches import FixedTaskBatches, default_max_units
-from jaxplm.data.labelled.units import Units
+from jaxplm.data.batch import EncoderBatch
+from jaxplm.data.labelled.encodings import Encoded
+from jaxplm.data.labelled.task_batches import FixedBatches, FixedRows
+from jaxplm.data.labelled.unit_rows import default_max_units, encoder_batch
 from jaxplm.devices import sharding
 from jaxplm.engine.predict import scatter_to_units
 from jaxplm.engine.step import make_eval_step
@@ -22,19 +25,11 @@ from jaxplm.nn.pooling import pool
 from jaxplm.recipes.embed.layers import Source
 
 
-class EncoderRows(NamedTuple):
-    """What the encoder reads of a batch: B rows of L tokens, up to S units each (see `batch.TaskBatch`)."""
-
-    input_ids: Any  # [B, L] int32
-    segment_ids: Any  # [B, L] int32
-    position_ids: Any  # [B, L] int32
-    first: Any  # [B, S] int32
-
-
-class UnitRows:
+class BlockBatches(FixedBatches):
     """Every unit of a block once, in batches whose shapes are the same for all blocks.
 
     Args:
+      encoded: the block.
       rows: B, over all processes.
       length: L.
 
@@ -44,27 +39,13 @@ class UnitRows:
       places: tokens that are computed, padding included.
     """
 
-    def __init__(self, units: Units, rows: int, length: int, pad_id: int, mesh: jax.sharding.Mesh) -> None:
-        self._slots = default_max_units(length)
-        self._batches = FixedTaskBatches(units, rows, length, pad_id=pad_id, max_units=self._slots,
-                                         slots=lambda rows: sharding.my_rows(rows, mesh))
-        self.lengths = units.lengths
-        self.real_tokens = self._batches.real_tokens
-        self.places = len(self._batches) * rows * length
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def batch(self, index: int) -> EncoderRows:
-        made = self._batches.batch(index)
-        return EncoderRows(made.input_ids, made.segment_ids, made.position_ids, self._widened(made.first, 0))
-
-    def units_of(self, index: int) -> np.ndarray:
-        """[B, S] int64: the unit in each slot, -1 for an unused one."""
-        return self._widened(self._batches.units_of(index), -1)
-
-    def _widened(self, values: np.ndarray, fill: int) -> np.ndarray:
-        return np.pad(values, ((0, 0), (0, self._slots - values.shape[1])), constant_values=fill)
+    def __init__(self, encoded: Encoded, rows: int, length: int, pad_id: int, mesh: jax.sharding.Mesh) -> None:
+        placed = FixedRows(encoded.lengths, rows, length, local_rows=lambda rows: sharding.my_rows(rows, mesh),
+                           max_segments=default_max_units(length))
+        super().__init__(placed, partial(encoder_batch, encoded, pad_id))
+        self.lengths = encoded.lengths
+        self.real_tokens = placed.real_tokens
+        self.places = len(self) * rows * length
 
 
 class TextEncoder:
@@ -87,7 +68,7 @@ class TextEncoder:
         graph, abstract = nn.abstract_model(source.config)
         shares = source.shares
 
-        def measure(module: nn.MaskedLM, batch: EncoderRows, *, key: None, compute: nn.Compute) -> jax.Array:
+        def measure(module: nn.MaskedLM, batch: EncoderBatch, *, key: None, compute: nn.Compute) -> jax.Array:
             tokens = _mixed(module, batch, shares, compute)  # [B, L, D] float32
             found = tokens if self.by_token else pool(tokens, batch.segment_ids, batch.first, settings.pooling)
             if settings.normalize:
@@ -99,12 +80,12 @@ class TextEncoder:
         placed = jax.tree.map(sharding.place, source.params, sharding.param_shardings(abstract, mesh))
         self._params = _ready(placed, compute.operands)
 
-    def batches(self, units: Units) -> UnitRows:
-        """The rows of a block; may be made in another thread."""
-        return UnitRows(units, self.rows, self.length, self._pad_id, self._mesh)
+    def batches(self, encoded: Encoded) -> BlockBatches:
+        """Return the batches of a block; may be called in another thread."""
+        return BlockBatches(encoded, self.rows, self.length, self._pad_id, self._mesh)
 
-    def __call__(self, batches: UnitRows, between: Callable[[int], None] = lambda units: None) -> np.ndarray:
-        """Vectors in the order of the units: [n, D], or [T, D] of the tokens where there is no pooling.
+    def __call__(self, batches: BlockBatches, between: Callable[[int], None] = lambda units: None) -> np.ndarray:
+        """Return vectors in the order of the units: [n, D], or [T, D] of the tokens where there is no pooling.
 
         Args:
           between: called after each batch with the number of its units; may raise.
@@ -129,8 +110,8 @@ class TextEncoder:
         return values
 
 
-def _mixed(module: nn.MaskedLM, batch: EncoderRows, shares: np.ndarray, compute: nn.Compute) -> jax.Array:
-    """[B, L, D] float32: the layers' hidden states, weighted by `shares` [N + 1]."""
+def _mixed(module: nn.MaskedLM, batch: EncoderBatch, shares: np.ndarray, compute: nn.Compute) -> jax.Array:
+    """Return [B, L, D] float32: the layers' hidden states, weighted by `shares` [N + 1]."""
     most = batch.first.shape[1]
     wanted = np.flatnonzero(shares).tolist()
     places = (batch.input_ids, batch.segment_ids, batch.position_ids)
@@ -146,7 +127,7 @@ def _mixed(module: nn.MaskedLM, batch: EncoderRows, shares: np.ndarray, compute:
 
 
 def _ready(params: nn.ParamTree, operands: str) -> nn.ParamTree:
-    """Kernels in the type of the products' factors: cast once instead of in every batch, to the same numbers."""
+    """Cast kernels to the type of the products' factors, once instead of in every batch; the numbers are the same."""
     if operands == "float32":
         return params
     return jax.tree_util.tree_map_with_path(

@@ -6,7 +6,6 @@ import numpy as np
 
 from jaxplm.config import Compute, Config, Data, Embed, Model, Precision, Train, validate
 from jaxplm.data.labelled.row_length import row_length
-from jaxplm.data.labelled.task_batches import default_max_units
 from jaxplm.data.labelled.text_blocks import text_blocks
 from jaxplm.data.labelled.unit_rows import plan_units
 from jaxplm.data.sources.texts import clean
@@ -40,11 +39,11 @@ def embed(texts: Iterable[str], path: str, settings: Embed, *, seq_len: int | No
     if not given:
         return np.zeros((0, source.config.width), settings.dtype)
     blocks = list(text_blocks((clean(text)[0] for text in given), source.tokenizer, seq_len or min(source.config.max_positions, _LONGEST)))
-    lengths = np.concatenate([block.units.lengths for block in blocks])
+    lengths = np.concatenate([block.encoded.lengths for block in blocks])
     length = row_length(lengths, int(lengths.max()), source.config.width)
     mesh = sharding.make_mesh(config.mesh)
     shards = sharding.row_shards(mesh)
-    most = max(plan_units(block.units.lengths, length, default_max_units(length)).rows for block in blocks)
+    most = max(plan_units(block.encoded.lengths, length).rows for block in blocks)
     rows = -(-min(batch_size, most) // shards) * shards
     encoder = TextEncoder(source, settings, mesh, resolve_compute(config.compute, mesh), rows=rows, length=length)
-    return np.concatenate([encoder(encoder.batches(block.units)) for block in blocks])
+    return np.concatenate([encoder(encoder.batches(block.encoded)) for block in blocks])

@@ -23,7 +23,7 @@ from jaxplm.engine.workdir import claim
 from jaxplm.errors import Interrupted
 from jaxplm.hf.sentence_export import save_sentence_encoder
 from jaxplm.recipes.embed.card import card
-from jaxplm.recipes.embed.encoder import TextEncoder, UnitRows
+from jaxplm.recipes.embed.encoder import BlockBatches, TextEncoder
 from jaxplm.recipes.embed.files import VectorFiles, is_complete, read_index
 from jaxplm.recipes.embed.layers import Source, open_source
 from jaxplm.version import VERSION
@@ -99,7 +99,7 @@ class _Run:
         """Compiled for rows that suit the beginning of the corpus, whatever row the run goes on from."""
         longest = self.config.data.seq_len
         beginning = next(text_blocks(self.texts, self.source.tokenizer, longest, max_rows=4096, max_chars=1 << 20))
-        length = row_length(beginning.units.lengths, longest, self.source.config.width)
+        length = row_length(beginning.encoded.lengths, longest, self.source.config.width)
         log.info("rows of %d tokens, shared by texts of up to %d", length, longest)
         return TextEncoder(self.source, self.config.embed, self.mesh, resolve_compute(self.config.compute, self.mesh),
                            rows=self.config.train.batch_size, length=length)
@@ -114,18 +114,18 @@ class _Run:
             saved = self.files.rows if self.files else 0
             raise Interrupted(status, f"stopped, the vectors of {saved:,} rows are saved: the same command goes on from there")
 
-    def _add(self, block: TextBlock, batches: UnitRows, vectors: np.ndarray) -> None:
-        units = block.units
+    def _add(self, block: TextBlock, batches: BlockBatches, vectors: np.ndarray) -> None:
+        encoded = block.encoded
         self.tokens += batches.real_tokens
         self.places += batches.places
         if self.files is None:
             return
-        counts, complete = {"empty": block.empty, "truncated": block.truncated}, len(self.files.shards)
+        counts, complete = {"empty": block.empty, "truncated": encoded.truncated}, len(self.files.shards)
         if self.by_token:
-            inside, sizes = text_tokens(units, self.frame)
-            self.files.add(vectors[inside], len(units), counts, units.ids[inside], sizes)
+            inside, sizes = text_tokens(encoded, self.frame)
+            self.files.add(vectors[inside], len(encoded), counts, encoded.ids[inside], sizes)
         else:
-            self.files.add(vectors, len(units), counts)
+            self.files.add(vectors, len(encoded), counts)
         if len(self.files.shards) > complete:
             log.info("%s: rows up to %s", self.files.shards[-1]["file"], f"{self.files.rows:,}")
 
@@ -163,11 +163,11 @@ class _Run:
             normalize=settings.normalize, seq_len=self.config.data.seq_len, files={"README.md": card(self.config, source, self.command)})
 
 
-def _ahead(stream: Iterator[TextBlock], encoder: TextEncoder) -> Generator[tuple[TextBlock, UnitRows], None, None]:
+def _ahead(stream: Iterator[TextBlock], encoder: TextEncoder) -> Generator[tuple[TextBlock, BlockBatches], None, None]:
     """The blocks with their rows; the next one is read, tokenized and packed while one is computed."""
-    def following(_: int) -> tuple[TextBlock, UnitRows] | None:
+    def following(_: int) -> tuple[TextBlock, BlockBatches] | None:
         block = next(stream, None)
-        return None if block is None else (block, encoder.batches(block.units))
+        return None if block is None else (block, encoder.batches(block.encoded))
 
     with closing(prefetch(following, 0, sys.maxsize, depth=1)) as made:
         for pair in made:

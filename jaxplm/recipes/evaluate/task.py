@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,81 +11,86 @@ import jax
 import numpy as np
 
 from jaxplm import hf, nn
-from jaxplm.config import Config
-from jaxplm.data.labelled.examples import read_examples
-from jaxplm.data.labelled.label_set import LabelSet, labels_of_checkpoint, warn_unknown
-from jaxplm.data.labelled.task_batches import FixedTaskBatches
+from jaxplm.config import Config, Task
+from jaxplm.data.labelled.label_set import LabelSet, warn_unknown
+from jaxplm.data.labelled.reading import read_examples
+from jaxplm.data.labelled.task_batches import FixedBatches, FixedRows, task_batch
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
 from jaxplm.devices.processes import is_first
 from jaxplm.engine.predict import Predictor, measured
 from jaxplm.engine.workdir import claim
 from jaxplm.errors import UserError
-from jaxplm.recipes.finetune.labelled_sets import units_of
 from jaxplm.reporting.console import in_words
 from jaxplm.reporting.metric_log import MetricLog
 from jaxplm.reporting.predictions import write_predictions
-from jaxplm.tasks.labelled import task_of
-from jaxplm.tasks.results import Reading
+from jaxplm.tasks.kinds import KINDS
+from jaxplm.tasks.kinds.kind import EvalSet
 
 log = logging.getLogger("jaxplm")
 
 
 def run(config: Config, workdir: Path) -> None:
-    """Scores on `data.validation` and `data.test`, and predictions.jsonl for the last of those that are given.
+    """Write scores on `data.validation` and `data.test`, and predictions.jsonl for the last of those that are given.
 
-    Raises UserError where the rows cannot be read, or `task.kind` is not the model's.
+    Raises:
+      UserError: the rows cannot be read, or `task.kind` is not the model's.
     """
-    loaded = hf.load_task_model(config.model.path)
-    kind = loaded.head.kind
-    if config.task.kind not in ("", kind):
-        raise UserError(f"task.kind={config.task.kind}: {config.model.path} is a model for {kind}")
+    loaded = hf.load_task_model(config.model.path, KINDS)
+    kind = KINDS[loaded.head.kind]
+    if config.task.kind not in ("", kind.name):
+        raise UserError(f"task.kind={config.task.kind}: {config.model.path} is a model for {kind.name}")
     if not config.data.test and config.data.validation == "builtin:pydocs":  # what the recipe has for masked LMs
-        raise UserError(f"{config.model.path} is a model for {kind}: give rows of that task as data.test or data.validation")
+        raise UserError(f"{config.model.path} is a model for {kind.name}: give rows of that task as data.test or data.validation")
     if config.data.general:
-        raise UserError(f"data.general={config.data.general!r} is for masked language modelling: {config.model.path} is a model for {kind}")
+        raise UserError(f"data.general={config.data.general!r} is for masked language modelling: {config.model.path} is a model for"
+                        f" {kind.name}")
     for note in loaded.notes:
         log.info("%s", note)
     mesh = sharding.make_mesh(config.mesh)
     rows = config.train.batch_size
     sharding.check_batch(rows, 1, mesh)
-    labels = labels_of_checkpoint(kind, dict(enumerate(loaded.labels)))
+    labels = kind.labels_of_model(loaded.labels)
     graph, abstract = nn.abstract_task_model(loaded.config, loaded.head)
-    task = task_of(config.task.__class__(kind=kind), labels)
+    task = kind.loss(Task(kind=kind.name), labels)
     predict = Predictor(graph, abstract, task, mesh, resolve_compute(config.compute, mesh),
-                        by_token=not loaded.head.pooled, rows=rows)
+                        by_token=loaded.head.per_token, rows=rows)
     params = jax.tree.map(sharding.place, loaded.params, sharding.param_shardings(abstract, mesh))
-    readings = {split: _reading(config, split, source, labels, loaded)
-                for split, source in (("validation", config.data.validation), ("test", config.data.test)) if source}
+    sets = {split: _eval_set(config, split, source, labels, loaded)
+            for split, source in (("validation", config.data.validation), ("test", config.data.test)) if source}
     claim(workdir, config, write=is_first())
-    predictions: list[dict[str, Any]] = []
+    predictions: Sequence[dict[str, Any]] = []
     with MetricLog(workdir, enabled=is_first()) as metrics:
-        for split, reading in readings.items():
-            batches = FixedTaskBatches(reading.units, rows, config.data.seq_len, pad_id=loaded.config.pad_id,
-                                       slots=lambda count: sharding.my_rows(count, mesh))
-            found, result = measured(predict, params, batches, reading, task)
+        for split, eval_set in sets.items():
+            batches = _batches(eval_set, rows, config.data.seq_len, loaded.config.pad_id, mesh)
+            found, result = measured(predict, params, batches, eval_set, task)
             predictions = result.predictions
             if result.scores:
                 metrics.write(0, split, found)
-                log.info("%s: %s", reading.examples.describe, in_words(found))
+                log.info("%s: %s", eval_set.examples.describe, in_words(found))
             else:
-                log.info("%s: no labels, so no scores", reading.examples.describe)
+                log.info("%s: no labels, so no scores", eval_set.examples.describe)
     if is_first():
         write_predictions(workdir / "predictions.jsonl", predictions)
         log.info("%s predictions: %s", f"{len(predictions):,}", workdir / "predictions.jsonl")
 
 
-def _reading(config: Config, split: str, source: str, labels: LabelSet, loaded: hf.LoadedTask) -> Reading:
-    loaded.config.check_length(config.data.seq_len, "data.seq_len", config.model.path)
-    examples = read_examples(source, loaded.head.kind, config.data, split=split, labelled=False).in_scheme(labels.scheme)
+def _eval_set(config: Config, split: str, source: str, labels: LabelSet, loaded: hf.LoadedTask) -> EvalSet:
+    data, kind = config.data, KINDS[loaded.head.kind]
+    loaded.config.check_length(data.seq_len, "data.seq_len", config.model.path)
+    examples = read_examples(source, kind, data, split=split, labelled=False).in_scheme(labels.scheme)
     examples.warn_unscored()
     warn_unknown(labels, examples)
-    units = units_of(examples, loaded.tokenizer, labels, config)
+    encoded = kind.encode(examples, loaded.tokenizer, data.seq_len, config.task.overlap)
     note = hf.resolve(config.model.path) / "exported.json"
-    may_lack = bool(json.loads(note.read_text("utf-8")).get("may_lack")) if note.exists() else _some_lack(examples.labels)
-    return Reading(examples, units, labels, config.task.max_answer, config.task.rules, may_lack)
+    has_unanswerable = bool(json.loads(note.read_text("utf-8")).get("may_lack")) if note.exists() else kind.has_unanswerable(examples)
+    return EvalSet(kind, examples, encoded, labels, config.task, has_unanswerable)
 
 
-def _some_lack(labels: list[Any]) -> bool:
-    """Whether some questions are known to have no answer: then the model may say so too."""
-    return bool(np.any([label is not None and hasattr(label, "texts") and not label.texts for label in labels]))
+def _batches(eval_set: EvalSet, rows: int, seq_len: int, pad_id: int, mesh: jax.sharding.Mesh) -> FixedBatches:
+    def local_rows(rows: int) -> np.ndarray:
+        return sharding.my_rows(rows, mesh)
+
+    encoded = eval_set.encoded
+    targets = eval_set.kind.targets(eval_set.examples, encoded, eval_set.labels)
+    return FixedBatches(FixedRows(encoded.lengths, rows, seq_len, local_rows=local_rows), partial(task_batch, encoded, targets, pad_id))

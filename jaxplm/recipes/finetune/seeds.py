@@ -1,4 +1,4 @@
-"""Several seeds in one command: the same run once for each, and what their scores have in common."""
+"""Several seeds in one command: the same run once for each, then mean and standard deviation of their scores."""
 
 import dataclasses
 import json
@@ -20,8 +20,8 @@ from jaxplm.reporting.metric_log import read_metrics
 from jaxplm.reporting.report import write_report
 from jaxplm.reporting.sections import seeds_section
 from jaxplm.reporting.tables import seed_table, seeds_headline
-from jaxplm.scores.metric import metric_named
 from jaxplm.scores.sums import NOT_SCORES
+from jaxplm.tasks.kinds import KINDS
 
 log = logging.getLogger("jaxplm")
 
@@ -36,23 +36,24 @@ class Outcome:
     workdir: Path
     corpus: str  # fingerprint of what it read
     step: int  # that was exported
-    metric: str  # of the validation set, by which it was chosen
+    metric: str  # of the validation set, by which the step was chosen
     rows: list[dict[str, Any]]  # of metrics.jsonl
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
-        """{'validation': {...}, 'test': {...}} of the exported step; NaN for what was no number, as a correlation may be."""
+        """{'validation': {...}, 'test': {...}} of the exported step; NaN for a score that is not a number, such as a correlation."""
         return {row["split"]: {name: math.nan if value is None else value for name, value in row.items() if name not in NOT_SCORES}
                 for row in self.rows if row["split"] != "train" and row["step"] == self.step}
 
 
 def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
-    """`run_one` for every one of `train.seeds` in `workdir/seed-<n>`; then the report with mean ± std.
+    """Call `run_one` for each of `train.seeds` in `workdir/seed-<n>`, then write the report with mean ± std.
 
-    `workdir/export` and `predictions.jsonl` are copies of those of the seed with the best validation score, so that what
-    comes next finds a model where it would find that of a single run. The same command goes on where it was stopped.
+    `workdir/export` and `predictions.jsonl` are copies of those of the seed with the best validation score, so that the
+    model is in the same place as after a single run. The same command resumes where it was stopped.
 
-    Raises UserError as `run_one` does, and where the texts have changed since the first of the seeds.
+    Raises:
+      UserError: as `run_one` does, and where the texts have changed since the first of the seeds.
     """
     claim(workdir, config, write=False)
     if is_finished(workdir):
@@ -67,13 +68,14 @@ def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
         wait_for_all(f"seed {seed}")
         outcomes.append(_outcome(seed, place))
         if outcomes[-1].corpus != outcomes[0].corpus:
-            raise UserError(f"the texts of {config.data.train} (or of the evaluation sets), or the rows a step on this machine, have"
+            raise UserError(f"the texts of {config.data.train} (or of the evaluation sets), or the rows per step on this machine, have"
                             f" changed between {outcomes[0].workdir} and {place}: their scores cannot be compared;"
                             " choose another --workdir")
     if is_first():
         best = outcomes[0]
+        metric = KINDS[config.task.kind].metric(best.metric)
         for one in outcomes[1:]:
-            if metric_named(one.metric).better(one.scores["validation"][one.metric], best.scores["validation"][best.metric]):
+            if metric.better(one.scores["validation"][one.metric], best.scores["validation"][best.metric]):
                 best = one
         _finish(config, workdir, command, outcomes, best)
     wait_for_all("seeds")

@@ -1,13 +1,135 @@
 """Tagging: one label for each token of a sentence, such as the entities in it."""
 
-from jaxplm.tasks.kinds.kind import TaskKind
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxplm.config import Task
+from jaxplm.data.labelled.encodings import Encoded
+from jaxplm.data.labelled.examples import Examples
+from jaxplm.data.labelled.label_set import UNKNOWN, LabelSet, named_labels
+from jaxplm.data.labelled.label_values import read_class
+from jaxplm.data.labelled.tag_schemes import marks_entities, scheme_of_names, settle_scheme
+from jaxplm.data.labelled.targets import Targets
+from jaxplm.data.labelled.word_map import WordMap
+from jaxplm.scores.classification import classification_scores, confusion, per_class
+from jaxplm.scores.entities import entity_scores, per_type
+from jaxplm.scores.metric import Metric, metrics_named
+from jaxplm.tasks.kinds.kind import EvalSet
+from jaxplm.tasks.kinds.words import WordKind
+from jaxplm.tasks.results import Result, rounded, softmax
+
+if TYPE_CHECKING:
+    from jaxplm.tasks.labelled import LabelledTask
+
+log = logging.getLogger("jaxplm")
+
+# A warning is given where so large a share of the tagged characters can get no tag of a token.
+_SHARED_SHARE = 0.01
 
 
-class Tag(TaskKind):
-    """A tag for each token of a sentence that comes as a list of tokens."""
+class Tag(WordKind):
+    """A tag for each token of a sentence.
+
+    Tags that mark entities (B-, I-, and E-, S- with them) are scored by entity, all others by tag. IOB1 is converted to IOB2.
+    A prediction has `label`, a tag for each token, and `scores`, the probability of each of these.
+    """
 
     name = "tag"
-    metric_names = ("f1", "precision", "recall", "accuracy", "macro_f1", "micro_f1", "loss")  # the last three: also of plain tags
-    per_token = True
-    options = frozenset(("body", "class_weights", "label_smoothing", "overlap"))
+    metrics = metrics_named("f1", "precision", "recall", "accuracy", "macro_f1", "micro_f1", "loss")
+    options = WordKind.options | {"class_weights", "label_smoothing"}
+    named_outputs = True
     hf_class = "TokenClassification"
+    pipeline_tag = "token-classification"
+    # A word's label is that of its first token, in training too.
+    usage = """from transformers import pipeline
+
+tag = pipeline("token-classification", "path/to/this/directory", aggregation_strategy="first")
+tag("a text")"""
+
+    def read_label(self, value: Any, where: str) -> str | None:
+        return read_class(value, where)
+
+    def settle(self, examples: Examples) -> Examples:
+        """Find the scheme of the tags, and convert IOB1 to IOB2, and BIOES too where a token covers several characters."""
+        examples = super().settle(examples)
+        given = [tags for tags in examples.labels if tags]
+        if not marks_entities({tag for tags in given for tag in tags}):
+            return examples
+        labels, scheme = settle_scheme(examples.labels, examples.describe, iob2=examples.characters)
+        return replace(examples, labels=labels, scheme=scheme)
+
+    def label_set(self, train: Examples, others: Iterable[Examples]) -> LabelSet:
+        return named_labels(train, others, per_token=True)
+
+    def labels_of_model(self, names: tuple[str, ...]) -> LabelSet:
+        return LabelSet(names, np.zeros(len(names), np.int64), scheme=scheme_of_names(names))
+
+    def metrics_for(self, labels: LabelSet) -> tuple[Metric, ...]:
+        """Return entity-level scores for tags that mark entities, scores of classes for others."""
+        if labels.scheme:
+            return metrics_named("f1", "precision", "recall", "accuracy", "loss")
+        return metrics_named("accuracy", "macro_f1", "micro_f1", "loss")
+
+    def describe_labels(self, labels: LabelSet) -> str:
+        return f"tags {'with' if labels.scheme else 'without'} entities (B-, I-)"
+
+    def targets(self, examples: Examples, encoded: Encoded, labels: LabelSet) -> Targets:
+        """Return [T] int32 ids of the tags."""
+        words = self.word_map(encoded)
+        ids = np.full(len(words.token), UNKNOWN, np.int32)
+        tagged = np.repeat(examples.labelled, np.diff(words.offsets))
+        ids[tagged] = labels.ids(chain.from_iterable(tags for tags in examples.labels if tags is not None))
+        targets = self.word_targets(encoded, ids, ids >= 0)
+        if examples.characters:
+            _warn_shared_tokens(examples, labels, words, targets.values)
+        return targets
+
+    def loss(self, task: Task, labels: LabelSet) -> "LabelledTask":
+        from jaxplm.tasks.kinds.classify_loss import CrossEntropy
+
+        return CrossEntropy(task.label_smoothing, labels.balanced_weights() if task.class_weights == "balanced" else None)
+
+    def score(self, eval_set: EvalSet, logits: np.ndarray) -> Result:
+        words, names, scheme = self.word_map(eval_set.encoded), eval_set.labels.names, eval_set.labels.scheme
+        tags = words.tags(names, logits.argmax(-1))
+        certain = softmax(logits).max(-1)
+        shares = np.where(words.token >= 0, certain[words.token] if len(certain) else 0.0, 1.0)
+        bounds = words.offsets.tolist()
+        predictions = [{"label": one, "scores": rounded(shares[begin:end])}
+                       for one, begin, end in zip(tags, bounds[:-1], bounds[1:], strict=True)]
+        pairs = [(gold, found) for gold, found in zip(eval_set.examples.labels, tags, strict=True) if gold is not None]
+        if not pairs:
+            return Result({}, predictions)
+        gold, found = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        if scheme:
+            return Result(entity_scores(gold, found, scheme), predictions, entities=per_type(gold, found, scheme))
+        counts = confusion(*_tag_ids(gold, found, names), len(names))
+        return Result(classification_scores(counts), predictions, per_class(counts, names), confusion=counts)
+
+
+def _tag_ids(gold: list[list[str]], found: list[list[str]], names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes of all words: [W] gold ones, `UNKNOWN` for tags that are no class, and [W] predicted ones."""
+    ids = {name: i for i, name in enumerate(names)}
+    known = np.array([ids.get(tag, UNKNOWN) for tags in gold for tag in tags], np.int64)
+    # A word that shares the token of the word before has I- for B-, which need not be a class.
+    all_ids = {f"I{name[1:]}": i for name, i in ids.items() if name[0] == "B"} | ids
+    given = np.array([all_ids.get(tag, UNKNOWN) for tags in found for tag in tags], np.int64)
+    # A word of no token is O; where that is no class, it counts as a wrong one.
+    return known, np.where(given == UNKNOWN, (known + 1) % len(names), given)
+
+
+def _warn_shared_tokens(examples: Examples, labels: LabelSet, words: WordMap, targets: np.ndarray) -> None:
+    """Warn of tagged characters that cannot get their tag even from a perfect model, as those of 서울은 in one token."""
+    best = words.tags(labels.names, targets)
+    pairs = [pair for given, found in zip(examples.labels, best, strict=True) if given for pair in zip(given, found, strict=True)]
+    tagged = sum(given != "O" or found != "O" for given, found in pairs)
+    lost = sum(given != found for given, found in pairs)
+    if lost > _SHARED_SHARE * tagged:
+        log.warning("%s: %s of %s tagged characters share a token of the model with characters of another tag and cannot get theirs"
+                    " (%.1f %%); a tokenizer with shorter tokens can tell them apart", examples.describe, f"{lost:,}", f"{tagged:,}",
+                    100 * lost / tagged)

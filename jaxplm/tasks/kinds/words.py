@@ -1,0 +1,96 @@
+"""Tasks over the tokens of sentences: the rows, what the encoder reads of them, and which token each label belongs to."""
+
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from jaxplm.data.labelled.encode import EncodedWords, encode_words
+from jaxplm.data.labelled.encodings import Encoded
+from jaxplm.data.labelled.examples import Example, Examples
+from jaxplm.data.labelled.label_values import is_empty, read_list, read_text
+from jaxplm.data.labelled.reading import Columns, DataFields
+from jaxplm.data.labelled.targets import Targets
+from jaxplm.data.labelled.word_map import WordMap
+from jaxplm.data.sources.columns import Row
+from jaxplm.data.sources.conll import join_tokens
+from jaxplm.tasks.kinds.kind import TaskKind
+
+# The tokens of a set count as characters where so large a share of them is white space or one character long.
+_SPACE_SHARE, _SINGLE_SHARE = 0.05, 0.95
+
+
+class WordKind(TaskKind):
+    """A task with one label for each token of a sentence; the head looks at every token.
+
+    Rows have `data.tokens` and `data.tags`, lists (or strings of words with spaces between) of equal length. Files that end
+    in .conll, .tsv or .txt are in CoNLL's format: token first, label last. A sentence that is too long is read in windows
+    that overlap. The tokens of the data are called words where the tokens of the model are meant by "tokens".
+    """
+
+    per_token = True
+    options = frozenset(("body", "overlap"))
+
+    def columns(self, data: DataFields) -> Columns:
+        return Columns({data.tokens: "data.tokens"}, {data.tags: "data.tags"}, (data.tags,), tagged=(data.tokens, data.tags))
+
+    def read(self, row: Row, data: DataFields, where: str, number: int) -> Example:
+        tokens = [read_text(token, where) for token in read_list(row.get(data.tokens), where, data.tokens) or []]
+        given, label, fault = row.get(data.tags), None, ""
+        if is_empty(given):
+            fault = "missing"
+        else:
+            label = [self.read_label(one, where) for one in read_list(given, where, data.tags) or []]
+            if len(label) != len(tokens) or None in label:
+                fault, label = "mismatch", None
+        text = join_tokens(tokens)
+        return Example(text, tokens=tokens, label=label, fault=fault if text.strip() else "empty")
+
+    @abstractmethod
+    def read_label(self, value: Any, where: str) -> Any:
+        """Return the label of one token, None if there is none.
+
+        Raises:
+          UserError: a value of the wrong type; `where` is the row's place for the message.
+        """
+
+    def settle(self, examples: Examples) -> Examples:
+        """Join tokens that are characters to texts without spaces between."""
+        assert examples.tokens is not None
+        if not _are_characters(examples.tokens):
+            return examples
+        return replace(examples, characters=True, texts=list(map("".join, examples.tokens)))
+
+    def encode(self, examples: Examples, tokenizer: Any, seq_len: int, overlap: int) -> EncodedWords:
+        return encode_words(examples, tokenizer, seq_len, overlap)
+
+    def word_map(self, encoded: Encoded) -> WordMap:
+        """Return which token predicts each word."""
+        assert isinstance(encoded, EncodedWords)
+        return encoded.words
+
+    def word_targets(self, encoded: Encoded, values: np.ndarray, known: np.ndarray) -> Targets:
+        """Return the targets of the tokens at which words are learned.
+
+        Args:
+          encoded: the windows of sentences with W words.
+          values: [W, ...] what is to be learned of each word.
+          known: [W] bool, whether there is something to learn.
+        """
+        assert isinstance(encoded, EncodedWords)
+        words = encoded.target_words
+        learned = words >= 0
+        learned[learned] = known[words[learned]]
+        out = np.zeros((len(words), *values.shape[1:]), values.dtype)
+        out[learned] = values[words[learned]]
+        return Targets(out, learned.astype(np.float32), per_token=True)
+
+
+def _are_characters(sentences: list[list[str]]) -> bool:
+    total = spaces = single = 0
+    for tokens in sentences:
+        total += len(tokens)
+        spaces += sum(token.isspace() for token in tokens)
+        single += sum(len(token) == 1 for token in tokens)
+    return total > 0 and (spaces >= _SPACE_SHARE * total or single >= _SINGLE_SHARE * total)
