@@ -20,8 +20,8 @@ from jaxplm.engine.predict import Predictor, measured
 from jaxplm.engine.workdir import claim
 from jaxplm.errors import UserError
 from jaxplm.recipes.finetune.labelled_sets import units_of
-from jaxplm.reporting.console import in_words
 from jaxplm.reporting.metric_log import MetricLog
+from jaxplm.reporting.numbers import scores_text
 from jaxplm.reporting.predictions import write_predictions
 from jaxplm.tasks.labelled import task_of
 from jaxplm.tasks.results import Reading
@@ -65,7 +65,7 @@ def run(config: Config, workdir: Path) -> None:
             predictions = result.predictions
             if result.scores:
                 metrics.write(0, split, found)
-                log.info("%s: %s", reading.examples.describe, in_words(found))
+                log.info("%s: %s", reading.examples.describe, scores_text(found))
             else:
                 log.info("%s: no labels, so no scores", reading.examples.describe)
     if is_first():
