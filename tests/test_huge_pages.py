@@ -11,7 +11,7 @@ from jaxplm.devices import huge_pages
 # Stands for the command: tells its process, its arguments and what glibc was told, before and after.
 COMMAND = """
 import os, sys
-from jaxplm import huge_pages
+from jaxplm.devices import huge_pages
 sys.platform = "linux"
 huge_pages._on_demand = lambda: {on_demand}
 print(os.getpid(), sys.flags.dev_mode, sys.argv[1:], os.environ.get("GLIBC_TUNABLES"), flush=True)
