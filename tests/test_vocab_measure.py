@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import assert_says, refuses
+from tokenizers import pre_tokenizers
 
 from jaxplm import hf
 from jaxplm.reporting import fonts
@@ -33,6 +34,20 @@ def bert(tmp_path_factory):
 @pytest.fixture(scope="module", params=checkpoints.FAMILIES)
 def any_tokenizer(request):
     return checkpoints.tokenizer(request.param)
+
+
+@pytest.mark.parametrize("by_white_space", [False, True])
+def test_words_are_cut_at_the_white_space_that_the_tokenizer_cuts_at(by_white_space):
+    """For a tokenizer with Metaspace alone a no-break space is a character of the word."""
+    tokenizer = checkpoints.tokenizer("camembert")
+    backend, metaspace = tokenizer.backend_tokenizer, pre_tokenizers.Metaspace()
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace]) if by_white_space else metaspace
+    counter = PieceCounter(tokenizer)
+    counter.add(["the\u00a0dog reads"])
+    totals, _ = counter.totals()
+    found = backend.encode("the\u00a0dog reads", add_special_tokens=False)
+    assert (totals.tokens, totals.unknown) == (len(found.ids), found.ids.count(tokenizer.unk_token_id))
+    assert totals.unknown == (0 if by_white_space else 1)
 
 
 @settings(max_examples=60, deadline=None)

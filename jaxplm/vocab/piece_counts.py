@@ -1,6 +1,6 @@
 """Count the words of texts with the tokens of each, in one pass; every distinct word is tokenized once.
 
-A text is first cut at white space, which no tokenizer's word crosses. What stands between is tokenized when it first occurs, cut into
+A text is first cut at the white space that begins a word for the tokenizer. What stands between is tokenized when it first occurs, cut into
 the words of `jaxplm.data.corpus.words`, and remembered. So a pass costs little more than counting, and the counts are those of
 tokenizing every text as a whole.
 """
@@ -18,8 +18,8 @@ from jaxplm.data.corpus.words import word_tables
 
 # Unicode's White_Space, which the tokenizers go by; Python's str.split() also takes the control characters U+001C to U+001F.
 _SPACES = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_EVERY_SPACE = [chr(code) for code in range(0x3001) if re.match(f"[{_SPACES}]", chr(code))]
 _BETWEEN = re.compile(f"[^{_SPACES}]+")
-_WITH_SPACE_BEFORE = re.compile(f"[{_SPACES}]*[^{_SPACES}]+")
 _BLOCK_CHARS = 1 << 21  # characters counted at once: much beside the cost of a call, little beside the tables
 _BATCH = 8192  # strings tokenized at once
 _MEMORY_CHARS = 1 << 23  # characters of the strings whose words are remembered, about 300 MB in all
@@ -73,6 +73,21 @@ class Totals(NamedTuple):
     unspaced: int = 0
 
 
+def _parts(backend: Any) -> re.Pattern[str]:
+    """Match the parts of a text that this tokenizer cuts independently of each other.
+
+    Parts end at white space, but not at all of it: a tokenizer that has Metaspace alone begins a word at U+0020, and a no-break space
+    is a character of the word.
+    """
+    def ids(text: str) -> list[int]:
+        return backend.encode(text, add_special_tokens=False).ids
+
+    separators = "".join(space for space in _EVERY_SPACE if ids(f"a{space}a") == ids("a") + ids(f"{space}a"))
+    # Where white space does not change the tokens, "a" at the start of a line and "a" after a space need not be told apart.
+    ignores_space = ids(" \n a") == ids("a")
+    return re.compile(f"[^{separators}]+" if ignores_space else f"[{separators}]*[^{separators}]+")
+
+
 class PieceCounter:
     """Counts the words of texts.
 
@@ -91,10 +106,7 @@ class PieceCounter:
         self._tables = word_tables(self._backend)
         self._unk = tokenizer.unk_token_id
         self._max_words = max_words
-        # Where white space does not change the tokens, "a" at the start of a line and "a" after a space need not be told apart.
-        ignores_space = (self._backend.encode(" \n a", add_special_tokens=False).ids
-                         == self._backend.encode("a", add_special_tokens=False).ids)
-        self._split = (_BETWEEN if ignores_space else _WITH_SPACE_BEFORE).findall
+        self._split = _parts(self._backend).findall
         self._words: dict[Word, int] = {}  # words are counted by number, because numbers hash faster
         self._by_number: dict[int, Word] = {}
         self._known: dict[str, tuple[int, ...]] = {}  # the words of what stands between spaces
