@@ -107,8 +107,9 @@ def worker(arguments: list[str], started: float) -> None:
     `started`: time.time() of the parent when it started this process.
     """
     from jaxplm import main as command
+    from jaxplm.devices.without_torch import import_transformers
 
-    command.skip_torch()
+    import_transformers()
     clock = Clock()
     clock.seconds["Python and the command's first imports"] = time.time() - started
     recipe = command.recipe_of

@@ -27,6 +27,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxplm.config import Config, check_field, field_infos, flatten, validate
+from jaxplm.devices.without_torch import import_transformers
 from jaxplm.errors import Interrupted, UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/<recipe>.py", lock_config=False)
@@ -127,25 +128,6 @@ def recipe_of(name: str) -> Callable[[Config, Path, str], None]:
     return importlib.import_module(RECIPES[name]).run
 
 
-def skip_torch() -> None:
-    """Have transformers find no PyTorch, where it is not imported yet.
-
-    Tokenizers alone are taken from transformers, which imports PyTorch all the same where it finds it: more than a second of
-    every start. transformers looks once and remembers, so PyTorch is hidden while it looks and not longer: SciPy takes a hidden
-    module for an imported one. For the command only: in a user's own process that calls `jaxplm.load` both may be needed.
-    """
-    if "torch" in sys.modules:
-        return
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way to say that there is no such module
-    try:
-        from transformers.utils import import_utils
-
-        import_utils.is_torch_available()
-    finally:
-        del sys.modules["torch"]
-
-
 def main(argv: list[str]) -> int:
     """Run the recipe; returns the exit status (see the module's interface: 0, 2, 130, 143)."""
     if any(re.fullmatch(r"--?h(elp)?", argument) for argument in argv[1:]):
@@ -157,8 +139,6 @@ def main(argv: list[str]) -> int:
     try:
         parse(argv)
         config = resolve(flags.FLAGS.config, set(config_flags.get_override_values(flags.FLAGS["config"])))
-        if __name__ == "__main__":
-            skip_torch()
         from jaxplm.data.corpus.tokenize import default_cache
         from jaxplm.devices import processes
         from jaxplm.devices.compute import keep_compiled
@@ -167,6 +147,8 @@ def main(argv: list[str]) -> int:
         processes.join_processes()
         keep_compiled(default_cache())
         console.setup(enabled=processes.is_first())
+        if __name__ == "__main__":
+            import_transformers()
         workdir = Path(_WORKDIR.value or Path("runs") / config.recipe)
         recipe_of(config.recipe)(config, workdir, command_line(argv))
     except UserError as error:

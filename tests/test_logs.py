@@ -21,7 +21,9 @@ import pytest
 from messages import refuses
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
-from jaxplm.reporting import console, metric_log
+from jaxplm.reporting import console, metric_log, numbers
+from jaxplm.reporting import progress as progress_module
+from jaxplm.reporting.progress import Progress
 
 
 @pytest.fixture
@@ -190,9 +192,9 @@ def test_without_a_terminal_lines_come_every_so_often(
     own_logger: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
     console.setup()
-    with console.Progress(100, 50, log_every=20) as progress:
+    with Progress(100, 50, log_every=20) as progress:
         for step in range(51, 101):
             now[0] += 100.0 if step == 51 else 2.0  # the first one compiles
             progress.update(step, loss=3.21456, tokens_per_second=12345.4)
@@ -209,21 +211,22 @@ def test_without_a_terminal_lines_come_every_so_often(
 
 def test_progress_of_other_processes_and_of_a_lost_loss(own_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
     console.setup()
-    with console.Progress(2, log_every=1, enabled=False) as progress:
+    with Progress(2, log_every=1, enabled=False) as progress:
         progress.update(1, loss=1.0)
-    with console.Progress(2, log_every=1) as progress:
+    with Progress(2, log_every=1) as progress:
         assert progress.seconds_left is None
         progress.update(1, loss=float("nan"))
     assert capsys.readouterr().out == "step 1/2  loss not finite\n"
 
 
-@pytest.mark.parametrize("size", [(0, 0), (24, 90)])  # some containers give a terminal without a size
-def test_on_a_terminal_there_is_a_bar_and_lines_stand_above_it(size: tuple[int, int]) -> None:
+def on_terminal(size: tuple[int, int], kind: str) -> str:
+    """What a run of 30 steps prints on a terminal of so many lines and columns."""
     code = textwrap.dedent("""
         import logging, time
         from jaxplm.reporting import console
+        from jaxplm.reporting.progress import Progress
         console.setup()
-        with console.Progress(30, log_every=10) as progress:
+        with Progress(30, log_every=10) as progress:
             for step in range(1, 31):
                 time.sleep(0.02)
                 progress.update(step, loss=1.25, tokens_per_second=1000.0)
@@ -233,7 +236,7 @@ def test_on_a_terminal_there_is_a_bar_and_lines_stand_above_it(size: tuple[int, 
     """)
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs)
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env={**os.environ, "TERM": kind})
     os.close(theirs)
     output = b""
     while True:
@@ -246,27 +249,36 @@ def test_on_a_terminal_there_is_a_bar_and_lines_stand_above_it(size: tuple[int, 
         output += piece
     os.close(ours)
     assert child.wait() == 0
-    text = output.decode()
-    assert re.search(r"\d+% \|.*\| step \d+/30, loss 1.25  1,000 tokens/s  ETA 0:0", text)
-    assert re.search(r"\r\s*\rvalidation loss 1.5\r\n", text)  # the bar was wiped first
-    assert "step 10/30  loss" not in text  # no lines beside the bar
-    last = text.rsplit("\r", 2)
-    assert last[-2].endswith("done")
+    return output.decode()
+
+
+@pytest.mark.parametrize("size", [(0, 0), (24, 90)])  # some containers give a terminal without a size
+def test_on_a_terminal_there_is_a_bar_and_lines_stand_above_it(size: tuple[int, int]) -> None:
+    text = on_terminal(size, "xterm")
+    assert re.search(r"\d+% .*━.* step \d+/30  loss 1.25  1,000 tokens/s  ETA 0:0", text)
+    assert re.search(r"\r\x1b\[2Kvalidation loss 1.5\r\n", text)  # the bar was wiped first
+    assert not re.search(r"step 10/30  loss[^\r]*\r\n", text)  # no lines beside the bar
+    assert re.search(r"\x1b\[2Kdone\r\n$", text)  # and nothing is left of it at the end
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines() -> None:
+    lines = on_terminal((24, 90), "dumb").splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["step 10/30", "validation loss 1.5", "step 20/30", "step 30/30", "done"]
 
 
 # -------------------------------------------------------------------- texts
 
 
 def test_tables_are_aligned_by_cells() -> None:
-    assert console.summary_table([("model", "builtin:tiny"), ("모델", "한국어 BERT"), ("e\u0301", "x")]) == (
+    assert console.plain_table([("model", "builtin:tiny"), ("모델", "한국어 BERT"), ("e\u0301", "x")]) == (
         "model  builtin:tiny\n모델   한국어 BERT\ne\u0301      x"
     )
-    assert console.summary_table([("", "before", "after"), ("perplexity", "20.11", "8.2")], header=True) == (
+    assert console.plain_table([("", "before", "after"), ("perplexity", "20.11", "8.2")], header=True) == (
         "            before  after\n----------  ------  -----\nperplexity   20.11    8.2"
     )
-    assert console.summary_table([]) == ""
+    assert console.plain_table([]) == ""
     with pytest.raises(ValueError, match="shorter"):
-        console.summary_table([("a", "b"), ("c",)])
+        console.plain_table([("a", "b"), ("c",)])
 
 
 @pytest.mark.parametrize(
@@ -275,8 +287,8 @@ def test_tables_are_aligned_by_cells() -> None:
      (99_960_000, "100 M"), (1.31e9, "1.31 B")],
 )  # fmt: skip
 def test_count(number: float, text: str) -> None:
-    assert console.count(number) == text
+    assert numbers.count(number) == text
 
 
 def test_duration() -> None:
-    assert [console.duration(x) for x in (0.4, 59.6, 130, 3723)] == ["0:00", "1:00", "2:10", "1:02:03"]
+    assert [numbers.duration(x) for x in (0.4, 59.6, 130, 3723)] == ["0:00", "1:00", "2:10", "1:02:03"]

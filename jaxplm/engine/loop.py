@@ -21,9 +21,11 @@ from jaxplm.engine.step import TrainState
 from jaxplm.engine.workdir import claim, is_finished
 from jaxplm.errors import Interrupted, UserError
 from jaxplm.reporting import report
-from jaxplm.reporting.console import Progress, count, duration, in_words, summary_table
+from jaxplm.reporting.console import log_table
 from jaxplm.reporting.facts import Facts, Section
 from jaxplm.reporting.metric_log import MetricLog, read_metrics
+from jaxplm.reporting.numbers import count, duration, scores_text
+from jaxplm.reporting.progress import Progress
 from jaxplm.scores.metric import Metric
 
 log = logging.getLogger("jaxplm")
@@ -196,7 +198,7 @@ class Run:
         measured = self.job.evaluate(params)
         for split, values in measured.items():
             metric_log.write(step, split, values)
-        log.info("evaluation at step %d: %s", step, "; ".join(f"{split} {in_words(values)}" for split, values in measured.items()))
+        log.info("evaluation at step %d: %s", step, "; ".join(f"{split} {scores_text(values)}" for split, values in measured.items()))
         return measured["validation"].get(self.job.metric.name)
 
     # ---------------------------------------------------------------- what the user sees
@@ -242,8 +244,7 @@ class Run:
         """Log what the run is about to do."""
         job = self.job.facts(self.setup.steps)
         pairs = {**job.model, **job.data, **job.settings, **self._settings(), **self._hardware(), "workdir": str(self.workdir)}
-        for line in summary_table(list(pairs.items())).split("\n"):
-            log.info("%s", line)
+        log_table(list(pairs.items()))
 
     def _finish(self, state: TrainState, step: int) -> None:
         """Write the report and the export. The export comes last, because it is what says that the run is done."""
@@ -257,6 +258,5 @@ class Run:
             log.warning("the validation loss did not improve on the start: a lower train.learning_rate or more text may help")
         report.write_report(self.workdir, facts, rows)
         self.job.export(self.workdir / "export", params, facts, rows)
-        for line in summary_table(report.score_table(found), header=True).split("\n"):
-            log.info("%s", line)
+        log_table(report.score_table(found), header=True)
         log.info("exported: %s (step %d); report: %s", self.workdir / "export", step, self.workdir / "report.md")

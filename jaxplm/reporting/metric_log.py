@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from jaxplm.data import atomic
+from jaxplm.devices.without_torch import hidden_torch
 from jaxplm.errors import UserError
 
 
@@ -31,8 +32,8 @@ class MetricLog:
         self._board = None
         if not enabled:
             return
-        # Imported here: it pulls in protobuf, which evaluation and embedding have no use for.
-        from tensorboardX import SummaryWriter
+        with hidden_torch():  # imported here: it pulls in protobuf, which embedding does not need
+            from tensorboardX import SummaryWriter
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         last = -1 if resume_from is None else resume_from

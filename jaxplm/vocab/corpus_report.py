@@ -1,6 +1,5 @@
 """Measure how a tokenizer cuts the run's corpus, and show it in the log, in a plot and in report.md: every vocabulary recipe starts so."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,12 @@ from typing import Any
 from jaxplm.config import Config
 from jaxplm.data.sources.texts import open_corpus
 from jaxplm.hf.tokenizer import unreachable_share
+from jaxplm.reporting.console import log_lines
 from jaxplm.vocab.advice import advise, advise_new
 from jaxplm.vocab.measure import Measurement, measure
 from jaxplm.vocab.plot import write_vocabulary
 from jaxplm.vocab.report import vocabulary_markdown, vocabulary_text
 from jaxplm.vocab.splits import damaging_splits
-
-log = logging.getLogger("jaxplm")
 
 KEPT = "vocabulary"  # directory in the workdir: what was measured and chosen, for report.md of a resumed run
 _LOGGED = 8  # splits of each kind
@@ -49,9 +47,3 @@ def report_corpus(config: Config, workdir: Path, tokenizer: Any, *, new: bool = 
     write_vocabulary(workdir / "plots" / "vocabulary.png", domain, damaging_splits(domain, general), tokenizer, general)
     section = vocabulary_markdown(domain, tokenizer, advice, general) + "\n\n![Vocabulary](plots/vocabulary.png)"
     return CorpusReport(domain, section)
-
-
-def log_lines(text: str) -> None:
-    """Log each line of a text as a line of its own."""
-    for line in text.split("\n"):
-        log.info("%s", line)

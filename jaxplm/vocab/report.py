@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxplm.reporting.console import count, summary_table
+from jaxplm.reporting.console import plain_table
+from jaxplm.reporting.numbers import count
 from jaxplm.reporting.tables import Table, markdown
 from jaxplm.vocab.advice import Advice
 from jaxplm.vocab.measure import Measurement
@@ -55,10 +56,10 @@ def pieces(split: WordSplit, tokenizer: Any) -> str:
 def vocabulary_text(measured: Measurement, tokenizer: Any, advice: Advice, general: Measurement | None = None, most: int = SHOWN) -> str:
     """Everything for a terminal: figures, the most frequent and the most damaging splits, the advice."""
     columns = [("domain", measured), *([("general text", general)] if general else [])]
-    parts = [summary_table(figures(columns, general), header=True)]
+    parts = [plain_table(figures(columns, general), header=True)]
     for heading, splits in _splits(measured, general, most):
         if splits:
-            parts.append(heading + "\n" + summary_table(split_table(splits, tokenizer), header=True))
+            parts.append(heading + "\n" + plain_table(split_table(splits, tokenizer), header=True))
     return "\n\n".join([*parts, advice.sentence])
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +10,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import tokenizers
-from tqdm import tqdm
 
 from jaxplm.data.corpus.words import WordTables, needs_characters, refine, word_starts, word_tables
+from jaxplm.data.progress import ProgressBar
 from jaxplm.data.sources.texts import Texts
 from jaxplm.errors import UserError
 
@@ -176,12 +175,14 @@ def token_arrays(
 
 @contextlib.contextmanager
 def _progress(texts: Texts) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar over the bytes of the files where these are known, else over the texts."""
-    total = texts.total_bytes
-    settings: dict[str, Any] = {"unit": "B", "unit_scale": True, "total": total} if total else {"unit": "text"}
-    with tqdm(desc="tokenizing", file=sys.stdout, disable=None, leave=False, **settings) as bar:
+    """Show a bar over the bytes of the files where these are known, else count the texts."""
+    total, done = texts.total_bytes, 0
+    with ProgressBar(total) as bar:
 
         def advance(pieces: int) -> None:
-            bar.update(texts.position - bar.n if total else pieces)
+            nonlocal done
+            done += pieces
+            size = f"{texts.position / 1e6:,.1f} of {total / 1e6:,.1f} MB" if total else f"{done:,} texts"
+            bar.update(texts.position if total else done, f"tokenizing: {size}")
 
         yield advance

@@ -18,7 +18,7 @@ from jaxplm.engine.sweep import evaluation_sums
 from jaxplm.engine.workdir import claim
 from jaxplm.recipes.pretrain.corpus import CorpusReader
 from jaxplm.recipes.pretrain.model import start_model
-from jaxplm.reporting.console import summary_table
+from jaxplm.reporting.console import log_table
 from jaxplm.reporting.metric_log import MetricLog
 from jaxplm.tasks.objectives import selected_objective
 
@@ -59,5 +59,4 @@ def run(config: Config, workdir: Path) -> None:
                 table.append((f"{split}: {source}", f"{found['loss']:.4f}", f"{found['perplexity']:.2f}",
                               f"{found['accuracy']:.2%}", f"{sums['weight']:,.0f}",
                               *(f"{found[metric]:.2%}" for metric in objective.columns.values())))
-    for line in summary_table(table, header=True).split("\n"):
-        log.info("%s", line)
+    log_table(table, header=True)

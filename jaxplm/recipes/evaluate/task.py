@@ -21,8 +21,8 @@ from jaxplm.devices.processes import is_first
 from jaxplm.engine.predict import Predictor, measured
 from jaxplm.engine.workdir import claim
 from jaxplm.errors import UserError
-from jaxplm.reporting.console import in_words
 from jaxplm.reporting.metric_log import MetricLog
+from jaxplm.reporting.numbers import scores_text
 from jaxplm.reporting.predictions import write_predictions
 from jaxplm.tasks.kinds import KINDS
 from jaxplm.tasks.kinds.kind import EvalSet
@@ -67,7 +67,7 @@ def run(config: Config, workdir: Path) -> None:
             predictions = result.predictions
             if result.scores:
                 metrics.write(0, split, found)
-                log.info("%s: %s", eval_set.examples.describe, in_words(found))
+                log.info("%s: %s", eval_set.examples.describe, scores_text(found))
             else:
                 log.info("%s: no labels, so no scores", eval_set.examples.describe)
     if is_first():

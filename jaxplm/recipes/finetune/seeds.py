@@ -14,9 +14,10 @@ from jaxplm.data import atomic
 from jaxplm.devices.processes import is_first, wait_for_all
 from jaxplm.engine.workdir import claim, is_finished
 from jaxplm.errors import UserError
-from jaxplm.reporting.console import duration, summary_table
+from jaxplm.reporting.console import log_table
 from jaxplm.reporting.facts import Facts, Section
 from jaxplm.reporting.metric_log import read_metrics
+from jaxplm.reporting.numbers import duration
 from jaxplm.reporting.report import write_report
 from jaxplm.reporting.sections import seeds_section
 from jaxplm.reporting.tables import seed_table, seeds_headline
@@ -110,6 +111,5 @@ def _finish(config: Config, workdir: Path, command: str, outcomes: list[Outcome]
         shutil.copy2(best.workdir / "predictions.jsonl", workdir / "predictions.jsonl")
     with atomic.new_directory(workdir / "export") as staged:
         shutil.copytree(best.workdir / "export", staged, dirs_exist_ok=True)
-    for line in summary_table(seed_table(by_seed), header=True).split("\n"):
-        log.info("%s", line)
+    log_table(seed_table(by_seed), header=True)
     log.info("exported: %s (seed %d); report: %s", workdir / "export", best.seed, workdir / "report.md")

@@ -13,11 +13,11 @@ from jaxplm.data import atomic
 from jaxplm.devices.processes import is_first, wait_for_all
 from jaxplm.engine.workdir import is_claimed
 from jaxplm.errors import UserError
-from jaxplm.reporting.console import summary_table
+from jaxplm.reporting.console import log_table
 from jaxplm.reporting.tables import markdown
 from jaxplm.vocab.append import ExtendedTokenizer, append_tokens
 from jaxplm.vocab.choose import choose_tokens
-from jaxplm.vocab.corpus_report import KEPT, log_lines, report_corpus
+from jaxplm.vocab.corpus_report import KEPT, report_corpus
 from jaxplm.vocab.measure import remeasure
 from jaxplm.vocab.report import figures
 from jaxplm.vocab.resize import resize_embeddings
@@ -81,7 +81,7 @@ def _choose(config: Config, workdir: Path, tokenizer: Any) -> None:
         log.info("%s tokens are added and not %s: nothing more would save a token", f"{len(appended.tokens):,}", f"{vocab.new_tokens:,}")
     after = remeasure(before, appended.tokenizer)
     table = figures([("before", before), (f"with {len(appended.tokens):,} new tokens", after)])
-    log_lines(summary_table(table, header=True))
+    log_table(table, header=True)
     shown = ", ".join(f"`{token}`" for token in appended.tokens[:_SHOWN]) + (", …" if len(appended.tokens) > _SHOWN else "")
     section = "\n\n".join([measured.section, "### With the new tokens", markdown(table, "lrr"),
                            f"{len(appended.tokens):,} new tokens, those first that save most: {shown}"])
