@@ -36,6 +36,16 @@ def pytest_configure(config: pytest.Config) -> None:
         hidden_torch.hide()
 
 
+# pytest-xdist runs the tests of a file on one worker, and these files' too: they share runs of the command.
+TOGETHER = {"test_command_tasks": "tasks", "test_command_task_exports": "tasks", "test_command": "runs", "test_command_stopped": "runs"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests for `--dist loadgroup`."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.stem, item.path.stem)))
+
+
 def pytest_unconfigure() -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
