@@ -182,6 +182,15 @@ class Embed:
 
 
 @dataclass
+class Export:
+    """What the model card says about the exported model."""
+
+    name: str = setting("", "name of the exported model; empty: made of the base model's name and the recipe's")
+    license: str = setting("", "licence of the exported model, as the hub names it (apache-2.0, cc-by-nc-4.0); empty: none is given")
+    language: tuple[str, ...] = setting((), "languages of the exported model, as ISO 639 codes: ('en', 'ko')")
+
+
+@dataclass
 class Mesh:
     """How the devices are divided; -1 takes the devices that are left."""
 
@@ -217,6 +226,7 @@ class Config:
     train: Train = field(default_factory=Train)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     vocab: Vocab = field(default_factory=Vocab)
+    export: Export = field(default_factory=Export)
     mesh: Mesh = field(default_factory=Mesh)
     compute: Compute = field(default_factory=Compute)
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
-from jaxplm.reporting import usage
-from jaxplm.reporting.card import Card, model_card
+from jaxplm.config import Config, Data, Export, Model
+from jaxplm.reporting.card import FILL_MASK, Card, model_card
 from jaxplm.reporting.facts import Facts, Figure, Section
 from jaxplm.reporting.plots import series, smooth, write_plots
 from jaxplm.reporting.report import write_report
@@ -38,9 +39,7 @@ def rows(general: bool = True) -> list[dict[str, Any]]:
 def facts(**changes: Any) -> Facts:
     given: dict[str, Any] = {
         "title": "DAPT of builtin:tiny",
-        "recipe": "extend_vocab",
         "command": "python -m jaxplm.main --config=configs/dapt.py",
-        "base_model": "builtin:tiny",
         "exported_step": 100,
         "sections": [
             Section("Vocabulary", markdown="Words *kept* whole.", figures=[Figure("Splits", "plots/vocabulary.png")], in_card=False),
@@ -52,9 +51,12 @@ def facts(**changes: Any) -> Facts:
     return Facts(**{**given, **changes})
 
 
-def card_of(*, license: str = "", languages: tuple[str, ...] = (), found: list[dict[str, Any]] | None = None, **changes: Any) -> str:
-    card = Card(usage=usage.FILL_MASK, pipeline_tag="fill-mask", license=license, languages=languages)
-    return model_card(facts(**changes), card, found or [])
+def card_of(found: list[dict[str, Any]] | None = None, base: str = "builtin:tiny", train: str = "builtin:pydocs", general: str = "",
+            **export: Any) -> tuple[dict[str, Any], str]:
+    """The header and the text of a card."""
+    config = Config(recipe="extend_vocab", model=Model(path=base), data=Data(train=train, general=general), export=Export(**export))
+    card = model_card(config, facts(), Card(usage=FILL_MASK, pipeline_tag="fill-mask"), found or [])
+    return ModelCard(card).data.to_dict(), card
 
 
 def test_scores_before_and_as_exported() -> None:
@@ -143,34 +145,40 @@ def test_smooth_has_no_lag_and_keeps_lines() -> None:
 
 
 def test_model_card() -> None:
-    card = card_of(license="apache-2.0", languages=("en", "no"), base_model="roberta-base", found=rows())
-    header, body = card.split("---\n", 2)[1:]
-    assert header.splitlines() == [
-        "library_name: transformers",
-        "pipeline_tag: fill-mask",
-        "base_model: roberta-base",
-        'license: "apache-2.0"',
-        "language:",
-        '  - "en"',
-        '  - "no"',  # unquoted, YAML reads it as false
-        "tags:",
-        "  - jaxplm",
-        "  - extend-vocab",
-    ]
-    assert 'pipeline("fill-mask"' in body and "| validation perplexity | 20.09 | 7.39 | -63.2 % |" in body
-    assert "2 CPU cores" in body and "python -m jaxplm.main" in body and "Licence: apache-2.0." in body
-    assert "Vocabulary" not in body and "](" not in body  # pictures stay in the report
+    header, card = card_of(rows(), base="roberta-base", train="hf:imdb, hf:owner/news:en, corpus/one.txt", license="apache-2.0",
+                           language=("en", "no"))
+    assert {name: value for name, value in header.items() if name != "model-index"} == {
+        "language": ["en", "no"], "license": "apache-2.0", "library_name": "transformers", "pipeline_tag": "fill-mask",
+        "base_model": "roberta-base", "datasets": ["imdb", "owner/news"], "tags": ["jaxplm", "extend-vocab"]}
+    assert "- 'no'" in card  # unquoted, YAML reads it as false
+    assert 'pipeline("fill-mask"' in card and "| validation perplexity | 20.09 | 7.39 | -63.2 % |" in card
+    assert "2 CPU cores" in card and "python -m jaxplm.main" in card and "Licence: apache-2.0." in card
+    assert "Vocabulary" not in card and "](" not in card  # pictures stay in the report
+
+
+def test_model_index() -> None:
+    """The scores of the exported step, as the hub reads them."""
+    card = ModelCard(card_of(rows(), train="/home/me/corpus/a.txt,b.txt", general="hf:owner/news:en", name="pydocs-tiny")[1])
+    assert card.data.model_name == "pydocs-tiny" and card.content.count("pydocs-tiny") == 2  # the header and the heading
+    found = {(result.dataset_split, result.metric_type): result for result in card.data.eval_results}
+    assert found.keys() == {(split, name) for split in ("validation", "general") for name in ("loss", "perplexity", "accuracy")}
+    loss = found["validation", "loss"]
+    assert (loss.task_type, loss.dataset_name, loss.metric_value, loss.metric_name) == ("fill-mask", "a.txt, b.txt", 2.0, "Loss")
+    assert found["validation", "perplexity"].metric_value == pytest.approx(math.exp(2), abs=1e-6)
+    general = found["general", "accuracy"]
+    assert (general.dataset_type, general.dataset_name, general.metric_value) == ("owner/news", "owner/news", pytest.approx(0.6))
+    assert "name: tiny-extend-vocab" in card_of(rows())[1]
 
 
 def test_model_card_says_what_is_unknown(tmp_path: Path) -> None:
-    card = card_of()
-    assert "license: unknown" in card and "No licence is recorded" in card
-    assert "base_model:" not in card and "language:" not in card  # builtin:tiny is no id of the hub's
-    assert "## Scores" not in card
+    header, card = card_of()
+    assert "No licence is recorded" in card and "## Scores" not in card
+    # builtin:tiny is no id of the hub's, and the built-in texts are none of its data sets.
+    assert header.keys() == {"library_name", "pipeline_tag", "tags"}
     for path in (str(tmp_path), "runs/dapt/export/", "../model", ".", "a/b/c", ""):
-        assert "base_model:" not in card_of(base_model=path)
-    assert "from random weights" in card_of(base_model="")
-    other = model_card(facts(), Card(usage="import other"), [])
+        assert "base_model" not in card_of(base=path)[0]
+    assert "from random weights" in card_of(base="")[1]
+    other = model_card(Config(), facts(), Card(usage="import other"), [])
     assert "pipeline_tag" not in other and "```python\nimport other\n```" in other
 
 

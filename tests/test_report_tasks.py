@@ -14,8 +14,9 @@ import transformers
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
-from jaxplm.reporting import fonts, usage
-from jaxplm.reporting.card import Card, model_card
+from jaxplm.config import Config
+from jaxplm.reporting import fonts
+from jaxplm.reporting.card import LOAD, Card, model_card
 from jaxplm.reporting.confusion_plot import write_confusion
 from jaxplm.reporting.facts import Facts
 from jaxplm.reporting.report import write_report
@@ -29,8 +30,7 @@ KOREAN = ["경제", "정치와 사회", "IT과학"]
 
 def facts(**changes: Any) -> Facts:
     given: dict[str, Any] = {
-        "title": "Fine-tuning", "recipe": "finetune", "command": "python -m jaxplm.main --config=configs/finetune.py",
-        "base_model": "builtin:tiny", "exported_step": 50, "metric": "macro_f1",
+        "title": "Fine-tuning", "command": "python -m jaxplm.main --config=configs/finetune.py", "exported_step": 50, "metric": "macro_f1",
     }  # fmt: skip
     return Facts(**{**given, **changes})
 
@@ -143,7 +143,7 @@ def test_report_of_a_classifier(tmp_path: Path, no_hangul: None) -> None:
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {
         "loss.png", "macro_f1.png", "speed.png", "learning_rate.png", "confusion.png"
     }  # fmt: skip
-    card = model_card(given, Card(usage=""), rows())
+    card = model_card(Config(), given, Card(usage=""), rows())
     assert "confusion.png" not in card and f"| {KOREAN[1]} |" in card and "mean ± std" in card
 
 
@@ -177,7 +177,7 @@ def snippet(card: str) -> str:
     ],
 )
 def test_the_card_s_code_runs(tmp_path: Path, architecture: str, task: str, tag: str) -> None:
-    card = model_card(facts(), Card(usage=KINDS[task].usage, pipeline_tag=KINDS[task].pipeline_tag), [])
+    card = model_card(Config(), facts(), Card(usage=KINDS[task].usage, pipeline_tag=KINDS[task].pipeline_tag), [])
     assert f"library_name: transformers\npipeline_tag: {tag}\n" in card
     options = {} if task == "qa" else {"num_labels": 3}
     checkpoints.save(tmp_path / "export", "bert", checkpoints.model("bert", head=f"For{architecture}", **options))
@@ -199,6 +199,6 @@ def test_the_card_s_code_runs(tmp_path: Path, architecture: str, task: str, tag:
 
 
 def test_the_card_of_a_head_that_transformers_lacks() -> None:
-    card = model_card(facts(), Card(usage=usage.JAXPLM, pipeline_tag="text-classification", library="jaxplm"), [])
+    card = model_card(Config(), facts(), Card(usage=LOAD, pipeline_tag="text-classification", library="jaxplm"), [])
     assert "library_name: jaxplm\npipeline_tag: text-classification\n" in card
     assert 'jaxplm.load("path/to/this/directory")' in card and "transformers has no class" in card

@@ -235,8 +235,7 @@ class Run:
         }
         job = self.job.facts(self.setup.steps)
         return Facts(
-            title=job.title, recipe=self.config.recipe, command=self.command, base_model=self.config.model.path,
-            exported_step=exported_step, metric=job.metric,
+            title=job.title, command=self.command, exported_step=exported_step, metric=job.metric,
             sections=[*job.sections, Section("Model", job.model), Section("Data", job.data),
                       Section("Settings", {**job.settings, **self._settings()}), Section("Cost", cost)])
 

@@ -10,8 +10,9 @@ from jaxplm.data import atomic
 from jaxplm.errors import UserError
 from jaxplm.version import VERSION
 
-# These say how a run is watched or where it runs, not what it computes: they may change when it is resumed.
-FREE = ("train.log_every", "checkpoint.every", "checkpoint.keep", "mesh.data", "mesh.fsdp", "mesh.tensor")
+# These say how a run is watched, where it runs or how it is described, not what it computes: they may change when it is resumed.
+FREE = ("train.log_every", "checkpoint.every", "checkpoint.keep", "mesh.data", "mesh.fsdp", "mesh.tensor",
+        "export.name", "export.license", "export.language")
 
 
 def claim(workdir: Path, config: Config, *, write: bool, corpus: str = "") -> None:

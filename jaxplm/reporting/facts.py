@@ -45,9 +45,7 @@ class Facts:
     """What is said about a run."""
 
     title: str
-    recipe: str  # "dapt"
     command: str  # that made the run
-    base_model: str  # as given: a path, a hub id, builtin:tiny, or "" for random weights
     exported_step: int  # whose weights were exported
     metric: str = ""  # as in `JobFacts`
     headline: str = ""  # one sentence with the result; empty: it is made from the scores

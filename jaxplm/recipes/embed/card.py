@@ -2,39 +2,30 @@
 
 from jaxplm.config import Config
 from jaxplm.recipes.embed.layers import Source
+from jaxplm.reporting.card import Card, card_header, command_section, licence_sentence, usage_section
+
+_POOLED = {"cls": "the vector of the first token", "mean": "the mean over all tokens", "max": "the maximum over all tokens"}
+_USAGE = '''from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("path/to/this/directory").encode(["a text", "another one"])'''
 
 
-def card(config: Config, source: Source, command: str) -> str:
-    """The text of `export/README.md`."""
-    settings = config.embed
-    used = source.config.layers
-    layer = "the last layer" if used == source.blocks else f"layer {used} of {source.blocks} (those above it are left out)"
-    pooled = {"cls": "the vector of the first token", "mean": "the mean over all tokens", "max": "the maximum over all tokens"}
-    what = f"{pooled[settings.pooling]} of {layer}" + (", divided by its length" if settings.normalize else "")
-    return f"""---
-library_name: sentence-transformers
-pipeline_tag: feature-extraction
-tags:
-  - jaxplm
-  - sentence-transformers
----
-
-# Embeddings by {config.model.path}
-
-The encoder with which jaxplm made embeddings: {what}, {source.config.width} numbers a text. Texts of more than
-{config.data.seq_len} tokens are cut. Its weights are those of `{config.model.path}`, whose terms apply.
-
-```python
-from sentence_transformers import SentenceTransformer
-
-vectors = SentenceTransformer("path/to/this/directory").encode(["a text", "another one"])
-```
-
-`jaxplm.embed(texts, "path/to/this/directory", pooling="{settings.pooling}", normalize={settings.normalize})` gives the same.
-
-Made with
-
-```
-{command}
-```
-"""
+def embedding_card(config: Config, source: Source, command: str) -> str:
+    """Return the text of `export/README.md`."""
+    settings, used = config.embed, source.config.layers
+    layer = "the last layer" if used == source.blocks else f"layer {used} of {source.blocks} (the layers above it are left out)"
+    scaled = ", scaled to length 1" if settings.normalize else ""
+    card = Card(usage=_USAGE, pipeline_tag="feature-extraction", library="sentence-transformers", tags=["sentence-transformers"])
+    parts = [
+        card_header(config, card),
+        f"# {config.export.name or f'Embeddings by {config.model.path}'}",
+        f"The encoder with which jaxplm computed embeddings. A vector is {_POOLED[settings.pooling]} of {layer}{scaled}, with"
+        f" {source.config.width} numbers. Texts of more than {config.data.seq_len} tokens are cut. The weights are those of"
+        f" `{config.model.path}`.",
+        *usage_section(card),
+        f'`jaxplm.embed(texts, "path/to/this/directory", pooling="{settings.pooling}", normalize={settings.normalize})`'
+        " returns the same vectors.",
+        licence_sentence(config),
+        *command_section(command),
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -22,7 +22,7 @@ from jaxplm.engine.signals import StopRequest
 from jaxplm.engine.workdir import claim
 from jaxplm.errors import Interrupted
 from jaxplm.hf.sentence_export import save_sentence_encoder
-from jaxplm.recipes.embed.card import card
+from jaxplm.recipes.embed.card import embedding_card
 from jaxplm.recipes.embed.encoder import BlockBatches, TextEncoder
 from jaxplm.recipes.embed.files import VectorFiles, is_complete, read_index
 from jaxplm.recipes.embed.layers import Source, open_source
@@ -160,7 +160,8 @@ class _Run:
             return None
         return save_sentence_encoder(
             self.workdir / "export", source.config, source.params, source.tokenizer, source.hf_config, pooling=settings.pooling,
-            normalize=settings.normalize, seq_len=self.config.data.seq_len, files={"README.md": card(self.config, source, self.command)})
+            normalize=settings.normalize, seq_len=self.config.data.seq_len,
+            files={"README.md": embedding_card(self.config, source, self.command)})
 
 
 def _ahead(stream: Iterator[TextBlock], encoder: TextEncoder) -> Generator[tuple[TextBlock, BlockBatches], None, None]:

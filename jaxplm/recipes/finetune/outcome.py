@@ -9,8 +9,7 @@ from jaxplm import hf, nn
 from jaxplm.engine import optim
 from jaxplm.nn import paths
 from jaxplm.recipes.finetune.setup import TaskSetup
-from jaxplm.reporting import usage
-from jaxplm.reporting.card import Card, model_card
+from jaxplm.reporting.card import LOAD, Card, model_card
 from jaxplm.reporting.facts import Facts, JobFacts, Section
 
 TITLES = {"finetune": "Fine-tuning", "feature_extraction": "Feature extraction"}
@@ -58,8 +57,8 @@ def export(setup: TaskSetup, directory: Path, params: nn.ParamTree, facts: Facts
     """
     loaded, kind = setup.start.loaded, setup.sets.kind
     in_transformers = bool(hf.hf_class_of(kind, loaded.head, loaded.config))
-    card = Card(usage=kind.usage if in_transformers else usage.JAXPLM, pipeline_tag=kind.pipeline_tag,
+    card = Card(usage=kind.usage if in_transformers else LOAD, pipeline_tag=kind.pipeline_tag,
                 library="transformers" if in_transformers else "jaxplm")
     note = {"step": facts.exported_step, "metric": setup.metric.name, "may_lack": setup.sets.has_unanswerable}
     hf.save_task_model(directory, loaded, params, setup.sets.labels.names,
-                       files={"README.md": model_card(facts, card, rows), "exported.json": json.dumps(note) + "\n"})
+                       files={"README.md": model_card(setup.config, facts, card, rows), "exported.json": json.dumps(note) + "\n"})

@@ -101,8 +101,8 @@ def _finish(config: Config, workdir: Path, command: str, outcomes: list[Outcome]
             "test": config.data.test or "none, or the built-in task's own"}
     settings = {"seeds": ", ".join(str(one.seed) for one in outcomes), "exported": f"seed {best.seed}, the best validation {best.metric}"}
     facts = Facts(
-        title=f"{config.recipe.replace('_', ' ').capitalize()}: {config.task.kind}, {len(outcomes)} seeds", recipe=config.recipe,
-        command=command, base_model=config.model.path, exported_step=best.step, metric=best.metric,
+        title=f"{config.recipe.replace('_', ' ').capitalize()}: {config.task.kind}, {len(outcomes)} seeds",
+        command=command, exported_step=best.step, metric=best.metric,
         headline=seeds_headline(by_seed, best.metric) if len(by_seed) > 1 else "",
         sections=[seeds_section(by_seed), Section("Model", {"start": config.model.path}), Section("Data", data),
                   Section("Settings", settings), Section("Cost", {"training time of all seeds": duration(seconds)})])

@@ -18,8 +18,7 @@ from jaxplm.engine.step import make_eval_step
 from jaxplm.engine.sweep import evaluation_sums
 from jaxplm.recipes.pretrain.corpus import load_corpus
 from jaxplm.recipes.pretrain.model import start_model
-from jaxplm.reporting import usage
-from jaxplm.reporting.card import Card, model_card
+from jaxplm.reporting.card import FILL_MASK, LOAD, Card, model_card
 from jaxplm.reporting.facts import Facts, JobFacts, Section
 from jaxplm.scores.metric import LOSS
 from jaxplm.tasks.objectives import selected_objective
@@ -90,10 +89,10 @@ class Pretraining:
 
     def export(self, directory: Path, params: nn.ParamTree, facts: Facts, rows: list[dict[str, Any]]) -> None:
         extended = self._shape.extension is not None
-        card = Card(usage=usage.JAXPLM if extended else usage.FILL_MASK, pipeline_tag="fill-mask",
+        card = Card(usage=LOAD if extended else FILL_MASK, pipeline_tag="fill-mask",
                     library="jaxplm" if extended else "transformers")
         hf.save(directory, self.model.config, params, self.model.tokenizer, self.model.hf_config,
-                files={"README.md": model_card(facts, card, rows)})
+                files={"README.md": model_card(self.config, facts, card, rows)})
 
 
 def _extension(shape: nn.EncoderConfig) -> str:
