@@ -1,6 +1,8 @@
 """Extended models of exBERT for tests, and functions of theirs that are compiled once."""
 
 import functools
+import runpy
+from pathlib import Path
 
 import checkpoints
 import jax
@@ -12,6 +14,8 @@ from jaxplm import hf, nn
 from jaxplm.nn.exbert.modules import GATE_SCALE
 
 TOKENS = 75
+# What the recipe trains: the extension only.
+FREEZE = runpy.run_path(str(Path(__file__).parents[1] / "configs" / "exbert.py"))["get_config"]().train.freeze
 LOW = {"xla_backend_optimization_level": 0}  # without LLVM's optimisations, which take longer than what is computed here
 
 

@@ -1,4 +1,4 @@
-"""Attention in parts and the flash kernels against plain attention, what they are given, and when they are chosen."""
+"""Chunked attention and the flash kernels against plain attention, what they are given, and when they are chosen."""
 
 import re
 from functools import partial
@@ -50,7 +50,7 @@ def test_the_runs_of_packed_rows_cover_them():
     assert (np.maximum(runs.lengths, 0).sum(1) == 64).all()
 
 
-def test_more_texts_than_promised_are_not_computed_silently():
+def test_more_texts_than_the_bound_are_not_computed_silently():
     ids = jnp.asarray([[1, 1, 2, 2, 3, 0], [1, 1, 1, 2, 2, 0]], jnp.int32)
     made = dispatch.segments_of(ids, Compute("bfloat16", "bfloat16", attention="cudnn"), (24,), 2)
     found = made.checked(jnp.ones((2, 6, 4), jnp.bfloat16))
@@ -96,23 +96,23 @@ def test_cudnn_is_called_with_offsets_and_no_bias(a_hopper, split):
     assert "64x64x" not in text  # neither scores nor a bias
 
 
-# ---------------------------------------------------------------- in parts, a CPU's
+# ---------------------------------------------------------------- chunked, on a CPU
 
 
-@pytest.mark.parametrize(("rows", "length", "heads", "part"), [
+@pytest.mark.parametrize(("rows", "length", "heads", "chunk"), [
     (32, 128, 12, (4, 12)), (3, 128, 12, (3, 12)), (7, 128, 12, (1, 12)), (64, 32, 12, (64, 12)), (4, 512, 12, (1, 3)),
     (4, 512, 7, (1, 1)), (1, 4096, 12, (1, 1)), (2, 256, 1, (2, 1)),
 ])
-def test_parts_divide_rows_and_heads(rows, length, heads, part):
-    found = chunked.part_of(rows, length, heads, 3 * 2**18)
-    assert found == part and rows % found.rows == 0 and heads % found.heads == 0
+def test_chunks_divide_rows_and_heads(rows, length, heads, chunk):
+    found = chunked.chunk_size(rows, length, heads, 3 * 2**18)
+    assert found == chunk and rows % found.rows == 0 and heads % found.heads == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scores", [2 * 4 * 48**2, 4 * 48**2, 2 * 48**2, 1, 2**20], ids=["two rows", "a row", "heads", "a head", "all"])
 @pytest.mark.parametrize("split", [False, True])
-def test_parts_are_plain_attention(monkeypatch, scores, split):
-    """Output, gradients and dropout's mask, whatever the size of a part and however rows and heads are split."""
+def test_chunks_are_plain_attention(monkeypatch, scores, split):
+    """Output, gradients and dropout's mask, whatever the size of a chunk and however rows and heads are split."""
     for limit in ("_WHOLE", "_FORWARD", "_BACKWARD"):
         monkeypatch.setattr(chunked, limit, scores)
     mesh = sharding.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2))
@@ -201,7 +201,7 @@ def test_a_kernel_that_is_wrong_or_fails_is_found(monkeypatch):
     ("splash", 512, 21, "plain"),
 ])
 def test_shapes_that_a_kernel_does_not_take(kernel, length, width, chosen, caplog):
-    dispatch._say.cache_clear()
+    dispatch._log_once.cache_clear()
     with caplog.at_level("INFO", "jaxplm"):
         for _ in range(3):
             assert dispatch.kernel_for(kernel, length, width) == chosen

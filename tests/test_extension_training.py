@@ -5,14 +5,13 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from extensions import TOKENS, call, hidden, quick, small_extended  # noqa: F401 - fixtures
+from extensions import FREEZE, TOKENS, call, hidden, quick, small_extended  # noqa: F401 - fixtures
 from helpers import as_jax, random_batch, tiny_config, trainer
 
 from jaxplm import config, nn
 from jaxplm.devices import sharding
 from jaxplm.engine import optim
 from jaxplm.nn import paths
-from jaxplm.nn.exbert.modules import BASE
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
 pytestmark = pytest.mark.slow
@@ -28,7 +27,7 @@ def batch(i: int):
 
 
 def test_extension_only_leaves_the_base_bitwise_and_without_moments():
-    state, step, put = trainer(MESH_SHAPE, freeze=(BASE,), weight_decay=0.1, warmup=0)
+    state, step, put = trainer(MESH_SHAPE, freeze=FREEZE, weight_decay=0.1, warmup=0)
     before = jax.tree.map(np.array, state.params)
     moments = {paths.path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state) if leaf.size > 1}
     assert moments and all("encoder/extension/" in name or "mlm_extension/" in name for name in moments)
@@ -42,7 +41,7 @@ def test_extension_only_leaves_the_base_bitwise_and_without_moments():
 
 def test_a_frozen_base_costs_less():
     flops = []
-    for freeze in ((), (BASE,)):
+    for freeze in ((), FREEZE):
         state, step, put = trainer(MESH_SHAPE, freeze=freeze, compute=nn.Compute(unroll=True))
         flops.append(step.lower(state, put(batch(0))).compile().cost_analysis()["flops"])
     assert flops[1] < 0.8 * flops[0]
@@ -59,7 +58,7 @@ def test_all_weights_are_trained_without_freezing():
 def test_eight_devices_equal_one(sizes):
     found = []
     for mesh in (None, sharding.make_mesh(config.Mesh(*sizes))):
-        state, step, put = trainer(MESH_SHAPE, mesh, freeze=(BASE,))
+        state, step, put = trainer(MESH_SHAPE, mesh, freeze=FREEZE)
         losses = []
         for i in range(4):
             state, metrics = step(state, put(batch(i)))

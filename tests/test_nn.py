@@ -8,7 +8,7 @@ from helpers import as_jax, random_batch, tiny_config
 
 from jaxplm import nn
 from jaxplm.data.batch import Batch
-from jaxplm.nn.layers import LayerNorm, dropout, gelu, keep_mask, layer_norm
+from jaxplm.nn.layers import LayerNorm, dropout, dropout_mask, gelu, layer_norm
 from jaxplm.tasks.mlm import MaskedLanguageModelling, cross_entropy
 
 
@@ -147,12 +147,12 @@ def test_masked_logits_are_the_logits_at_those_positions(model):
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 @pytest.mark.parametrize("shape", [(64, 128), (7, 33)])
 def test_dropout_rate_scale_and_independence(shape, rate):
-    keep = keep_mask(jax.random.key(0), rate, (1000, *shape))
+    keep = dropout_mask(jax.random.key(0), rate, (1000, *shape))
     stays = 1 - rate
     tolerance = 5 * (rate * stays / keep.size) ** 0.5  # five standard deviations of an independent draw
     assert abs(float(keep.mean(dtype=jnp.float32)) - stays) < tolerance
     assert abs(float(dropout(jnp.ones(keep.shape), rate, jax.random.key(0)).mean()) - 1) < tolerance / stays
-    other = keep_mask(jax.random.key(1), rate, keep.shape)
+    other = dropout_mask(jax.random.key(1), rate, keep.shape)
     for axis, neighbour in enumerate([jnp.roll(keep, 1, axis) for axis in range(3)] + [other]):
         both = float(jnp.mean(keep & neighbour, dtype=jnp.float32))
         assert abs(both - stays**2) < 2 * tolerance, axis

@@ -20,7 +20,7 @@ def moved(before, after) -> dict[str, list[bool]]:
     changed = {}
     for name, old in paths.named(before).items():
         new = np.asarray(paths.named(after)[name])
-        layers = zip(np.asarray(old), new, strict=True) if name.startswith(paths.BLOCKS) else [(np.asarray(old), new)]
+        layers = zip(np.asarray(old), new, strict=True) if paths.stack_of(name) else [(np.asarray(old), new)]
         changed[name] = [not np.array_equal(a, b) for a, b in layers]
     return changed
 
@@ -32,7 +32,7 @@ def test_frozen_lower_layers_stay_bitwise_and_the_rest_moves(decay):
     for i in range(3):
         state, _ = step(state, put(random_batch(seed=i)))
     for name, layers in moved(before, state.params).items():
-        if name.startswith(paths.BLOCKS):
+        if paths.stack_of(name):
             assert layers == [False, False, True], name
         else:
             assert layers == [not name.startswith("encoder/embeddings/")], name

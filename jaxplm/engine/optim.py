@@ -11,7 +11,7 @@ import optax
 
 from jaxplm.config import Train
 from jaxplm.errors import UserError
-from jaxplm.nn.paths import Tree, by_path, named, path_name, stack_of
+from jaxplm.nn.paths import Tree, blocks_above, by_path, named, path_name, stack_of, stack_sizes
 
 
 def decays(name: str) -> bool:
@@ -105,9 +105,10 @@ def _by_depth(params: Tree, value: Callable[[Any], Any]) -> Tree:
         if stack_of(name):
             n = leaf.shape[0]
             return value(jnp.arange(n, 0, -1, dtype=jnp.float32).reshape((n,) + (1,) * (leaf.ndim - 1)))
-        return value(jnp.float32(blocks + 1 if name.startswith(("encoder/embeddings/", "encoder/extension/word")) else 0))
+        above = blocks_above(name, sizes)
+        return value(jnp.float32(above + 1 if above else 0))
 
-    blocks = params["encoder"]["blocks"]["mlp"]["up"]["kernel"].shape[0]
+    sizes = stack_sizes(params)
     return by_path(depth, params)
 
 

@@ -1,4 +1,7 @@
-"""Post-LayerNorm transformer blocks, stacked: attention and feed-forward of BERT (Devlin et al. 2019)."""
+"""Transformer blocks with LayerNorm after each residual sum: attention and feed-forward layer of BERT (Devlin et al. 2019).
+
+The parameters of all N blocks are stacked, [N, ...]. Modules are called on a slice of the stack, that is on one block.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,61 +12,63 @@ from flax import nnx
 from jaxplm.nn.attention.dispatch import Segments, attend
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.layers import Compute, LayerNorm, Linear, dense, dropout, gelu, layer_norm
+from jaxplm.nn.paths import by_path, stack_of
 
 
 class Attention(nnx.Module):
-    """Self-attention with one fused product for queries, keys and values; its residual and LayerNorm."""
+    """Self-attention, its residual and LayerNorm. One product computes queries, keys and values."""
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
-        c, stack = config, (config.layers,)
-        heads = (c.heads, c.head_width)
+        stack = (config.layers,)
+        heads = (config.heads, config.head_width)
         self.config = config
-        self.qkv = Linear(rngs.params(), (c.width,), (3, *heads), c.init_std, stack)
-        self.out = Linear(rngs.params(), heads, (c.width,), c.init_std, stack)
-        self.norm = LayerNorm(c.width, stack)
+        self.qkv = Linear(rngs.params(), (config.width,), (3, *heads), config.init_std, stack)
+        self.out = Linear(rngs.params(), heads, (config.width,), config.init_std, stack)
+        self.norm = LayerNorm(config.width, stack)
 
-    def __call__(self, x: jax.Array, segments: Segments, key: jax.Array | None, compute: Compute) -> jax.Array:
+    def __call__(self, x_BLD: jax.Array, segments: Segments, key: jax.Array | None, compute: Compute) -> jax.Array:
+        """Return [B, L, D]."""
         keys = (None, None) if key is None else jax.random.split(key)
-        qkv = dense(x, self.qkv, compute)  # [B, L, 3, H, Dh]
+        qkv_BL3Hd = dense(x_BLD, self.qkv, compute)
         with jax.named_scope("attention"):
-            mixed = attend(qkv, segments, self.config.attention_dropout, keys[0], compute)
-        y = dropout(dense(mixed, self.out, compute, axes=2), self.config.dropout, keys[1])
-        return layer_norm(x + y, self.norm, self.config.norm_eps)
+            mixed_BLHd = attend(qkv_BL3Hd, segments, self.config.attention_dropout, keys[0], compute)
+        y_BLD = dropout(dense(mixed_BLHd, self.out, compute, axes=2), self.config.dropout, keys[1])
+        return layer_norm(x_BLD + y_BLD, self.norm, self.config.norm_eps)
 
 
 class FeedForward(nnx.Module):
-    """Two products with erf-GELU between; its residual and LayerNorm."""
+    """Two linear layers with GELU between them, the residual and LayerNorm."""
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
-        c, stack = config, (config.layers,)
+        stack = (config.layers,)
         self.config = config
-        self.up = Linear(rngs.params(), (c.width,), (c.ffn_width,), c.init_std, stack)
-        self.down = Linear(rngs.params(), (c.ffn_width,), (c.width,), c.init_std, stack)
-        self.norm = LayerNorm(c.width, stack)
+        self.up = Linear(rngs.params(), (config.width,), (config.ffn_width,), config.init_std, stack)
+        self.down = Linear(rngs.params(), (config.ffn_width,), (config.width,), config.init_std, stack)
+        self.norm = LayerNorm(config.width, stack)
 
-    def __call__(self, x: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
-        y = dense(gelu(dense(x, self.up, compute)), self.down, compute)
-        return layer_norm(x + dropout(y, self.config.dropout, key), self.norm, self.config.norm_eps)
+    def __call__(self, x_BLD: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
+        """Return [B, L, D]."""
+        hidden_BLF = gelu(dense(x_BLD, self.up, compute))
+        y_BLD = dropout(dense(hidden_BLF, self.down, compute), self.config.dropout, key)
+        return layer_norm(x_BLD + y_BLD, self.norm, self.config.norm_eps)
 
 
 class Blocks(nnx.Module):
-    """N transformer blocks; every leaf carries the leading axis [N, ...], so one layout serves loop and unrolled code."""
+    """N transformer blocks. Every leaf has the leading axis [N, ...], so a loop and unrolled code use one layout."""
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
         self.attention = Attention(config, rngs)
         self.mlp = FeedForward(config, rngs)
 
-    def __call__(self, x: jax.Array, segments: Segments, key: jax.Array | None, compute: Compute) -> jax.Array:
-        """One block: called on a slice of the stack. x [B, L, D] → [B, L, D]."""
+    def __call__(self, x_BLD: jax.Array, segments: Segments, key: jax.Array | None, compute: Compute) -> jax.Array:
+        """Return the output of one block, [B, L, D]."""
         keys = (None, None) if key is None else jax.random.split(key)
-        return self.mlp(self.attention(x, segments, keys[0], compute), keys[1], compute)
+        return self.mlp(self.attention(x_BLD, segments, keys[0], compute), keys[1], compute)
 
 
 def map_blocks(function: Callable[..., Any], encoder: dict[str, Any], *others: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of an encoder with `function` applied to every stacked leaf [N, ...] and to those of `others` at the
-    same place; the extension's blocks are such, too."""
-    found = {**encoder, "blocks": jax.tree.map(function, *(tree["blocks"] for tree in (encoder, *others)))}
-    if "extension" in encoder:
-        own = [tree["extension"]["blocks"] for tree in (encoder, *others)]
-        found["extension"] = {**encoder["extension"], "blocks": jax.tree.map(function, *own)}
-    return found
+    """Return an encoder's parameters with `function` applied to every stacked leaf [N, ...], those of an extension included.
+
+    `function` also gets the leaves of the `others` at the same path. Leaves that are not stacked stay as they are.
+    """
+    return by_path(lambda name, leaf, *rest: function(leaf, *rest) if stack_of(name) else leaf, encoder, *others)

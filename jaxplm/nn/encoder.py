@@ -1,4 +1,7 @@
-"""The encoder of BERT (Devlin et al. 2019) and RoBERTa (Liu et al. 2019), with exBERT's extension beside it if it has one."""
+"""The encoder of BERT (Devlin et al. 2019) and RoBERTa (Liu et al. 2019), optionally with exBERT's extension beside it.
+
+Shapes: B rows, L tokens per row, D width, N blocks, Vp rows of the word table.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +13,8 @@ from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.exbert.modules import Extension, GatedBlocks
 from jaxplm.nn.layers import PRODUCT, Compute, LayerNorm, dropout, layer_norm
 
-# What the backward pass finds kept of each block, by `Compute.remat`; the rest it makes again (Chen et al. 2016). "dots" keeps
-# the products with kernels, which are most of the work, and makes again what is cheap and wide: softmax, GELU, LayerNorm.
+# What is kept of each block for the backward pass, by `Compute.remat`; the rest is recomputed (Chen et al. 2016). "dots" keeps
+# the products with kernels, which are most of the work, and recomputes what is cheap and wide: softmax, GELU, LayerNorm.
 REMAT = {
     "blocks": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
@@ -19,7 +22,7 @@ REMAT = {
 
 
 class Embeddings(nnx.Module):
-    """Word + position + token-type rows, LayerNorm, dropout."""
+    """Sum of word, position and token-type embeddings, with LayerNorm and dropout."""
 
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs) -> None:
         self.config = config
@@ -33,15 +36,23 @@ class Embeddings(nnx.Module):
             self.token_type = table(config.token_types)
         self.norm = LayerNorm(config.width)
 
-    def __call__(self, words: jax.Array, position_ids: jax.Array, token_types: jax.Array | None,
+    def __call__(self, words_BLD: jax.Array, position_ids: jax.Array, token_types: jax.Array | None,
                  key: jax.Array | None, compute: Compute) -> jax.Array:
-        """words [B, L, D], the tokens' rows; position_ids (from 0), token_types (None = all 0): [B, L] int32 → [B, L, D]."""
-        x = words + self.position[...][position_ids + self.config.position_offset]
+        """Return the embeddings of rows, [B, L, D].
+
+        Args:
+          words_BLD: the rows of the word table for the tokens.
+          position_ids: [B, L] int32, from 0.
+          token_types: [B, L] int32, or None for all zeros.
+          key: dropout's; None turns dropout off.
+          compute: with the type of the result.
+        """
+        x_BLD = words_BLD + self.position[...][position_ids + self.config.position_offset]
         if self.config.token_types:
             table = self.token_type[...]
-            x = x + (table[0][None, None] if token_types is None else table[token_types])
-        x = layer_norm(x, self.norm, self.config.norm_eps).astype(compute.activations)
-        return dropout(x, self.config.dropout, key)
+            x_BLD = x_BLD + (table[0][None, None] if token_types is None else table[token_types])
+        x_BLD = layer_norm(x_BLD, self.norm, self.config.norm_eps).astype(compute.activations)
+        return dropout(x_BLD, self.config.dropout, key)
 
 
 class Encoder(nnx.Module):
@@ -57,14 +68,15 @@ class Encoder(nnx.Module):
     def __call__(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
                  token_types: jax.Array | None = None, *, key: jax.Array | None = None,
                  compute: Compute = Compute(), max_segments_per_row: int = 0) -> jax.Array:
-        """Hidden states of the last layer, [B, L, D] in `compute.activations`.
+        """Return the hidden states of the last block, [B, L, D] in `compute.activations`.
 
         Args:
           input_ids: [B, L] int32.
           segment_ids: [B, L] int32, 0 for padding; tokens attend within their own segment.
-          position_ids: [B, L] int32, from 0 (RoBERTa's offset is added here).
+          position_ids: [B, L] int32, from 0; the family's offset is added here.
           token_types: [B, L] int32, or None for all zeros.
-          key: dropout's; None turns dropout off. Split by layer, so no two layers share a mask.
+          key: dropout's; None turns dropout off. It is split by block, so no two blocks share a mask.
+          compute: how the arithmetic is done.
           max_segments_per_row: upper bound of the texts per row that the data guarantee; 0 if none is known.
         """
         return self._run(input_ids, segment_ids, position_ids, token_types, key, compute, max_segments_per_row, every=False)[0]
@@ -72,39 +84,39 @@ class Encoder(nnx.Module):
     def every_layer(self, input_ids: jax.Array, segment_ids: jax.Array, position_ids: jax.Array,
                     token_types: jax.Array | None = None, *, key: jax.Array | None = None,
                     compute: Compute = Compute(), max_segments_per_row: int = 0) -> jax.Array:
-        """Hidden states of the embeddings and of all N blocks, [N + 1, B, L, D]; arguments as in a call."""
+        """Return the embeddings and the hidden states of all N blocks, [N + 1, B, L, D]; arguments as in a call."""
         _, (first, rest) = self._run(input_ids, segment_ids, position_ids, token_types, key, compute, max_segments_per_row, every=True)
         assert rest is not None
         return jnp.concatenate([first[None], rest])
 
     def embed(self, input_ids: jax.Array, position_ids: jax.Array, token_types: jax.Array | None = None,
               key: jax.Array | None = None, compute: Compute = Compute()) -> jax.Array:
-        """What the first block reads, [B, L, D]; arguments as in a call."""
+        """Return the input of the first block, [B, L, D]; arguments as in a call."""
         table = self.embeddings.word[...]
-        words = self.extension.rows(table, input_ids) if self.config.extension else table[input_ids]
-        return self.embeddings(words, position_ids, token_types, key, compute)
+        words_BLD = self.extension.rows(table, input_ids) if self.config.extension else table[input_ids]
+        return self.embeddings(words_BLD, position_ids, token_types, key, compute)
 
     def _run(self, input_ids, segment_ids, position_ids, token_types, key, compute, max_segments_per_row: int, *,
              every: bool) -> tuple[jax.Array, tuple[jax.Array, jax.Array | None]]:
-        """The last layer [B, L, D]; and the embeddings [B, L, D] with, if `every`, all blocks [N, B, L, D]."""
+        """Return the last hidden states [B, L, D]; and the embeddings [B, L, D] with those of all blocks [N, B, L, D] if `every`."""
         n = self.config.layers
         keys = None if key is None else jax.random.split(key, n + 1)
-        first = self.embed(input_ids, position_ids, token_types, None if keys is None else keys[n], compute)
+        first_BLD = self.embed(input_ids, position_ids, token_types, None if keys is None else keys[n], compute)
         segments = segments_of(segment_ids, compute, self.config.head_widths, max_segments_per_row)
-        first = segments.checked(first)
+        first_BLD = segments.checked(first_BLD)
         graph, stacked = nnx.split(GatedBlocks(self.blocks, self.extension.blocks) if self.config.extension else self.blocks)
 
-        def block(x: jax.Array, params: nnx.State, key: jax.Array | None, segments: Segments) -> jax.Array:
-            return nnx.merge(graph, params)(x, segments, key, compute)
+        def block(x_BLD: jax.Array, params: nnx.State, key: jax.Array | None, segments: Segments) -> jax.Array:
+            return nnx.merge(graph, params)(x_BLD, segments, key, compute)
 
         if compute.remat != "none":
             block = jax.checkpoint(block, policy=REMAT[compute.remat])
 
-        def one_block(x: jax.Array, layer: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, jax.Array | None]:
+        def one_block(x_BLD: jax.Array, layer: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, jax.Array | None]:
             params, key = layer
-            y = block(x, params, key, segments)
-            return y, y if every else None
+            y_BLD = block(x_BLD, params, key, segments)
+            return y_BLD, y_BLD if every else None
 
-        last, rest = jax.lax.scan(one_block, first, (stacked, None if keys is None else keys[:n]),
-                                  unroll=n if compute.unroll else 1)
-        return last, (first, rest)
+        last_BLD, rest = jax.lax.scan(one_block, first_BLD, (stacked, None if keys is None else keys[:n]),
+                                      unroll=n if compute.unroll else 1)
+        return last_BLD, (first_BLD, rest)

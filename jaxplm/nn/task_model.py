@@ -12,7 +12,7 @@ from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.encoder import Encoder
 from jaxplm.nn.head_config import HeadConfig
 from jaxplm.nn.layers import Compute
-from jaxplm.nn.model import ParamTree, params_of
+from jaxplm.nn.model import ParamTree, abstract, params_of
 from jaxplm.nn.pooling import pool
 from jaxplm.nn.task_heads import TaskHead
 
@@ -112,17 +112,12 @@ def _logits_of(graph: nnx.GraphDef, params: nnx.State, ids: jax.Array, mask: jax
 
 def abstract_task_model(config: EncoderConfig, head: HeadConfig, labels: tuple[str, ...] = ()) -> tuple[nnx.GraphDef, ParamTree]:
     """Return the structure of a `TaskModel` and its parameters as `jax.ShapeDtypeStruct`s; nothing is allocated."""
-    return _outline(TaskModel, config, head, labels)
+    return abstract(lambda: TaskModel(config, head, labels))
 
 
 def abstract_head_model(config: EncoderConfig, head: HeadConfig) -> tuple[nnx.GraphDef, ParamTree]:
-    """Return the same of a `HeadModel`: {"head": ...}."""
-    return _outline(HeadModel, config, head, ())
-
-
-def _outline(kind: type[HeadModel], config: EncoderConfig, head: HeadConfig, labels: tuple[str, ...]) -> tuple[nnx.GraphDef, ParamTree]:
-    graph, state = nnx.split(nnx.eval_shape(lambda: kind(config, head, labels)))
-    return graph, nnx.to_pure_dict(state)
+    """Return the structure and the abstract parameters of a `HeadModel`: {"head": ...}."""
+    return abstract(lambda: HeadModel(config, head))
 
 
 def random_head_params(config: EncoderConfig, head: HeadConfig, seed: int) -> ParamTree:

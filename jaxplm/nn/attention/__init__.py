@@ -1,1 +1,4 @@
-"""Attention within the texts of a row: one dispatch, one file for each kernel, one check of a kernel on the device."""
+"""Self-attention within the texts of a row: `dispatch` chooses the kernel, each kernel has a file, `selfcheck` tests one on the device.
+
+Shapes: B rows, L tokens per row, H heads, Dh (d in names) width of a head, M segments per row at most.
+"""

@@ -1,4 +1,4 @@
-"""Whether a flash kernel computes on this device what plain attention computes: asked before a run relies on it."""
+"""Check on this device that a flash kernel computes what plain attention computes, before a run relies on it."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from jaxplm.nn.attention.dispatch import attend, segments_of
 from jaxplm.nn.attention.plain import attend_plain, segment_bias
 from jaxplm.nn.layers import Compute, MeshSplit
 
-TOLERANCE = 0.03  # several roundings to bfloat16; a token of another text in the softmax shows as some tenths or more
+TOLERANCE = 0.03  # several roundings to bfloat16; a token of another text in the softmax gives several tenths or more
 
 
 def packed_ids(rows: int, length: int, seed: int = 0) -> np.ndarray:
-    """[rows, length] int32 segment ids: an empty row, one text that fills its row, then random texts and padding."""
+    """Return segment ids [rows, length] int32: an empty row, one text that fills its row, then random texts and padding."""
     random = np.random.default_rng(seed)
     ids = np.zeros((rows, length), np.int32)
     ids[1:2] = 1
@@ -27,10 +27,17 @@ def packed_ids(rows: int, length: int, seed: int = 0) -> np.ndarray:
 
 def differences(kernel: str, *, rows: int = 4, length: int = 256, heads: int = 2, head_width: int = 64,
                 dtype: str = "bfloat16", device: Any = None, split: MeshSplit | None = None) -> dict[str, float]:
-    """Largest error of the output and of the gradients dq, dk, dv, as a share of the largest value of plain attention in float32
-    on the same inputs.
+    """Return the largest error of a kernel's output and of its gradients dq, dk and dv, on random inputs.
 
-    device: a `jax.Device`; None is the default one. Raises what the kernel raises.
+    Each is relative to the largest value that plain attention in float32 has on the same inputs.
+
+    Args:
+      kernel: cudnn or splash.
+      device: a `jax.Device`; None is the default one.
+      split: the mesh, if the kernel runs on several devices.
+
+    Raises:
+      Whatever the kernel raises.
     """
     ids = packed_ids(rows, length)
     most = int(ids.max())
@@ -38,7 +45,7 @@ def differences(kernel: str, *, rows: int = 4, length: int = 256, heads: int = 2
     random = np.random.default_rng(1)
     given = [jax.device_put(random.standard_normal((rows, length, heads, head_width)).astype(jnp.dtype(dtype)), device)
              for _ in range(4)]
-    given[3] = given[3] * jnp.asarray(ids > 0, dtype)[..., None, None]  # no loss looks at padding
+    given[3] = given[3] * jnp.asarray(ids > 0, dtype)[..., None, None]  # padding is in no loss
     placed = jax.device_put(ids, device)
 
     @jax.jit
@@ -62,10 +69,10 @@ def differences(kernel: str, *, rows: int = 4, length: int = 256, heads: int = 2
 
 
 def find_fault(kernel: str, dtype: str, device: Any) -> str:
-    """What is wrong with the kernel on this device, in one line; "" if nothing is."""
+    """Return in one line what is wrong with the kernel on this device; "" if nothing is."""
     try:
         errors = differences(kernel, dtype=dtype, device=device)
-    except Exception as error:  # a private interface, a driver, a compiler: whatever it is, plain attention does without it
+    except Exception as error:  # from a private interface, a driver or a compiler: plain attention needs none of them
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     wrong = {name: error for name, error in errors.items() if not error <= TOLERANCE}
-    return ", ".join(f"{name} differs from plain attention's by {error:.0%}" for name, error in wrong.items())
+    return ", ".join(f"{name} differs by {error:.0%} from plain attention" for name, error in wrong.items())

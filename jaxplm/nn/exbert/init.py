@@ -1,4 +1,4 @@
-"""How an extension starts: as a narrowed copy of the base, behind gates that are nearly closed."""
+"""Initial parameters of an extension: a narrowed copy of the base, behind gates that are nearly closed."""
 
 import dataclasses
 
@@ -13,19 +13,19 @@ from jaxplm.nn.model import ParamTree
 
 def extend_params(params: ParamTree, config: EncoderConfig, extension: ExtensionConfig, rows: np.ndarray, bias: np.ndarray,
                   first: int | None = None) -> tuple[ParamTree, EncoderConfig]:
-    """A masked language model with exBERT's extension (Tai et al. 2020) beside it.
+    """Add exBERT's extension (Tai et al. 2020) to a masked language model.
 
-    On text without new tokens it computes what the base computes, up to 1 - σ(`gate_bias`) of each block's output: the
-    extension's share. That share, too, begins as the base's, in `narrowed` form, and not as noise: the deviation is less,
-    and there is something to learn from.
+    On text without new tokens, the result computes what the base computes, except for the extension's share of each block's
+    output, 1 - σ(`gate_bias`). The extension starts as a `narrowed` copy of the base's blocks instead of noise, which makes the
+    deviation smaller and gives training a start.
 
     Args:
       params, config: of a `MaskedLM`; leaves may be NumPy or JAX arrays and are not changed.
       extension: its sizes, see `extension_config`.
-      rows: [Vx, D] float32, of the new tokens, in the order of their ids.
-      bias: [Vx] float32, of their decoder.
-      first: the id of the first new token, `config.vocab_size` if None. Rows of the base from there on belong to no
-        token (some tables are longer than their tokenizer) and are cut off.
+      rows: [Vx, D] float32, the embeddings of the new tokens in the order of their ids.
+      bias: [Vx] float32, their biases in the decoder.
+      first: the id of the first new token; None means `config.vocab_size`. Rows of the base from there on are removed. They
+        belong to no token: some tables are longer than their tokenizer.
 
     Returns:
       New parameters and config; leaves are NumPy float32 arrays.
@@ -34,7 +34,7 @@ def extend_params(params: ParamTree, config: EncoderConfig, extension: Extension
       UserError: the model has an extension already, or there are no new tokens.
     """
     if config.extension:
-        raise UserError(f"the model has an extension of {config.extension.tokens:,} tokens already: extend the base that it was made from,"
+        raise UserError(f"the model has an extension of {config.extension.tokens:,} tokens already; extend the base that it was made from,"
                         " with all new tokens at once")
     if not extension.tokens:
         raise UserError("no new tokens: an extension needs at least one")
@@ -54,14 +54,15 @@ def extend_params(params: ParamTree, config: EncoderConfig, extension: Extension
 
 
 def narrowed(blocks: ParamTree, extension: ExtensionConfig) -> ParamTree:
-    """A stack of blocks with the attention and feed-forward widths of `extension` that computes about the same.
+    """Return a stack of blocks with the widths of `extension` that computes approximately the same as `blocks`.
 
-    Each head's two products of matrices, queries with keys and values with the output, are replaced by their nearest ones
-    of lower rank (Eckart & Young 1936). Of the feed-forward units those stay that weigh most, |input| · |output|. With
-    the base's own widths nothing is lost.
+    In each head, the products of query and key matrices and of value and output matrices are replaced by the nearest products
+    of lower rank (Eckart & Young 1936). Of the feed-forward units, those with the largest weights, |input| · |output|, are kept.
+    With the base's own widths the result is exact.
 
     Args:
-      blocks: `encoder/blocks`, as NumPy arrays; with as many heads as the extension.
+      blocks: `encoder/blocks` as NumPy arrays, with as many heads as the extension.
+      extension: with the widths.
     """
     attention, mlp = blocks["attention"], blocks["mlp"]
     layers, width, _, heads, old = attention["qkv"]["kernel"].shape
@@ -74,7 +75,7 @@ def narrowed(blocks: ParamTree, extension: ExtensionConfig) -> ParamTree:
         for h in range(heads):
             q, k, v = (whole[n, :, i, h] for i in range(3))
             q, k = _factors(q, k.T, new)
-            # Scores are divided by the root of the head's width, which is another one now.
+            # Scores are divided by the root of the head's width, which has changed.
             qkv[n, :, 0, h], qkv[n, :, 1, h] = q * (new / old) ** 0.5, k.T
             qkv[n, :, 2, h], out[n, h] = _factors(v, attention["out"]["kernel"][n, h], new)
         weight = np.linalg.norm(mlp["up"]["kernel"][n], axis=0) * np.linalg.norm(mlp["down"]["kernel"][n], axis=1)
@@ -90,7 +91,7 @@ def narrowed(blocks: ParamTree, extension: ExtensionConfig) -> ParamTree:
 
 
 def _factors(left: np.ndarray, right: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """a [D, r] and b [r, E] of the product nearest to left [D, k] · right [k, E], equal in size; float64."""
+    """Return a [D, r] and b [r, E], equal in size, whose product is nearest to left [D, k] · right [k, E]; float64."""
     q_left, r_left = np.linalg.qr(left.astype(np.float64))
     q_right, r_right = np.linalg.qr(right.T.astype(np.float64))
     u, s, vt = np.linalg.svd(r_left @ r_right.T)
@@ -99,12 +100,12 @@ def _factors(left: np.ndarray, right: np.ndarray, rank: int) -> tuple[np.ndarray
 
 
 def _filled(values: np.ndarray) -> np.ndarray:
-    """[Vx, ...] → [Vxp, ...] float32, zeros at the end."""
+    """Pad values [Vx, ...] with zeros at the end: [Vxp, ...] float32."""
     return np.pad(values.astype(np.float32), ((0, -len(values) % VOCAB_MULTIPLE), *((0, 0),) * (values.ndim - 1)))
 
 
 def _cut(params: ParamTree, config: EncoderConfig, size: int) -> tuple[ParamTree, EncoderConfig]:
-    """The model with the first `size` tokens of its vocabulary alone."""
+    """Return the model with only the first `size` tokens of its vocabulary."""
     if not 0 < size <= config.vocab_size:
         raise ValueError(f"first={size} of a vocabulary of {config.vocab_size}")
     params["encoder"]["embeddings"]["word"] = _filled(params["encoder"]["embeddings"]["word"][:size])
