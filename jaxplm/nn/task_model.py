@@ -116,7 +116,7 @@ def abstract_task_model(config: EncoderConfig, head: HeadConfig, labels: tuple[s
 
 
 def abstract_head_model(config: EncoderConfig, head: HeadConfig) -> tuple[nnx.GraphDef, ParamTree]:
-    """Return the structure of a `HeadModel` and its parameters {"head": ...}; nothing is allocated."""
+    """Return the structure and the abstract parameters of a `HeadModel`: {"head": ...}."""
     return abstract(lambda: HeadModel(config, head))
 
 
