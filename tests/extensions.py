@@ -16,16 +16,9 @@ from jaxplm.nn.exbert.modules import GATE_SCALE
 TOKENS = 75
 # What the recipe trains: the extension only.
 FREEZE = runpy.run_path(str(Path(__file__).parents[1] / "configs" / "exbert.py"))["get_config"]().train.freeze
-LOW = {"xla_backend_optimization_level": 0}  # without LLVM's optimisations, which take longer than what is computed here
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    jit = jax.jit
-    monkeypatch.setattr(jax, "jit", lambda *args, **options: jit(*args, compiler_options=LOW, **options))
-
-
-@functools.partial(jax.jit, static_argnums=0, compiler_options=LOW)
+@functools.partial(jax.jit, static_argnums=0)
 def call(of, params, *args):
     """`method(module, *args)` for of = (graph, method), compiled once a shape: op by op, each loop would be compiled anew."""
     graph, method = of

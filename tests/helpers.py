@@ -1,7 +1,9 @@
 """Small models, batches and tokenizers that several tests need."""
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,13 +43,26 @@ def random_batch(rows: int = 8, length: int = 24, masked: int = 4, vocab: int = 
 
 def trainer(shape: nn.EncoderConfig, mesh: jax.sharding.Mesh | None = None, *, compute: nn.Compute = nn.Compute(),
             seed: int = 0, task: Task | None = None, **train):
-    """(state, train step, batch placer) for random weights of `shape`; the task is masked language modelling."""
+    """Return (state, train step, batch placer) for random weights of `shape`; the task is masked language modelling by default.
+
+    Equal arguments share the step, which is traced and compiled once. The state is new each time: a step may take its memory.
+    """
     mesh = sharding.make_mesh(config.Mesh(), jax.devices()[:1]) if mesh is None else mesh
-    settings = config.Train(**({"steps": 100, "warmup": 2, "learning_rate": 1e-3} | train))
+    setup = _setup(shape, mesh, compute, seed, task, tuple(sorted(train.items())))
+    return setup.first_state(_random_params(shape)), setup.train_step, lambda batch: sharding.put_batch(batch, len(batch.input_ids), mesh)
+
+
+@functools.cache
+def _setup(shape: nn.EncoderConfig, mesh: jax.sharding.Mesh, compute: nn.Compute, seed: int, task: Task | None,
+           train: tuple[tuple[str, Any], ...]) -> TrainSetup:
+    settings = config.Train(**({"steps": 100, "warmup": 2, "learning_rate": 1e-3} | dict(train)))
     graph, abstract = nn.abstract_model(shape)
-    setup = TrainSetup(graph, abstract, task or MaskedLanguageModelling(), settings, settings.steps or 1, mesh, compute, seed=seed)
-    return (setup.first_state(nn.random_params(shape, 1)), setup.train_step,
-            lambda batch: sharding.put_batch(batch, len(batch.input_ids), mesh))
+    return TrainSetup(graph, abstract, task or MaskedLanguageModelling(), settings, settings.steps or 1, mesh, compute, seed=seed)
+
+
+@functools.cache
+def _random_params(shape: nn.EncoderConfig) -> nn.ParamTree:
+    return jax.device_get(nn.random_params(shape, 1))
 
 
 def wordpiece(directory: Path, words: list[str] = WORDS) -> Path:

@@ -18,7 +18,6 @@ from extensions import (  # noqa: F401 - fixtures
     masked_logits,
     new_rows,
     old_text,
-    quick,
     small_extended,
 )
 from helpers import random_batch, same, tiny_config

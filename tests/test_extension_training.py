@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from extensions import FREEZE, TOKENS, call, hidden, quick, small_extended  # noqa: F401 - fixtures
+from extensions import FREEZE, TOKENS, call, hidden, small_extended  # noqa: F401 - fixtures
 from helpers import as_jax, random_batch, tiny_config, trainer
 
 from jaxplm import config, nn

@@ -11,8 +11,6 @@ from jaxplm import nn
 from jaxplm.nn.pooling import pool
 from jaxplm.nn.recurrent import BiLSTM
 
-QUICK = {"xla_backend_optimization_level": 0}  # half the time of compilation
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -72,7 +70,7 @@ def test_lstm_is_that_of_pytorch():
         y = module(x, segments, nn.Compute())
         return jnp.sin(y).sum(), y
 
-    run = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True), compiler_options=QUICK)
+    run = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
     (_, found), (gradient, to_x) = run(params, x)
     np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-6)
     np.testing.assert_allclose(to_x, given.grad.numpy(), atol=1e-5)

@@ -56,13 +56,6 @@ def with_extension(directory, family):
     return base, saved, config, params, larger
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Without LLVM's optimisations, which take longer than these few steps."""
-    jit = jax.jit
-    monkeypatch.setattr(jax, "jit", lambda *args, **options: jit(*args, compiler_options={"xla_backend_optimization_level": 0}, **options))
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def every_layer(graph, params, ids):
     """[N + 1, L, D] of one text; compiled, for op by op each loop would be compiled anew."""

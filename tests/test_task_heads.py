@@ -16,7 +16,6 @@ from jaxplm.devices import sharding
 from jaxplm.nn import paths
 from jaxplm.tasks.kinds import KINDS
 
-QUICK = {"xla_backend_optimization_level": 0}  # half the time of compilation
 LENGTHS, LENGTH, SLOTS = (5, 9, 7), 24, 3
 CONFIG = tiny_config(width=30, layers=5, heads=3, ffn_width=44, vocab_size=101)
 SHALLOW = dataclasses.replace(CONFIG, layers=1)
@@ -113,7 +112,7 @@ def test_packed_logits_and_gradients_equal_unpacked(head):
         logits = logits_of_hidden(head, params, hidden, segments, first)
         return (jnp.sin(logits) * weights).sum(), logits
 
-    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True), compiler_options=QUICK)
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
     batches = packed_and_alone()
     tokens = np.random.default_rng(6).standard_normal((CONFIG.layers + 1, 21, CONFIG.width)).astype(np.float32)
     found = []
@@ -142,7 +141,7 @@ def test_the_same_through_the_encoder(head):
         logits = nn.merge_params(graph, params)(*batch)
         return (jnp.sin(logits) * weights).sum(), logits
 
-    run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True))
     packed, alone = packed_and_alone()
     params = params_of(CONFIG, head)
     (_, one), packed_grad = run(params, fixed_weights(head, True), *packed)
@@ -158,7 +157,7 @@ def test_features_and_head_alone_give_the_logits_of_the_whole(head):
     graph, outline = nn.abstract_head_model(SHALLOW, head)
     assert jax.tree.structure(outline) == jax.tree.structure({"head": params["head"]})
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def both(params, *batch):
         model = nn.merge_params(nn.abstract_task_model(SHALLOW, head)[0], params)
         features = model.features(*batch)
@@ -240,7 +239,7 @@ def test_the_heads_own_dropout(head, first):
         config = dataclasses.replace(CONFIG, head_dropout_first=first, dropout=encoder_rate)
         graph, _ = nn.abstract_head_model(config, dataclasses.replace(head, dropout=head_rate))
 
-        @functools.partial(jax.jit, compiler_options=QUICK)
+        @jax.jit
         def runs(params):
             model = nn.merge_params(graph, {"head": params})
             return [model.logits_from(features, segments, key=key) for key in (None, jax.random.key(0), jax.random.key(1))]
@@ -282,7 +281,7 @@ def test_lower_precision_is_close_and_ends_in_float32(head, compute):
         logits = logits_of_hidden(head, params, hidden, segments, first, compute)
         return jnp.sin(logits).sum(), logits
 
-    run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1, compiler_options=QUICK)
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
     (_, exact), exact_grad = run(params, nn.Compute())
     (_, found), grad = run(params, compute)
     assert found.dtype == jnp.float32 and {leaf.dtype for leaf in jax.tree.leaves(grad)} == {jnp.dtype("float32")}
@@ -346,8 +345,8 @@ def test_eight_devices_equal_one(head):
         return jnp.sin(logits_of_hidden(head, params, hidden.swapaxes(0, 1), segments, first, config=config)).sum()
 
     run = jax.value_and_grad(loss, argnums=(0, 1))
-    one = jax.jit(run, compiler_options=QUICK)(params, hidden, segments, first)
-    eight = jax.jit(run, compiler_options=QUICK, in_shardings=(placed, rows, rows, rows),
+    one = jax.jit(run)(params, hidden, segments, first)
+    eight = jax.jit(run, in_shardings=(placed, rows, rows, rows),
                     out_shardings=(sharding.replicated(mesh), (placed, rows)))(params, hidden, segments, first)
     np.testing.assert_allclose(one[0], eight[0], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(one[1]), jax.tree.leaves(eight[1]), strict=True):

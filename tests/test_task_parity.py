@@ -89,7 +89,7 @@ def _compiled(config: nn.EncoderConfig, head: nn.HeadConfig):
         found, back = jax.vjp(lambda params: logits(params, ids, mask, types), params)
         return found, back(cotangent)[0]
 
-    return jax.jit(both, compiler_options={"xla_backend_optimization_level": 0})  # half the time of compilation
+    return jax.jit(both)
 
 
 def compiled(config: nn.EncoderConfig, head: nn.HeadConfig):

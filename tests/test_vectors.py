@@ -53,13 +53,6 @@ def make_rows(kind: str, count: int, seed: int) -> list[dict[str, Any]]:
     return made
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Without LLVM's optimisations, which take longer than these few steps."""
-    jit = jax.jit
-    monkeypatch.setattr(jax, "jit", lambda *args, **options: jit(*args, compiler_options={"xla_backend_optimization_level": 0}, **options))
-
-
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     """A checkpoint of two blocks and data for every kind."""
