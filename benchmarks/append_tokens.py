@@ -1,18 +1,18 @@
-"""What appending tokens to a tokenizer's model does, counted and timed.
+"""Measure and check what appending tokens to a tokenizer's model does.
 
     python benchmarks/append_tokens.py words --tokenizer=DIR --corpus=FILE --general=FILE[,FILE] [--count=300]
     python benchmarks/append_tokens.py list --tokenizer=DIR --vocabulary=vocab.txt
     python benchmarks/append_tokens.py resize --tokenizer=DIR [--model=DIR]
 
-words: the tokens that `choose` finds in the corpus are appended. Fertility before and after; of 20,000 general sentences,
-those with a new token, and whether all other pre-tokens have exactly their old ids; whether stock transformers gives the
-same ids to 50,000 sentences of both.
+words: appends the tokens that `choose_tokens` finds in the corpus. It prints fertility before and after. Of 20,000 general sentences it
+counts those with a new token, and checks that all other pre-tokens have exactly their old ids. It checks that stock transformers gives
+the same ids to 50,000 sentences of both.
 
-list: the lines of a vocab.txt that the tokenizer lacks. How many can never come out, for which reasons, with examples; then
-how long `AutoTokenizer.from_pretrained` takes with the rest, with 5,000 of them, and with none (medians of three).
+list: appends the lines of a vocab.txt that the tokenizer lacks. It prints how many of them no text can give, for which reasons, with
+examples. Then it prints how long `AutoTokenizer.from_pretrained` takes with none of the others, with 5,000 and with all (medians of 3).
 
-resize: a masked LM (RoBERTa of 2 layers with random weights if no model is given) with 300 new rows, exported, and the same in
-stock transformers: shapes, ties, logits.
+resize: adds 300 rows to a masked LM (a RoBERTa of 2 layers with random weights if no model is given), exports it and loads it in stock
+transformers. It prints shapes, whether the decoder is tied, and how far logits differ.
 """
 
 import argparse
@@ -45,7 +45,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 def sentences(spec: str, most: int) -> list[str]:
-    """The first `most` sentences of a corpus, as punctuation has it."""
+    """Return the first `most` sentences of a corpus, cut after punctuation."""
     every = (sentence for text in open_texts(spec) for sentence in _SENTENCE_END.split(text) if sentence.strip())
     return list(itertools.islice(every, most))
 
@@ -55,6 +55,7 @@ def batches(texts: list[str]) -> Iterator[list[str]]:
 
 
 def save(tokenizer: Any, directory: Path) -> Path:
+    """Write a tokenizer with a config.json from which AutoTokenizer knows its class."""
     directory.mkdir(exist_ok=True)
     bert = type(tokenizer.backend_tokenizer.model).__name__ == "WordPiece"
     (directory / "config.json").write_text(json.dumps({"model_type": "bert" if bert else "roberta"}))
@@ -63,6 +64,7 @@ def save(tokenizer: Any, directory: Path) -> Path:
 
 
 def loading_seconds(directory: Path) -> float:
+    """Return how long stock transformers takes to load a tokenizer, median of 3."""
     from transformers import AutoTokenizer
 
     seconds = []
@@ -74,7 +76,7 @@ def loading_seconds(directory: Path) -> float:
 
 
 def compare_old_ids(tokenizer: Any, appended: ExtendedTokenizer, texts: list[str]) -> None:
-    """Pre-token by pre-token: what holds no new id must have its old ids."""
+    """Check that each pre-token without a new id has its old ids, and print the counts."""
     touched, pretokens, changed, new_ids = 0, 0, [], 0
     for batch in batches(texts):
         before, after = (t.backend_tokenizer.encode_batch(batch, add_special_tokens=False) for t in (tokenizer, appended.tokenizer))
@@ -95,6 +97,7 @@ def compare_old_ids(tokenizer: Any, appended: ExtendedTokenizer, texts: list[str
 
 
 def by_pretoken(encoding: Any) -> dict[int, list[int]]:
+    """Return the ids of each pre-token."""
     words = collections.defaultdict(list)
     for word, index in zip(encoding.word_ids, encoding.ids, strict=True):
         words[word].append(index)
@@ -102,6 +105,7 @@ def by_pretoken(encoding: Any) -> dict[int, list[int]]:
 
 
 def compare_stock(appended: ExtendedTokenizer, directory: Path, texts: list[str]) -> None:
+    """Check that stock transformers gives the same ids from the exported files."""
     from transformers import AutoTokenizer
 
     stock = AutoTokenizer.from_pretrained(directory)
@@ -109,11 +113,12 @@ def compare_stock(appended: ExtendedTokenizer, directory: Path, texts: list[str]
     for batch in batches(texts):
         pairs = zip(stock(batch)["input_ids"], appended.tokenizer(batch)["input_ids"], strict=True)
         different += sum(one != other for one, other in pairs)
-    print(f"stock {type(stock).__name__} from the export: other ids in {different:,} of {len(texts):,} sentences")
+    print(f"stock {type(stock).__name__} from the export: different ids in {different:,} of {len(texts):,} sentences")
     assert not different
 
 
 def words(options: argparse.Namespace) -> None:
+    """Append the tokens that a corpus needs most."""
     tokenizer, _ = load_tokenizer(Path(options.tokenizer), options.tokenizer)
     before = measure(open_texts(options.corpus), tokenizer)
     chosen = choose_tokens(before, tokenizer, options.count)
@@ -125,7 +130,7 @@ def words(options: argparse.Namespace) -> None:
           f"{appended.merges:,} merges, {len(appended.refused):,} refused")
     print(f"  such as {', '.join(appended.tokens[:12])}")
     print(f"  helpers: {', '.join(appended.helpers[:12]) or 'none'}; refused: {dict(itertools.islice(appended.refused.items(), 5))}")
-    print(f"fertility on {options.corpus}: {before.fertility:.4f} → {after.fertility:.4f} tokens a word; "
+    print(f"fertility on {options.corpus}: {before.fertility:.4f} → {after.fertility:.4f} tokens per word; "
           f"words kept whole: {before.whole_share:.2%} → {after.whole_share:.2%}; "
           f"tokens: {before.totals.tokens:,} → {after.totals.tokens:,}")
     general = sentences(options.general, 20_000)
@@ -137,18 +142,19 @@ def words(options: argparse.Namespace) -> None:
 
 
 def missing(tokenizer: Any, path: str) -> list[str]:
-    """The lines of a vocab.txt that are not in the tokenizer's vocabulary."""
+    """Return the lines of a vocab.txt that are not in the tokenizer's vocabulary."""
     lines = Path(path).read_text("utf-8").split("\n")
     known = tokenizer.get_vocab()
     return [line for line in dict.fromkeys(lines) if line and line not in known]
 
 
 def kind_of_reason(reason: str) -> str:
-    """A reason without the token that it is about."""
+    """Return a reason without the token that it is about."""
     return re.sub(r":.*| into .*| to .*(?= by)| as .*| the \d+ characters.*|token '.*'", "", reason)
 
 
-def a_list(options: argparse.Namespace) -> None:
+def listed(options: argparse.Namespace) -> None:
+    """Append the entries of another vocabulary."""
     tokenizer, _ = load_tokenizer(Path(options.tokenizer), options.tokenizer)
     lines = missing(tokenizer, options.vocabulary)
     start = time.perf_counter()
@@ -156,7 +162,7 @@ def a_list(options: argparse.Namespace) -> None:
     refused = {line: reason for line in lines if (reason := reach.reason(line)) is not None}
     seconds = time.perf_counter() - start
     print(f"{options.vocabulary}: {len(lines):,} entries that {options.tokenizer} lacks; {len(refused):,} "
-          f"({len(refused) / len(lines):.2%}) can never come out (found in {seconds:.2f} s)")
+          f"({len(refused) / len(lines):.2%}) can be given by no text (found in {seconds:.2f} s)")
     groups = collections.defaultdict(list)
     for token, reason in refused.items():
         groups[kind_of_reason(reason)].append(token)
@@ -175,6 +181,7 @@ def a_list(options: argparse.Namespace) -> None:
 
 
 def resize(options: argparse.Namespace) -> None:
+    """Add rows to a model and compare it with stock transformers."""
     import torch
     from transformers import AutoModelForMaskedLM, AutoTokenizer, RobertaConfig, RobertaForMaskedLM
 
@@ -183,11 +190,11 @@ def resize(options: argparse.Namespace) -> None:
         tokenizer, _ = load_tokenizer(Path(options.tokenizer), options.tokenizer)
         if not options.model:
             torch.manual_seed(0)
-            shape = RobertaConfig(vocab_size=len(tokenizer), hidden_size=120, num_hidden_layers=2, num_attention_heads=4,
-                                  intermediate_size=480, max_position_embeddings=130, type_vocab_size=1, layer_norm_eps=1e-5)
-            made = RobertaForMaskedLM(shape)
-            torch.nn.init.normal_(made.lm_head.bias)
-            made.save_pretrained(source)
+            config = RobertaConfig(vocab_size=len(tokenizer), hidden_size=120, num_hidden_layers=2, num_attention_heads=4,
+                                   intermediate_size=480, max_position_embeddings=130, type_vocab_size=1, layer_norm_eps=1e-5)
+            random_model = RobertaForMaskedLM(config)
+            torch.nn.init.normal_(random_model.lm_head.bias)
+            random_model.save_pretrained(source)
             save_tokenizer(tokenizer, Path(source), 128)
         loaded = hf.load(source)
         mark = "Ġ" if type(tokenizer.backend_tokenizer.model).__name__ == "BPE" else ""
@@ -213,10 +220,11 @@ def resize(options: argparse.Namespace) -> None:
         module = merge_params(abstract_model(config)[0], params)
         ours = np.asarray(module.mlm_logits(inputs["input_ids"].numpy(), inputs["attention_mask"].numpy()))
         print(f"new ids in the first text: {int(fresh[0].sum())}, in the second: {int(fresh[1].sum())}")
-        print(f"logits, here and in transformers: within {np.abs(ours - theirs)[real].max():.1e} of up to {np.abs(theirs).max():.1f}")
-        print(f"logits of old ids for the second text, before and after: within {np.abs(before - after)[:, real[1]].max():.1e}")
+        print(f"logits in jaxplm and in transformers differ by at most {np.abs(ours - theirs)[real].max():.1e};"
+              f" the largest is {np.abs(theirs).max():.1f}")
+        print(f"logits of old ids for the second text, before and after, differ by at most {np.abs(before - after)[:, real[1]].max():.1e}")
         rows = new.get_input_embeddings().weight[: appended.old_size]
-        print(f"old rows bitwise: {torch.equal(rows, old.get_input_embeddings().weight[: appended.old_size])}, "
+        print(f"old rows bitwise equal: {torch.equal(rows, old.get_input_embeddings().weight[: appended.old_size])}, "
               f"old biases: {torch.equal(decoder.bias[: appended.old_size], old.get_output_embeddings().bias[: appended.old_size])}")
 
 
@@ -227,7 +235,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         parser.add_argument(f"--{name}", default="")
     parser.add_argument("--count", type=int, default=300)
     options = parser.parse_args(None if arguments is None else list(arguments))
-    {"words": words, "list": a_list, "resize": resize}[options.what](options)
+    {"words": words, "list": listed, "resize": resize}[options.what](options)
 
 
 if __name__ == "__main__":

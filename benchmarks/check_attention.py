@@ -1,10 +1,10 @@
-"""Flash attention against plain attention on the accelerator that is here: values, gradients, seconds.
+"""Compare flash attention with plain attention on this machine's accelerator: values, gradients and time.
 
   python benchmarks/check_attention.py
 
-A line a shape of packed rows with padding: the largest error of the output and of dq, dk, dv, as a share of the largest
-value of plain attention in float32; milliseconds of forward and backward pass of either. Exit status: 0 if all errors are
-within the tolerance of the check at the start of a run, 1 if not, 2 where there is no flash kernel.
+It prints one line per shape of packed rows with padding: the largest error of the output and of dq, dk and dv, as a share of the
+largest value of plain attention in float32; and the milliseconds of a forward and backward pass of both. Exit status: 0 if all errors
+are within the tolerance of the check at the start of a run, 1 if not, 2 where there is no flash kernel.
 """
 
 import sys
@@ -19,12 +19,12 @@ from jaxplm.nn.attention.dispatch import attend, kernel_for, segments_of
 from jaxplm.nn.attention.selfcheck import TOLERANCE, differences, packed_ids
 from jaxplm.nn.layers import Compute
 
-# B, L, H, Dh: base-size rows of several lengths (one that is no multiple of 128), narrow heads, wide ones, one long row.
+# B, L, H, Dh: base-size rows of several lengths (one is not a multiple of 128), narrow heads, wide ones, one long row.
 SHAPES = ((64, 128, 12, 64), (64, 512, 12, 64), (16, 400, 12, 64), (16, 512, 12, 32), (8, 1024, 8, 128), (2, 4096, 12, 64))
 
 
 def milliseconds(kernel: str, rows: int, length: int, heads: int, width: int, repeats: int = 20) -> float:
-    """Of a forward and a backward pass."""
+    """Return the milliseconds of a forward and a backward pass."""
     ids = jnp.asarray(packed_ids(rows, length))
     compute = Compute("bfloat16", "bfloat16", attention=kernel)
     most = int(ids.max())
@@ -36,29 +36,29 @@ def milliseconds(kernel: str, rows: int, length: int, heads: int, width: int, re
     qkv = jax.random.normal(jax.random.key(0), (rows, length, 3, heads, width), jnp.bfloat16)
     jax.block_until_ready(run(qkv, ids))
     began = time.perf_counter()
-    found: object = None
+    gradient: object = None
     for _ in range(repeats):
-        found = run(qkv, ids)
-    jax.block_until_ready(found)
+        gradient = run(qkv, ids)
+    jax.block_until_ready(gradient)
     return (time.perf_counter() - began) / repeats * 1000
 
 
 def main() -> int:
     device = jax.local_devices()[0]
-    kernel, lack = flash_kernel(device, "bfloat16")
+    kernel, reason = flash_kernel(device, "bfloat16")
     if not kernel:
-        print(f"{device.device_kind}: {lack}")
+        print(f"{device.device_kind}: {reason}")
         return 2
-    print(f"{device.device_kind}, jax {jax.__version__}: {kernel} against plain attention, tolerance {TOLERANCE:g}")
+    print(f"{device.device_kind}, jax {jax.__version__}: {kernel} compared with plain attention, tolerance {TOLERANCE:g}")
     wrong = False
     for rows, length, heads, width in SHAPES:
         assert kernel_for(kernel, length, width) == kernel
         errors = differences(kernel, rows=rows, length=length, heads=heads, head_width=width)
-        bad = not all(error <= TOLERANCE for error in errors.values())
-        wrong |= bad
+        too_large = not all(error <= TOLERANCE for error in errors.values())
+        wrong |= too_large
         times = [milliseconds(name, rows, length, heads, width) for name in (kernel, "plain")]
         print(f"{rows:>3} × {length:>4}, {heads} × {width:>3}: " + ", ".join(f"{name} {error:.4f}" for name, error in errors.items())
-              + f"; {times[0]:.2f} ms, plain {times[1]:.2f} ms" + ("  WRONG" if bad else ""), flush=True)
+              + f"; {times[0]:.2f} ms, plain {times[1]:.2f} ms" + ("  WRONG" if too_large else ""), flush=True)
     return int(wrong)
 
 

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# What is to be looked at on a machine with an NVIDIA GPU, in a clone with `pip install -e '.[cuda]'` done:
+# Check and measure jaxplm on a machine with an NVIDIA GPU, in a clone with `pip install -e '.[cuda]'` done:
 #   benchmarks/gpu_checks.sh OUT [MODEL] [CORPUS]
-# First flash attention against plain attention, and the step of the base and the large model: its speed against the measured
-# rate of a matrix product, what each trick gives, XLA's flags one by one, float8, where its time goes, how cost grows. Then every
-# recipe runs once as it comes, and DAPT once more in float32: the two loss curves must agree within noise (the last line prints
-# both). With MODEL (a checkpoint's directory, base-sized) and CORPUS, 100 steps of 64 rows x 512 tokens follow, with their
-# median real tokens a second, and the same work in transformers' PyTorch, if `import torch` sees the GPU.
-# SMALL=1 runs all of it with small sizes, on any machine: whether the script itself works.
+# In order:
+#   1. Flash attention is compared with plain attention (check_attention.py).
+#   2. The step of the base and the large model is measured: its speed beside the rate of a matrix product, what each setting gives,
+#      XLA's flags one by one, float8 products, where its time goes, how cost grows.
+#   3. Every recipe runs once with its defaults, and DAPT once more in float32. The last lines print the validation losses of both,
+#      which must agree within noise.
+#   4. With MODEL (a checkpoint's directory, base-sized) and CORPUS: 100 steps of 64 rows x 512 tokens, of which the median real tokens
+#      per second are printed, and the same work in transformers' PyTorch if `import torch` sees the GPU.
+# SMALL=1 runs all of it with small sizes on any machine, to see whether the script itself works.
 set -euo pipefail
 out=${1:?where to write}
 cd "$(dirname "$0")/.."
@@ -23,7 +26,7 @@ else
 fi
 python benchmarks/check_attention.py || [ $? = 2 ]  # 2: no flash kernel for this machine
 python benchmarks/step_time.py --presets=$presets --lengths=$lengths --tokens=$sweep --steps=$steps
-# Packed short documents must come within 5 % of full rows; the rest is a table of what each trick gives.
+# Packed short documents must be within 5 % of full rows; the other lines show what each setting gives.
 python benchmarks/step_time.py --presets=$preset --lengths=$length --tokens=$tokens --steps=$steps --variants="as it is; texts=$texts; \
   attention=plain; unroll=false; masked=1.0; dropout=0; remat=dots; remat=blocks; dtype=float32"
 python benchmarks/step_time.py --presets=$preset --lengths=$length --tokens=$tokens --steps=$steps --xla_flags="$flags"
@@ -48,11 +51,11 @@ fi
 python - "$out" <<'END'
 import json, statistics, sys
 from pathlib import Path
-def rows(name, split):
+def records(name, split):
     path = Path(sys.argv[1], name, "metrics.jsonl")
-    return [row for row in map(json.loads, path.read_text().splitlines()) if row["split"] == split] if path.exists() else []
+    return [record for record in map(json.loads, path.read_text().splitlines()) if record["split"] == split] if path.exists() else []
 for name in ("dapt", "dapt-float32"):
-    print(name, "validation loss:", [round(row["loss"], 4) for row in rows(name, "validation")])
-if speeds := [row["tokens_per_second"] for row in rows("long-rows", "train")[2:]]:
+    print(name, "validation loss:", [round(record["loss"], 4) for record in records(name, "validation")])
+if speeds := [record["tokens_per_second"] for record in records("long-rows", "train")[2:]]:
     print("long-rows: median", round(statistics.median(speeds)), "real tokens/s")
 END

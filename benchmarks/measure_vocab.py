@@ -1,6 +1,9 @@
-"""How a tokenizer cuts a corpus, what to do about it, and which tokens would be added.
+"""Measure how a tokenizer cuts a corpus, say what to do about it, and choose tokens to add.
 
     python benchmarks/measure_vocab.py --tokenizer=DIR --corpus=FILE [--general=FILE] [--texts=N] [--plot=FILE.png] [--tokens=40]
+
+It prints the table, the splits and the sentence that the vocabulary recipes log, with the seconds that measuring took. With --plot it
+writes their plot. With --tokens it prints the tokens that would be added, each with the tokens that it saves on the corpus.
 """
 
 import argparse
@@ -20,8 +23,8 @@ from jaxplm.vocab.splits import damaging_splits
 from jaxplm.vocab.terms import read_terms
 
 
-def written(token: str, tokenizer: Any) -> str:
-    """An entry of the vocabulary as a reader can read it; "␣" is a space."""
+def readable(token: str, tokenizer: Any) -> str:
+    """Return an entry of the vocabulary as text; "␣" is a space."""
     text = tokenizer.convert_tokens_to_string([token])
     return token if token.startswith("##") or "\ufffd" in text else text.replace(" ", "␣")
 
@@ -31,28 +34,29 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--general", default="", help="general text in the same language")
-    parser.add_argument("--texts", type=int, default=None, help="read at most so many texts of each")
+    parser.add_argument("--texts", type=int, default=None, help="read at most this many texts of each")
     parser.add_argument("--plot", default="")
-    parser.add_argument("--tokens", type=int, default=0, help="choose so many tokens to add")
+    parser.add_argument("--tokens", type=int, default=0, help="choose this many tokens to add")
     parser.add_argument("--terms", default="", help="a file of terms to add first")
     options = parser.parse_args()
     tokenizer, notes = hf.load_tokenizer(Path(options.tokenizer), options.tokenizer)
     print(*notes, sep="\n", end="\n" if notes else "")
     began = time.perf_counter()
-    measured = measure(open_texts(options.corpus, max_rows=options.texts), tokenizer)
+    measurement = measure(open_texts(options.corpus, max_rows=options.texts), tokenizer)
     print(f"{options.corpus}: measured in {time.perf_counter() - began:.1f} s\n")
     general = measure(open_texts(options.general, max_rows=options.texts), tokenizer) if options.general else None
-    print(vocabulary_text(measured, tokenizer, advise(measured, len(tokenizer), general, unreachable_share(tokenizer)), general))
+    advice = advise(measurement, len(tokenizer), general, unreachable_share(tokenizer))
+    print(vocabulary_text(measurement, tokenizer, advice, general))
     if options.plot:
-        write_vocabulary(Path(options.plot), measured, damaging_splits(measured, general), tokenizer, general)
+        write_vocabulary(Path(options.plot), measurement, damaging_splits(measurement, general), tokenizer, general)
     if options.tokens:
         began = time.perf_counter()
-        chosen = choose_tokens(measured, tokenizer, options.tokens, terms=read_terms(options.terms) if options.terms else ())
-        share = sum(chosen.saved) / measured.totals.tokens
+        chosen = choose_tokens(measurement, tokenizer, options.tokens, terms=read_terms(options.terms) if options.terms else ())
+        share = sum(chosen.saved) / measurement.totals.tokens
         print(f"\n{len(chosen.tokens)} tokens chosen in {time.perf_counter() - began:.1f} s, {chosen.wanted} of them for terms;"
               f" they save {share:.2%} of the tokens:")
         for token, saved in zip(chosen.tokens, chosen.saved, strict=True):
-            print(f"{written(token, tokenizer)} {saved:,}", end="  ")
+            print(f"{readable(token, tokenizer)} {saved:,}", end="  ")
         print()
         if options.terms:
             print(f"{len(chosen.known)} terms need nothing; refused: {dict(list(chosen.refused.items())[:20])}")

@@ -1,4 +1,4 @@
-"""The real further-pre-training step of a model of given sizes on rows of given sizes: what the benchmarks of the step share."""
+"""The real MLM training step of a model of given sizes on rows of given sizes: what the benchmarks of the step share."""
 
 import dataclasses
 import math
@@ -30,16 +30,26 @@ PRESETS = {  # layers, width, heads, feed-forward width, vocabulary
 
 @dataclass(frozen=True)
 class Case:
-    """One step: a model's sizes, a batch's sizes, and how it is computed. 0 leaves a preset's own size."""
+    """One step: a model's sizes, a batch's sizes, and how it is computed.
+
+    Attributes:
+      preset: the model's sizes, one of PRESETS.
+      rows, length: of the batch.
+      texts: per row, of random lengths.
+      masked: share of the positions that the head sees.
+      layers, vocab: in place of the preset's; 0 keeps it.
+      dropout: of hidden states and of attention weights.
+      The others are fields of `compute`.
+    """
 
     preset: str = "base"
     rows: int = 8
     length: int = 512
-    texts: int = 1  # in a row, of random lengths
-    masked: float = 0.15  # share of the positions that the head sees
+    texts: int = 1
+    masked: float = 0.15
     layers: int = 0
     vocab: int = 0
-    dropout: float = 0.1  # of attention weights as well
+    dropout: float = 0.1
     dtype: config.Precision = "bfloat16"
     unroll: bool = True
     attention: config.Attention = "auto"
@@ -47,22 +57,22 @@ class Case:
     logit_parts: int = 1
 
     def varied(self, assignments: str) -> "Case":
-        """'rows=8,unroll=false' → the case with these fields. Ends the command for what is none of them."""
+        """Return the case with fields changed: 'rows=8,unroll=false'. Exit with a message for an unknown field or a wrong value."""
         kinds = {entry.name: type(entry.default) for entry in dataclasses.fields(Case)}
         values: dict[str, Any] = {}
         for assignment in filter(None, (part.strip() for part in assignments.split(","))):
             name, _, text = assignment.partition("=")
             if name not in kinds:
-                sys.exit(f"{assignment}: a case has {', '.join(kinds)}")
+                sys.exit(f"{assignment}: unknown field; a case has {', '.join(kinds)}")
             try:
                 values[name] = {"true": True, "false": False}[text] if kinds[name] is bool else kinds[name](text)
             except (KeyError, ValueError):
-                sys.exit(f"{assignment}: {name} is {'true or false' if kinds[name] is bool else f'of type {kinds[name].__name__}'}")
+                sys.exit(f"{assignment}: {name} must be {'true or false' if kinds[name] is bool else f'of type {kinds[name].__name__}'}")
         return dataclasses.replace(self, **values)
 
     def encoder(self) -> EncoderConfig:
         if self.preset not in PRESETS:
-            sys.exit(f"preset {self.preset}: there are {', '.join(PRESETS)}")
+            sys.exit(f"preset={self.preset}: must be one of {', '.join(PRESETS)}")
         layers, width, heads, ffn_width, vocab = PRESETS[self.preset]
         return EncoderConfig("roberta", self.vocab or vocab, width, self.layers or layers, heads, ffn_width, max(512, self.length),
                              position_offset=2, token_types=1, norm_eps=1e-5, pad_id=1,
@@ -75,8 +85,11 @@ class Case:
 
 
 def flops_of_step(case: Case) -> float:
-    """Multiplications and additions of the products of a step, forward and backward (3 × forward, nothing computed again):
-    projections, attention over whole rows, the head at the masked positions. Rows, padding or not, count in full."""
+    """Return the multiplications and additions of a step's matrix products.
+
+    Counted are one forward and two backward passes of projections, attention over whole rows and the head at the masked positions.
+    What is recomputed does not count; padding does.
+    """
     c = case.encoder()
     projections = c.layers * (2 * c.width * 4 * c.width + 4 * c.width * c.ffn_width)
     attention = c.layers * 4 * case.length * c.width
@@ -85,7 +98,7 @@ def flops_of_step(case: Case) -> float:
 
 
 def random_batch(case: Case, seed: int = 0) -> Batch:
-    """Full rows [B, L] of `texts` texts, random tokens, K masked positions a row in order."""
+    """Return full rows [B, L] of `texts` texts each, with random tokens and K masked positions per row, ascending."""
     rng = np.random.default_rng(seed)
     shape = (case.rows, case.length)
     starts = np.zeros(shape, np.int32)
@@ -100,7 +113,7 @@ def random_batch(case: Case, seed: int = 0) -> Batch:
 
 
 class Work:
-    """The compiled step of a case with its state; `run` makes updates."""
+    """The compiled step of a case with its state."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -119,7 +132,7 @@ class Work:
         self.seconds_to_build = time.perf_counter() - began
 
     def run(self, steps: int) -> list[float]:
-        """Seconds of each of `steps` updates."""
+        """Make `steps` updates; return the seconds of each."""
         seconds = []
         for _ in range(steps):
             began = time.perf_counter()
@@ -129,12 +142,12 @@ class Work:
         return seconds
 
     def compiler_flops(self) -> float:
-        """Of a step over all devices: each runs a program of its own, whose operations the compiler counts."""
+        """Return the FLOPs of a step over all devices. The compiler counts those of the program that each device runs."""
         cost: Any = self.compiled.cost_analysis()
         return float((cost if isinstance(cost, dict) else cost[0])["flops"]) * jax.device_count()
 
     def peak_bytes(self) -> int:
-        """What one device held at most, by its own count where it keeps one (GPU, TPU), else by the compiler's plan."""
+        """Return the peak memory of one device, by its own count where it keeps one (GPU, TPU), else by the compiler's plan."""
         device = jax.local_devices()[0].memory_stats()
         if device and "peak_bytes_in_use" in device:
             return int(device["peak_bytes_in_use"])
@@ -143,13 +156,13 @@ class Work:
 
 
 def product_rate(dtype: config.Precision) -> float:
-    """FLOP/s that one large matrix product of the factors' `dtype` reaches here, median of 10: the limit that a step is held to."""
+    """Return the FLOP/s of a large matrix product in the factors' `dtype` on this machine, median of 10: the limit for MFU."""
     on_cpu = jax.default_backend() == "cpu"
     m, k, n = (2048, 768, 3072) if on_cpu else (8192, 8192, 8192)
     factors = resolve_compute(config.Compute(dtype=dtype, attention="plain"), sharding.make_mesh(config.Mesh())).operands
     a, b = (jnp.ones(shape, factors) for shape in ((m, k), (k, n)))
     multiply = jax.jit(lambda a, b: jax.lax.dot(a, b, preferred_element_type=jnp.float32 if on_cpu else factors))
-    loop = 1 if on_cpu else 20  # an accelerator's calls are enqueued: only many of them show its own time
+    loop = 1 if on_cpu else 20  # an accelerator's calls are enqueued: many are needed to measure its own time
     seconds = []
     for _ in range(12):
         began = time.perf_counter()

@@ -1,10 +1,10 @@
-"""The same further pre-training in float32 and in bfloat16, by the real command: do the loss curves agree?
+"""Compare the loss curves of the same further pre-training in float32 and in bfloat16, by the real command.
 
     python benchmarks/precision_curves.py --out=DIR [--steps=300] [--set=model.path=DIR --set=data.train=FILE ...]
 
-Both runs have the same rows, masks and dropout (`configs/dapt.py`, changed by every --set). Printed: the greatest relative
-difference of the training loss averaged over 20 steps, and the validation losses; DIR/precision.png shows both curves. A
-line of JSON is appended to benchmarks/results.jsonl. Exit status 1 if the averaged curves differ by more than 1 %.
+Both runs have the same rows, masks and dropout (`configs/dapt.py` with the fields of each --set). It prints the largest relative
+difference of the training loss averaged over 20 steps, and the validation losses. DIR/precision.png shows both curves. A line of JSON
+is appended to benchmarks/results.jsonl. Exit status: 1 if the averaged curves differ by more than 1 %, else 0.
 """
 
 import argparse
@@ -22,7 +22,7 @@ WINDOW = 20  # steps
 
 
 def run(options: argparse.Namespace, dtype: str) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl of one run."""
+    """Run the command in one precision; return the records of its metrics.jsonl."""
     workdir = Path(options.out) / dtype
     settings = [f"train.steps={options.steps}", f"train.eval_every={options.steps}", "train.log_every=1", f"compute.dtype={dtype}",
                 *options.set]
@@ -37,13 +37,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     options = parser.parse_args()
-    rows = {dtype: run(options, dtype) for dtype in ("float32", "bfloat16")}
-    raw = {dtype: np.array([row["loss"] for row in found if row["split"] == "train"]) for dtype, found in rows.items()}
+    records = {dtype: run(options, dtype) for dtype in ("float32", "bfloat16")}
+    raw = {dtype: np.array([one["loss"] for one in of_run if one["split"] == "train"]) for dtype, of_run in records.items()}
     curves = {dtype: np.convolve(losses, np.ones(WINDOW) / WINDOW, "valid") for dtype, losses in raw.items()}
-    validation = {dtype: [row["loss"] for row in found if row["split"] == "validation"] for dtype, found in rows.items()}
+    validation = {dtype: [one["loss"] for one in of_run if one["split"] == "validation"] for dtype, of_run in records.items()}
     apart = np.abs(curves["bfloat16"] / curves["float32"] - 1)
-    print(f"{len(raw['float32'])} steps; training loss averaged over {WINDOW}: at most {apart.max():.3%} apart, "
-          f"{apart.mean():.3%} on average")
+    print(f"{len(raw['float32'])} steps; training loss averaged over {WINDOW} steps differs by at most {apart.max():.3%}, "
+          f"by {apart.mean():.3%} on average")
     for dtype, losses in validation.items():
         print(f"{dtype:<10} validation loss {' → '.join(f'{loss:.4f}' for loss in losses)}")
 

@@ -1,12 +1,12 @@
-"""Where a training step's time goes: JAX's profiler's trace of it as a table.
+"""Show where a training step's time goes: the trace of JAX's profiler as a table.
 
     python benchmarks/profile_step.py [--preset=base] [--length=512] [--tokens=4096] [--case="unroll=false"] [--steps=5] [--top=15]
 
-Printed: the share of products (matmuls), attention (its two products and softmax), embedding tables (gathers, scatters),
-elementwise work (GELU, LayerNorm, dropout, loss, casts), the optimizer with clipping, and gaps, when nothing ran; then the
-dearest operations one by one. An operation is assigned by its opcode and by the scope that the code was traced in
-("attention", "optimizer"). On a CPU operations run on several threads at once: shares are of the threads' busy time, and
-a gap is a time when no thread was busy. A line of JSON is appended to benchmarks/results.jsonl.
+It prints the share of matrix products, attention (its two products and softmax), embedding tables (gathers, scatters), elementwise work
+(GELU, LayerNorm, dropout, loss, casts), the optimizer with clipping, and gaps in which nothing ran; then the most expensive operations
+one by one. An operation belongs to a part by its opcode and by the scope in which the code was traced ("attention", "optimizer"). On a
+CPU, operations run on several threads at once: shares are of the threads' busy time, and a gap is a time in which no thread was busy. A
+line of JSON is appended to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -27,22 +27,28 @@ from allocation import HUGE_PAGES
 from mlm_work import Case, Work
 
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (\S.*?)\s([\w\-]+)\(")
-PRODUCT = re.compile(r"dot|gemm|matmul|convolution|ynn|cublas")  # in an operation's name, or in the library call that it is
+PRODUCT = re.compile(r"dot|gemm|matmul|convolution|ynn|cublas")  # in an operation's name, or in that of the library function it calls
 TARGET = re.compile(r'custom_call_target="([^"]*)"')
 SCOPE = re.compile(r'op_name="([^"]*)"')
 
 
 class Operation(NamedTuple):
-    """One instruction of the compiled step."""
+    """One instruction of the compiled step.
+
+    Attributes:
+      shape, opcode: as in the compiled program's text.
+      scope: the path of scopes and primitives in which it was traced.
+      called: its own name, and the name of the library function that it calls, if it does.
+    """
 
     shape: str
     opcode: str
-    scope: str  # the path of scopes and primitives that it was traced in
-    called: str  # its own name and the name of the library function that it calls, if it does
+    scope: str
+    called: str
 
     @property
     def part(self) -> str:
-        """The row of the table that its time belongs to."""
+        """The row of the table to which its time belongs."""
         if "optimizer/" in self.scope:
             return "optimizer"
         if "attention/" in self.scope:
@@ -55,25 +61,25 @@ class Operation(NamedTuple):
 
 
 def operations_of(hlo: str) -> dict[str, Operation]:
-    """name → operation, of a compiled program's text."""
-    found = {}
+    """Return {name: operation} for a compiled program's text."""
+    operations = {}
     for line in hlo.splitlines():
         if match := INSTRUCTION.match(line):
             name, shape, opcode = match.groups()
             scope, target = SCOPE.search(line), TARGET.search(line)
-            found[name] = Operation(shape, opcode, scope.group(1) if scope else "", f"{name} {target.group(1) if target else ''}")
-    return found
+            operations[name] = Operation(shape, opcode, scope.group(1) if scope else "", f"{name} {target.group(1) if target else ''}")
+    return operations
 
 
 def events_of(trace: Path) -> list[dict[str, Any]]:
-    """The trace's events with a name, a start and a duration in µs."""
+    """Return the trace's events that have a name, a start and a duration in µs."""
     path = max(trace.glob("plugins/profile/*/*.trace.json.gz"))
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return [event for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
 
 
 def busy(intervals: list[tuple[float, float]]) -> float:
-    """The length of the union of (start, end) intervals."""
+    """Return the length of the union of (start, end) intervals."""
     total, until = 0.0, float("-inf")
     for start, end in sorted(intervals):
         total += max(0.0, end - max(start, until))
@@ -86,7 +92,7 @@ def main() -> None:
     parser.add_argument("--preset", default="base")
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--tokens", type=int, default=4096)
-    parser.add_argument("--case", default="", help="other fields: see step_time.py")
+    parser.add_argument("--case", default="", help="other fields of the case: see step_time.py")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--top", type=int, default=15)
     options = parser.parse_args()
@@ -110,16 +116,16 @@ def main() -> None:
             single[name] += event["dur"]
             intervals.append((event["ts"], event["ts"] + event["dur"]))
     if not intervals:
-        sys.exit("the profiler's trace names no operation of the step: this backend writes it in another form")
+        sys.exit("the profiler's trace names no operation of the step: this backend writes its trace in another form")
     wall, active = sum(seconds) * 1e6, busy(intervals)
     total = sum(parts.values())
     in_ms = 1e3 * options.steps
-    print(f"{case.preset} {case.rows} × {case.length} {options.case}: {wall / in_ms:.1f} ms a step under the profiler\n")
-    print(f"{'':<20}{'ms a step':>10}{'share':>8}")
+    print(f"{case.preset} {case.rows} × {case.length} {options.case}: {wall / in_ms:.1f} ms per step under the profiler\n")
+    print(f"{'':<20}{'ms/step':>10}{'share':>8}")
     table = {part: time / total * active for part, time in parts.most_common()} | {"gaps": max(0.0, wall - active)}
     for part, time in table.items():
         print(f"{part:<20}{time / in_ms:>10.2f}{time / wall:>8.1%}")
-    print(f"\n{'the dearest (busy ms a step)':<30}")
+    print("\nmost expensive operations (busy ms per step)")
     for name, time in single.most_common(options.top):
         operation = operations[name]
         print(f"{time / in_ms:>9.2f}  {operation.part:<17}{operation.opcode:<12}{operation.shape.split('{')[0]:<26}{operation.scope[-70:]}")

@@ -1,4 +1,4 @@
-"""Results that can be read on other machines: one line of JSON each, with the hardware and the versions."""
+"""Append a benchmark's figures to results.jsonl, with the command, the hardware and the versions."""
 
 import importlib.metadata
 import json
@@ -12,13 +12,13 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "transformers", "tokenize
 
 
 def _without_directories(argument: str) -> str:
-    """'--model=/somewhere/minilm' → '--model=minilm'."""
+    """Return an argument without the directories of its value: '--model=/somewhere/minilm' → '--model=minilm'."""
     name, equals, value = argument.rpartition("=")
     return name + equals + Path(value).name
 
 
 def processor() -> str:
-    """The CPU's name where the system tells it."""
+    """Return the CPU's name, or the kind of machine where the system does not name it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -27,7 +27,7 @@ def processor() -> str:
 
 
 def append(benchmark: str, figures: dict[str, Any]) -> None:
-    """Append `figures` to results.jsonl beside this file, with the command, the hardware and the versions of the packages."""
+    """Append a line of JSON to results.jsonl beside this file: `figures`, the command, the hardware, the packages' versions."""
     import jax
 
     versions = {}
@@ -35,7 +35,7 @@ def append(benchmark: str, figures: dict[str, Any]) -> None:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # PyTorch is not part of an installation
+            continue  # PyTorch is not part of every installation
     record = {"benchmark": benchmark, "command": " ".join(map(_without_directories, sys.argv)), **figures,
               "device": jax.devices()[0].device_kind, "devices": jax.device_count(), "processor": processor(), "cpus": os.cpu_count(),
               "python": platform.python_version(), "versions": versions}

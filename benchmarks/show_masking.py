@@ -1,6 +1,10 @@
-"""What the masker does to a real corpus, counted, and how it sees words.
+"""Count what the masker does to a real corpus, and show which words it sees in a text.
 
     python benchmarks/show_masking.py --tokenizer=DIR --corpus=FILE [--tokens=1000000] [--text="hospital, (COVID-19)"]
+
+For single tokens and for whole words it prints the share of masked tokens; of those, the shares that became [MASK], another token, or
+stayed; masked special tokens; and rows that broke the exact budget or masked a part of a word. The last two must be 0. Then it prints
+the words of each --text.
 """
 
 import argparse
@@ -16,7 +20,7 @@ from jaxplm.recipes.pretrain.corpus import CorpusReader
 
 
 def count(options: argparse.Namespace, whole_word: bool) -> None:
-    """Rows of one epoch until so many tokens were seen: the rates, and every broken promise."""
+    """Read rows until enough tokens were seen, and print the shares and the violations."""
     tokenizer, _ = hf.load_tokenizer(Path(options.tokenizer), options.tokenizer)
     data = Data(train=options.corpus, seq_len=options.length, mask_rate=options.rate, whole_word=whole_word)
     reader = CorpusReader(Config(data=data, train=Train(batch_size=64)), tokenizer, np.arange(64))
@@ -38,7 +42,7 @@ def count(options: argparse.Namespace, whole_word: bool) -> None:
         budget = np.array([round(options.rate * int(n)) for n in maskable.sum(1)])
         if whole_word:
             wrong_rows += int((chosen.sum(1) > budget).sum())
-            # A word is broken where two neighbours of one word differ.
+            # A word is masked in part where two neighbouring tokens of it differ.
             inside = maskable[:, 1:] & maskable[:, :-1] & ~starts[:, 1:]
             wrong_rows += int((inside & (chosen[:, 1:] != chosen[:, :-1])).any(1).sum())
         else:
@@ -51,7 +55,7 @@ def count(options: argparse.Namespace, whole_word: bool) -> None:
     other = masked - to_mask - kept
     print(f"{'whole words' if whole_word else 'tokens':<12}{seen:>10,} tokens: {masked:,} masked = {masked / seen:.4%};"
           f" [MASK] {to_mask / masked:.3%}, other token {other / masked:.3%}, unchanged {kept / masked:.3%};"
-          f" special tokens masked {special_masked}, rows off the budget or with a broken word {wrong_rows}")
+          f" special tokens masked {special_masked}, rows off the budget or with a word masked in part {wrong_rows}")
 
 
 def main() -> None:
@@ -59,7 +63,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--tokens", type=int, default=1_000_000)
-    parser.add_argument("--texts", type=int, default=None, help="read at most so many texts")
+    parser.add_argument("--texts", type=int, default=None, help="read at most this many texts")
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--rate", type=float, default=0.15)
     parser.add_argument("--text", action="append", default=None, help="show the words of this text; may be repeated")

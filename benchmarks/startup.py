@@ -1,13 +1,13 @@
-"""From the command to its first finished training step, as a user starts it.
+"""Measure the time from the command to its first finished training step, as a user starts it.
 
     python benchmarks/startup.py [--config=configs/dapt.py] [--rounds=3] [--set train.batch_size=8 …]
 
-Cold: nothing is cached, the corpus is tokenized and every step compiled. Warm: the same command again in a new workdir,
-tokens and compiled steps from the cache. The first step counts as finished when its row stands in metrics.jsonl. Medians
-over the rounds, cold and warm in turn, each round with an empty cache of its own.
+Cold: nothing is cached; the corpus is tokenized and every step is compiled. Warm: the same command again in a new workdir, with tokens
+and compiled steps from the cache. The first step is finished when its record is in metrics.jsonl. The figures are medians over the
+rounds, cold and warm in turn; each round has an empty cache of its own.
 
-Where the time goes is measured in further starts, one cold and one warm a round: the same command in a process whose
-functions are timed. A line of JSON with all figures is appended to benchmarks/results.jsonl.
+Where the time goes is measured in further starts, one cold and one warm per round: the same command in a process whose functions are
+timed. It prints both totals and the seconds of each part, and appends a line of JSON to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -35,20 +35,20 @@ KINDS = ("cold", "warm")
 # The parts of a start: (module, function in it, name). Time inside an inner part counts there alone.
 PARTS = (
     ("jaxplm.main", "parse", "flags and config"),
-    ("jaxplm.main", "_recipe", "imports: JAX, Flax, Orbax"),
-    ("jaxplm.recipes.pretrain.model", "start_model", "model read or drawn"),
+    ("jaxplm.main", "recipe_of", "imports: JAX, Flax, Orbax"),
+    ("jaxplm.recipes.pretrain.model", "start_model", "model read or initialised"),
     ("jaxplm.hf.tokenizer", "_read", "tokenizer, with the import of transformers"),
-    ("jaxplm.recipes.pretrain.model", "load_corpus", "corpus: rows planned, texts held out"),
-    ("jaxplm.recipes.pretrain.model", "tokenize", "corpus: read and tokenized, or the cache opened"),
+    ("jaxplm.recipes.pretrain.corpus", "load_corpus", "corpus: rows planned, texts held out"),
+    ("jaxplm.data.corpus.tokenize", "tokenize", "corpus: read and tokenized, or the cache opened"),
     ("jaxplm.recipes.finetune.labelled_sets", "read_sets", "labelled rows read"),
     ("jaxplm.recipes.finetune.encoded_sets", "encode_sets", "labelled rows tokenized"),
-    ("jaxplm.engine.loop", "Run.__init__", "state's shapes and the optimizer"),
+    ("jaxplm.engine.setup", "TrainSetup.__init__", "state's shapes and the optimizer"),
     ("jaxplm.engine.loop", "Run._first_state", "first state"),
     ("jaxplm.engine.loop", "Run._evaluate", "evaluation at step 0: computed"),
     ("jaxplm.engine.loop", "Run._loop", "first step: computed"),
 )
-REST = "the rest"
-# What JAX tells of its own work, by the end of the event's name; within a part it counts here alone.
+REST = "everything else"
+# JAX's own events, by the end of their names; their time within a part counts here alone.
 EVENTS = {
     "jaxpr_trace_duration": "traced",
     "jaxpr_to_mlir_module_duration": "lowered",
@@ -57,54 +57,59 @@ EVENTS = {
 
 
 class Clock:
-    """Seconds by part of a start. Parts nest, and each second counts once: in the innermost."""
+    """Measures the seconds of the parts of a start. Parts nest, and each second counts once: in the innermost."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._open = [REST]
         self._since = time.monotonic()
-        self._told: list[tuple[float, float]] = []  # (beginning, seconds) of JAX's events, none within another
+        self._events: list[tuple[float, float]] = []  # (beginning, seconds) of JAX's events, none within another
 
-    def _settle(self) -> None:
+    def _charge(self) -> None:
+        """Add the time since the last call to the part that is open."""
         now = time.monotonic()
         self.seconds[self._open[-1]] += now - self._since
         self._since = now
 
     def timed(self, function: Callable, name: str) -> Callable:
+        """Return the function with its time counted as the part `name`."""
         @functools.wraps(function)
         def wrapped(*given: Any, **named: Any) -> Any:
-            self._settle()
+            self._charge()
             self._open.append(name)
             try:
                 return function(*given, **named)
             finally:
-                self._settle()
+                self._charge()
                 self._open.pop()
 
         return wrapped
 
     def event(self, event: str, duration_secs: float, **_: Any) -> None:
-        """What JAX tells when a piece of work is done; its seconds are taken from the part that is open."""
+        """Count JAX's event, which comes when a piece of work is done; its seconds are subtracted from the part that is open."""
         name = EVENTS.get(event.rsplit("/", 1)[-1])
         if name is None or threading.current_thread() is not threading.main_thread():
             return
-        self._settle()
+        self._charge()
         began, seconds = self._since - duration_secs, duration_secs
-        while self._told and self._told[-1][0] >= began:  # done within this one, as functions that a traced function calls
-            seconds -= self._told.pop()[1]
-        self._told.append((began, self._since - began))
+        while self._events and self._events[-1][0] >= began:  # within this one, as of functions that a traced function calls
+            seconds -= self._events.pop()[1]
+        self._events.append((began, self._since - began))
         self.seconds[self._open[-1]] -= seconds
         self.seconds[name] += seconds
 
     def report(self) -> dict[str, float]:
-        self._settle()
+        """Return the seconds of each part so far."""
+        self._charge()
         return dict(self.seconds)
 
 
 def worker(arguments: list[str], started: float) -> None:
-    """The command with its parts timed; ends after the first step and prints a line of JSON.
+    """Run the command with its parts timed until its first step, and print a line of JSON.
 
-    `started`: time.time() of the parent when it started this process.
+    Args:
+      arguments: of the command.
+      started: the parent's time.time() when it started this process.
     """
     from jaxplm import main as command
     from jaxplm.devices.without_torch import import_transformers
@@ -126,8 +131,8 @@ def worker(arguments: list[str], started: float) -> None:
         run = recipe(name)
         importlib.import_module("jaxplm.reporting.metric_log").MetricLog.write = functools.partialmethod(_until_first_step, clock)
         patch(lambda module: module != "jaxplm.main" and module in sys.modules)
-        for module, path, _ in PARTS:  # names that other modules have taken over by `from … import`
-            _hand_on(module, path)
+        for module, path, _ in PARTS:
+            _replace_imported(module, path)
         return run
 
     command.recipe_of = imported
@@ -142,7 +147,8 @@ def _wrap(owner: Any, path: str, wrap: Callable[[Callable], Callable]) -> None:
     setattr(owner, name, wrap(getattr(owner, name)))
 
 
-def _hand_on(module: str, path: str) -> None:
+def _replace_imported(module: str, path: str) -> None:
+    """Put the timed function in the place of the plain one in modules that have it by `from … import`."""
     if "." in path or module not in sys.modules:
         return
     timed = getattr(sys.modules[module], path)
@@ -153,7 +159,7 @@ def _hand_on(module: str, path: str) -> None:
 
 
 def _until_first_step(_: Any, clock: Clock, step: int, split: str, __: Any) -> None:
-    """In the place of `MetricLog.write`: ends the process with the first training row."""
+    """Take the place of `MetricLog.write`: end the process at the first training record."""
     if split == "train":
         print("\n" + json.dumps(clock.report()), flush=True)
         os._exit(0)
@@ -165,7 +171,7 @@ def command_of(options: argparse.Namespace, workdir: Path) -> list[str]:
 
 
 def seconds_to_first_step(options: argparse.Namespace, workdir: Path, cache: Path) -> float:
-    """Starts the command and stops it once its first step is done."""
+    """Start the command, stop it once its first step is done, and return the seconds until then."""
     began = time.monotonic()
     with (workdir.parent / "log").open("w+") as log:
         process = subprocess.Popen([sys.executable, "-m", "jaxplm.main", *command_of(options, workdir)], cwd=ROOT, stdout=log,
@@ -187,6 +193,7 @@ def _first_step_done(metrics: Path) -> bool:
 
 
 def parts_of_start(options: argparse.Namespace, workdir: Path, cache: Path) -> dict[str, float]:
+    """Return the seconds of each part of a start."""
     command = [sys.executable, __file__, f"--worker={time.time()}", *command_of(options, workdir)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_environment(cache) | HUGE_PAGES)
     if done.returncode:
@@ -213,12 +220,12 @@ def main() -> None:
     wall: dict[str, list[Any]] = {kind: [] for kind in KINDS}  # seconds
     parts: dict[str, list[Any]] = {kind: [] for kind in KINDS}  # seconds by part
     for turn in range(options.rounds):
-        for measure, found in ((seconds_to_first_step, wall), (parts_of_start, parts)):
+        for measure, results in ((seconds_to_first_step, wall), (parts_of_start, parts)):
             with tempfile.TemporaryDirectory() as scratch:
                 for kind in KINDS:
                     workdir = Path(scratch) / kind / "run"
                     workdir.parent.mkdir()
-                    found[kind].append(measure(options, workdir, Path(scratch) / "cache"))
+                    results[kind].append(measure(options, workdir, Path(scratch) / "cache"))
         print(f"round {turn + 1}: " + ", ".join(f"{kind} {wall[kind][-1]:.1f} s" for kind in KINDS), flush=True)
 
     medians = {kind: {name: statistics.median(run.get(name, 0.0) for run in parts[kind])
@@ -228,7 +235,7 @@ def main() -> None:
     print("\nin a process whose parts are timed")
     for name in medians["cold"]:
         print(f"  {name:<50}" + "".join(f"{medians[kind].get(name, 0.0):>9.2f}" for kind in KINDS))
-    print(f"  {'together':<50}" + "".join(f"{sum(medians[kind].values()):>9.2f}" for kind in KINDS))
+    print(f"  {'sum':<50}" + "".join(f"{sum(medians[kind].values()):>9.2f}" for kind in KINDS))
     record.append("startup", {"config": Path(options.config).name, "seconds": wall, "parts": parts, "load_average": os.getloadavg()[0]})
 
 

@@ -1,18 +1,18 @@
-"""The MLM step with its optimizer, by model and row sizes: time, real tokens a second, share of the machine's limit, memory.
+"""Measure the MLM training step by model and row sizes: time, real tokens per second, share of the machine's limit, memory.
 
     python benchmarks/step_time.py [--presets=base,large] [--lengths=128,512] [--tokens=4096,16384] [--steps=10] \
         [--variants="as it is; unroll=false; masked=1.0; attention=plain; texts=8"] [--xla_flags="; --xla_…=true; --xla_…=0 --xla_…=1"]
 
-One step is forward, backward, clipping and AdamW on rows of random tokens (`--tokens` is rows × length); each case runs in
-a process of its own, in turn. A variant changes fields of the case (`mlm_work.Case`): preset, rows, length, texts, masked,
-layers, vocab, dropout, dtype, unroll, attention, remat, logit_parts. Rows are full, so every token is real. `--xla_flags` are
-sets of XLA's flags, separated by semicolons: each case runs with each set ("" is none).
+One step is forward, backward, clipping and AdamW on rows of random tokens (`--tokens` is rows × length). Rows are full, so every token
+is real. Each case runs in a process of its own, one after the other. A variant changes fields of the case (`mlm_work.Case`): preset,
+rows, length, texts, masked, layers, vocab, dropout, dtype, unroll, attention, remat, logit_parts. `--xla_flags` are sets of XLA's flags,
+separated by semicolons: each case runs with each set ("" is none).
 
-FLOPs are counted twice: analytically (products of one forward and two backward passes: projections, attention over whole
-rows, the head at the masked positions; nothing that is computed again counts) and as the compiler counts them. MFU is
-the first count over the time and over the rate of a large matrix product, measured in the same process, times the
-devices: 100 % is what this machine can multiply, and not a data sheet's number. Peak memory is of one device. A line of
-JSON with everything is appended to benchmarks/results.jsonl.
+It prints one line per case. FLOPs are counted twice: analytically and by the compiler. The analytic count has the matrix products of
+one forward and two backward passes (projections, attention over whole rows, the head at the masked positions); what is recomputed does
+not count. MFU is the analytic count divided by the time and by the rate of a large matrix product, measured in the same process, times
+the number of devices. So 100 % is what this machine can multiply, not a number from a data sheet. Peak memory is that of one device. A
+line of JSON with everything is appended to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -35,16 +35,16 @@ OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
 def work(case: Case, steps: int) -> None:
-    """A case's process: prints a line of JSON."""
+    """Measure a case in this process and print a line of JSON."""
     limit = product_rate(case.dtype) * jax.device_count()
-    made = Work(case)
-    seconds = made.run(WARM_UP + steps)[WARM_UP:]
-    print(json.dumps({"seconds": seconds, "limit": limit, "flops": flops_of_step(case), "compiler_flops": made.compiler_flops(),
-                      "peak_bytes": made.peak_bytes(), "build": made.seconds_to_build}))
+    step = Work(case)
+    seconds = step.run(WARM_UP + steps)[WARM_UP:]
+    print(json.dumps({"seconds": seconds, "limit": limit, "flops": flops_of_step(case), "compiler_flops": step.compiler_flops(),
+                      "peak_bytes": step.peak_bytes(), "build": step.seconds_to_build}))
 
 
 def measure(case: Case, steps: int, flags: str = "") -> dict[str, Any]:
-    """Runs a case in a process of its own, with XLA's `flags`: its figures, or {'error': one line}."""
+    """Run a case in a process of its own, with XLA's `flags`; return its figures, or {'error': one line}."""
     command = [sys.executable, __file__, f"--steps={steps}", f"--worker={json.dumps(dataclasses.asdict(case))}"]
     environment = os.environ | HUGE_PAGES | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -57,10 +57,11 @@ def measure(case: Case, steps: int, flags: str = "") -> dict[str, Any]:
                       "mfu": figures["flops"] / step / figures["limit"]}
 
 
-HEADER = f"{'':<44}{'ms a step':>10}{'tokens/s':>12}{'TFLOP/s':>9}{'MFU':>7}{'by compiler':>13}{'peak GiB':>10}{'build s':>9}"
+HEADER = f"{'':<44}{'ms/step':>10}{'tokens/s':>12}{'TFLOP/s':>9}{'MFU':>7}{'by compiler':>13}{'peak GiB':>10}{'build s':>9}"
 
 
 def line_of(name: str, figures: dict[str, Any]) -> str:
+    """Return the line of the table for a case's figures."""
     if "error" in figures:
         return f"{name:<44}{figures['error']}"
     f = figures
@@ -72,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", default="base,large", help=", ".join(PRESETS))
     parser.add_argument("--lengths", default="128,512")
-    parser.add_argument("--tokens", default="4096", help="of a batch: rows × length")
+    parser.add_argument("--tokens", default="4096", help="tokens per batch: rows × length")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--variants", default="as it is")
     parser.add_argument("--xla_flags", default="")

@@ -1,22 +1,20 @@
-"""The same MLM training work in jaxplm and in transformers' PyTorch, in turn on this machine.
+"""Compare the speed of the same MLM training work in jaxplm and in transformers' PyTorch on this machine.
 
     python benchmarks/vs_transformers.py --model=DIR --corpus=FILE [--rows=32] [--length=128] [--steps=6] [--rounds=3] [--line_by_line]
 
-Both get the same checkpoint, the same packed rows, the same masks, the checkpoint's dropout, AdamW with decay and
-clipping by global norm. jaxplm projects the masked positions alone and keeps the texts of a row apart; transformers'
-BertForMaskedLM projects every position and sees the whole row, as run_mlm.py does. With --line_by_line PyTorch gets the
-same texts of a step one a row, padded to the longest of the step, as run_mlm.py --line_by_line has them: for TAPT. Each
-contestant runs in a process of its own, one after the other, `rounds` times; the first steps (compilation, warm-up) are
-not counted. Printed: real tokens a second (no padding), the median over all counted steps, and the ratio to each. A
-line of JSON with everything is appended to benchmarks/results.jsonl.
+Both get the same checkpoint, the same packed rows, the same masks, the checkpoint's dropout, AdamW with weight decay and clipping by
+global norm. jaxplm projects the masked positions alone and keeps the texts of a row apart. transformers' BertForMaskedLM projects every
+position and attends over the whole row, as run_mlm.py does. With --line_by_line, PyTorch gets the same texts of a step one per row,
+padded to the longest of the step, as run_mlm.py --line_by_line does: compare so for TAPT.
+
+Each contestant runs in a process of its own, one after the other, `rounds` times. The first steps (compilation, warm-up) are not
+counted. It prints real tokens per second (padding is not counted), the median over all counted steps, and the ratio to each contestant.
+A line of JSON with everything is appended to benchmarks/results.jsonl.
 """
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import record
 from allocation import HUGE_PAGES, TUNED_MALLOC
+from contestants import run_in_turn, selected
 
 CONTESTANTS = {
     "jaxplm": ("jaxplm", HUGE_PAGES),
@@ -37,7 +36,7 @@ WARM_UP = 2
 
 
 def make_batches(options: argparse.Namespace, path: Path) -> None:
-    """The rows of `steps` training batches as one .npz."""
+    """Write the training batches of all steps as one .npz file."""
     from jaxplm import hf
     from jaxplm.config import Config, Data, Train
     from jaxplm.recipes.pretrain.corpus import CorpusReader
@@ -46,11 +45,12 @@ def make_batches(options: argparse.Namespace, path: Path) -> None:
     config = Config(data=Data(train=options.corpus, seq_len=options.length), train=Train(batch_size=options.rows))
     reader = CorpusReader(config, loaded.tokenizer, np.arange(options.rows))
     batches = reader.training(reader.plan(reader.store(options.corpus)))
-    made = [batches.batch(step) for step in range(WARM_UP + options.steps)]
-    np.savez(path, **{f"{name}{i}": array for i, batch in enumerate(made) for name, array in batch._asdict().items()})
+    of_steps = [batches.batch(step) for step in range(WARM_UP + options.steps)]
+    np.savez(path, **{f"{name}{i}": array for i, batch in enumerate(of_steps) for name, array in batch._asdict().items()})
 
 
 def read_batches(path: Path, steps: int) -> list:
+    """Return the batches that `make_batches` wrote."""
     from jaxplm.data.batch import Batch
 
     with np.load(path) as arrays:
@@ -58,6 +58,7 @@ def read_batches(path: Path, steps: int) -> list:
 
 
 def jaxplm_worker(options: argparse.Namespace, batches: list) -> tuple[list[float], list[float]]:
+    """Train on the batches; return the seconds and the loss of each step."""
     import jax
 
     from jaxplm import hf, nn
@@ -85,7 +86,7 @@ def jaxplm_worker(options: argparse.Namespace, batches: list) -> tuple[list[floa
 
 
 def torch_arrays(batch, line_by_line: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Token ids, mask and labels (-100: no loss), int64: the packed rows [B, L], or their texts one a row, [texts, longest]."""
+    """Return token ids, mask and labels (-100: no loss), int64: the packed rows [B, L], or one text per row, [texts, longest]."""
     labels = np.full(batch.input_ids.shape, -100, np.int64)
     for row, (positions, answers, weights) in enumerate(zip(batch.mlm_positions, batch.mlm_labels, batch.mlm_weights, strict=True)):
         labels[row, positions[weights > 0]] = answers[weights > 0]
@@ -94,13 +95,16 @@ def torch_arrays(batch, line_by_line: bool) -> tuple[np.ndarray, np.ndarray, np.
     texts = [(row, np.flatnonzero(segments == text)) for row, segments in enumerate(batch.segment_ids)
              for text in np.unique(segments[segments > 0])]
     shape = len(texts), max(len(places) for _, places in texts)
-    ids, mask, own = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -100, np.int64)
+    ids, mask, text_labels = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -100, np.int64)
     for i, (row, places) in enumerate(texts):
-        ids[i, : len(places)], mask[i, : len(places)], own[i, : len(places)] = batch.input_ids[row, places], 1, labels[row, places]
-    return ids, mask, own
+        ids[i, : len(places)] = batch.input_ids[row, places]
+        mask[i, : len(places)] = 1
+        text_labels[i, : len(places)] = labels[row, places]
+    return ids, mask, text_labels
 
 
 def torch_worker(options: argparse.Namespace, batches: list, dtype: str, compiled: bool) -> tuple[list[float], list[float]]:
+    """Train on the batches; return the seconds and the loss of each step."""
     import torch
     from transformers import AutoModelForMaskedLM
 
@@ -128,7 +132,7 @@ def torch_worker(options: argparse.Namespace, batches: list, dtype: str, compile
 
 
 def work(options: argparse.Namespace) -> None:
-    """One contestant's process: prints a line of JSON."""
+    """Run one contestant in this process and print a line of JSON."""
     batches = read_batches(Path(options.batches), WARM_UP + options.steps)
     kind = options.worker
     seconds, losses = (jaxplm_worker(options, batches) if kind == "jaxplm" else
@@ -145,7 +149,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--line_by_line", action="store_true", help="PyTorch: one text a row, padded")
+    parser.add_argument("--line_by_line", action="store_true", help="PyTorch: one text per row, padded")
     parser.add_argument("--only", default="", help="comma-separated beginnings of contestants' names")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--batches", help=argparse.SUPPRESS)
@@ -153,23 +157,16 @@ def main() -> None:
     if options.worker:
         return work(options)
 
-    chosen = {name: how for name, how in CONTESTANTS.items()
-              if not options.only or any(name.startswith(only.strip()) for only in options.only.split(","))}
+    chosen = selected(CONTESTANTS, options.only)
     rates: dict[str, list[float]] = {name: [] for name in chosen}
     losses: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "batches.npz"
         make_batches(options, path)
-        for turn in range(options.rounds):
-            for name, (worker, extra) in chosen.items():
-                command = [sys.executable, __file__, *sys.argv[1:], f"--worker={worker}", f"--batches={path}"]
-                done = subprocess.run(command, env=os.environ | extra, capture_output=True, text=True)
-                if done.returncode:
-                    sys.exit(f"{name} failed:\n{done.stderr}")
-                result = json.loads(done.stdout.strip().splitlines()[-1])
-                rates[name] += [tokens / seconds for tokens, seconds in zip(result["tokens"], result["seconds"], strict=True)]
-                losses[name] = result["losses"]
-                print(f"round {turn + 1}: {name}: {statistics.median(rates[name]):,.0f} tokens/s", flush=True)
+        for turn, name, result in run_in_turn(chosen, options.rounds, f"--batches={path}"):
+            rates[name] += [tokens / seconds for tokens, seconds in zip(result["tokens"], result["seconds"], strict=True)]
+            losses[name] = result["losses"]
+            print(f"round {turn}: {name}: {statistics.median(rates[name]):,.0f} tokens/s", flush=True)
 
     medians = {name: statistics.median(values) for name, values in rates.items()}
     print(f"\n{'':<44}{'tokens/s':>10}{'jaxplm is':>12}{'last loss':>12}")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# N processes on this machine, as one run: launch/local.sh N [--config=... and every other flag of jaxplm.main]
-# For trying out what several hosts do; one process alone is faster on one machine.
+# Run N processes on this machine as one run: launch/local.sh N [--config=... and every other flag of jaxplm.main]
+# This serves to try out what several hosts do. On one machine, one process is faster.
 set -u
 if [[ $# -lt 2 || ! $1 =~ ^[1-9][0-9]*$ ]]; then
   echo "usage: launch/local.sh N --config=configs/dapt.py [--workdir=DIR] [--config.<field>=<value> ...]" >&2
@@ -17,7 +17,7 @@ for ((i = 0; i < count; i++)); do
   JAX_PROCESS_ID=$i "$python" -m jaxplm.main "$@" &
   pids+=($!)
 done
-# Ctrl-C reaches all of them by itself; SIGTERM is passed on, so that they save and stop together.
+# Ctrl-C reaches all of them by itself. SIGTERM is passed on, so that they save and stop together.
 trap 'kill -TERM "${pids[@]}" 2>/dev/null' TERM
 trap ':' INT
 
@@ -35,7 +35,7 @@ while ((${#pids[@]} > 0)); do
     code=$?
     if ((code != 0 && status == 0)); then
       status=$code
-      # The first failure ends the others: they would wait for it for ever.
+      # The first failure ends the others, which would wait for it forever.
       if ((code != 130 && code != 143)); then
         kill -TERM "${pids[@]}" 2>/dev/null
         deadline=$((SECONDS + 10))
@@ -43,7 +43,7 @@ while ((${#pids[@]} > 0)); do
     fi
   done
   pids=("${alive[@]+"${alive[@]}"}")
-  # One that is inside a collective with the dead one cannot obey.
+  # A process inside a collective operation with one that has ended cannot react to SIGTERM.
   if [[ -n $deadline ]] && ((SECONDS >= deadline)); then kill -KILL "${pids[@]}" 2>/dev/null; fi
 done
 exit "$status"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# One run on all hosts of a TPU pod slice:
+# Run on all hosts of a TPU pod slice:
 #   TPU=my-slice ZONE=us-central2-b launch/tpu_pod.sh --config=configs/dapt.py --workdir=/mnt/shared/runs/dapt
 # The workdir must be one that all hosts see (NFS, Filestore).
-# Copies this checkout to every worker, installs it with the tpu extra, and starts the same command everywhere;
-# JAX finds the other hosts by itself.
+# The script copies this checkout to every worker, installs it with the tpu extra, and starts the same command on each. JAX finds the
+# other hosts by itself.
 set -euo pipefail
 : "${TPU:?name of the TPU VM}" "${ZONE:?its zone}"
 remote=${REMOTE_DIR:-jaxplm}

@@ -41,10 +41,10 @@ def test_random_rows_are_full_and_hold_the_texts():
 def test_a_case_is_varied_by_names():
     case = mlm_work.Case().varied("rows=2, unroll=false,masked=1.0")
     assert (case.rows, case.unroll, case.masked) == (2, False, 1.0)
-    for wrong, said in (("colour=3", "colour=3: a case has preset"), ("rows=x", "rows is of type int"), ("unroll=off", "true or false")):
+    for wrong, said in (("colour=3", "colour=3: .*preset"), ("rows=x", "rows .*int"), ("unroll=off", "unroll .*true or false")):
         with pytest.raises(SystemExit, match=said):
             case.varied(wrong)
-    with pytest.raises(SystemExit, match="preset huge: there are mini, base, large"):
+    with pytest.raises(SystemExit, match="preset=huge.*mini, base, large"):
         case.varied("preset=huge").encoder()
 
 
