@@ -22,6 +22,7 @@ from jaxplm.reporting.report import write_report
 from jaxplm.reporting.sections import classes_section, confusion_figure, entities_section, seeds_section
 from jaxplm.reporting.tables import scores, seeds_headline, summary
 from jaxplm.scores.classification import UNSEEN, ClassScore, confusion, per_class
+from jaxplm.tasks.kinds import KINDS
 
 KOREAN = ["경제", "정치와 사회", "IT과학"]
 
@@ -176,7 +177,7 @@ def snippet(card: str) -> str:
     ],
 )
 def test_the_card_s_code_runs(tmp_path: Path, architecture: str, task: str, tag: str) -> None:
-    card = model_card(facts(), Card(usage=usage.TASKS[task], pipeline_tag=tag), [])
+    card = model_card(facts(), Card(usage=KINDS[task].usage, pipeline_tag=KINDS[task].pipeline_tag), [])
     assert f"library_name: transformers\npipeline_tag: {tag}\n" in card
     options = {} if task == "qa" else {"num_labels": 3}
     checkpoints.save(tmp_path / "export", "bert", checkpoints.model("bert", head=f"For{architecture}", **options))
