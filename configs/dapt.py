@@ -1,15 +1,23 @@
-"""DAPT: further pre-training on a domain corpus with masked language modelling (Gururangan et al. 2020).
+r"""DAPT: adapt an encoder to unlabelled text of a domain.
 
-    python -m jaxplm.main --config=configs/dapt.py
+    jaxplm --config=dapt
 
-needs nothing else: a small built-in BERT on the documentation of Python and its scientific packages. For your own:
+Further pre-training by masked language modelling (Gururangan et al. 2020,
+arXiv:2004.10964). With no field it trains builtin:tiny, a small BERT, on the
+documentation of the Python packages that are installed. Expect a validation
+loss that falls from about 6.4 to 4.2, in one to three minutes on two CPU cores.
 
-    python -m jaxplm.main --config=configs/dapt.py --workdir=runs/mine \
-        --config.model.path=roberta-base --config.data.train='corpus/*.txt' --config.data.seq_len=512 \
-        --config.train.batch_size=2048 --config.train.accumulate=16 --config.train.learning_rate=5e-4 \
-        --config.train.steps=12500
+The paper's settings for RoBERTa-base, 12,500 steps of 2,048 rows:
 
-which are the paper's settings; with smaller batches take a smaller learning rate (1e-4 at 256 rows).
+    jaxplm --config=dapt --workdir=runs/mine \
+        --config.model.path=roberta-base --config.data.train='corpus/*.txt' \
+        --config.data.seq_len=512 --config.train.steps=12500 \
+        --config.train.batch_size=2048 --config.train.accumulate=64 \
+        --config.train.learning_rate=5e-4
+
+Smaller batches need a smaller learning rate: 1e-4 at 256 rows per step. The
+adapted model is in runs/mine/export, its scores before and after in
+runs/mine/report.md.
 """
 
 from jaxplm.config import Checkpoint, Config, Data, Model, Train

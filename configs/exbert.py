@@ -1,10 +1,20 @@
-"""exBERT: many new words beside a base that stays as it is (Tai et al. 2020, Findings of EMNLP).
+r"""exBERT: add thousands of words beside a base that stays frozen.
 
-    python -m jaxplm.main --config=configs/exbert.py
+    jaxplm --config=exbert
 
-The new tokens get a table and a decoder of their own, and every block of the base a narrower one beside it, mixed in by a
-learned gate. At the start the gates are nearly closed, so the model computes what the base computes. An optax mask freezes
-the base: not a bit of it changes. --config.train.freeze='()' trains everything.
+The new tokens get an embedding table and a decoder of their own, and every
+block of the base gets a narrower block beside it, mixed in by a learned gate
+(Tai et al. 2020, Findings of EMNLP). At the start the gates are nearly closed,
+so the model computes what the base computes. The base is frozen by an optax
+mask: none of its parameters change. --config.train.freeze='()' trains all.
+
+With no field it adds 1,000 tokens to builtin:tiny. The export is loaded by
+jaxplm.load, because transformers has no such model.
+
+    jaxplm --config=exbert --workdir=runs/exbert \
+        --config.model.path=bert-base-uncased \
+        --config.data.train='corpus/*.txt' --config.train.steps=20000 \
+        --config.vocab.new_tokens=10000
 """
 
 from jaxplm.config import Checkpoint, Config, Data, Model, Train, Vocab

@@ -1,13 +1,20 @@
-"""Vocabulary extension: the domain's words join the tokenizer, the embeddings are resized, and MLM goes on.
+r"""Add a domain's words to a checkpoint's vocabulary, then train.
 
-    python -m jaxplm.main --config=configs/extend_vocab.py
+    jaxplm --config=extend_vocab
 
-measures how the checkpoint's tokenizer cuts the corpus, says what to do about it, adds the tokens that save most to the
-tokenizer's own model (all old ids stay), starts their rows from the pieces they replace, and trains. For up to about 1 % of
-the vocabulary; configs/exbert.py is for more. train.steps=0 does the surgery alone:
+1. Measures how the checkpoint's tokenizer splits the corpus, and prints one
+   sentence of advice.
+2. Adds the tokens that save most pieces to the tokenizer; old ids stay.
+3. Gives them embeddings, the mean of those of the pieces that they replace.
+4. Trains by masked language modelling.
 
-    python -m jaxplm.main --config=configs/extend_vocab.py --workdir=runs/words --config.model.path=bert-base-uncased \
-        --config.data.train='corpus/*.txt' --config.vocab.new_tokens=300 --config.vocab.terms=terms.txt --config.train.steps=0
+Meant for up to about 1 % of the vocabulary; exbert is for more. With no field
+it adds 80 tokens to builtin:tiny. train.steps=0 exports after step 3:
+
+    jaxplm --config=extend_vocab --workdir=runs/words \
+        --config.model.path=bert-base-uncased \
+        --config.data.train='corpus/*.txt' --config.train.steps=0 \
+        --config.vocab.new_tokens=300 --config.vocab.terms=terms.txt
 """
 
 from jaxplm.config import Checkpoint, Config, Data, Model, Train, Vocab

@@ -1,16 +1,23 @@
-"""Feature extraction: the encoder stays as it is, and a new head learns the task on its vectors.
+r"""Feature extraction: train a head on a frozen encoder.
 
-    python -m jaxplm.main --config=configs/feature_extraction.py
+    jaxplm --config=feature_extraction
 
-The encoder is frozen by an optax mask. Since nothing below the head moves, its vectors are computed once and kept in
-the workdir (task.cache); an epoch then takes a moment, and many are cheap. The head sees a learned mix of all layers
-(task.layers=mix), the mean over a text's tokens (task.pooling=mean), as Peters et al. 2019 advise:
+An optax mask freezes the encoder. Its vectors are computed once and kept in the
+workdir (task.cache), so an epoch takes moments and many epochs are cheap. The
+head reads a learned mix of all layers (task.layers=mix) and the mean over the
+tokens of a text (task.pooling=mean), as Peters et al. 2019 advise. With
+task.kind=tag or qa, the head reads every token and pools nothing.
 
-    python -m jaxplm.main --config=configs/feature_extraction.py --workdir=runs/mine --config.model.path=roberta-base \
-        --config.task.kind=tag --config.task.body=lstm --config.data.train=train.conll --config.data.validation=dev.conll
+With no field, a head on builtin:tiny learns which package a docstring comes
+from. Tagging with a BiLSTM on frozen vectors:
+
+    jaxplm --config=feature_extraction --workdir=runs/mine \
+        --config.model.path=roberta-base --config.task.kind=tag \
+        --config.task.body=lstm --config.data.train=train.conll \
+        --config.data.validation=dev.conll
 """
 
-from jaxplm.config import Checkpoint, Config, Data, Model, Task, Train
+from jaxplm.config import Checkpoint, Config, Data, Model, Task, Train, fallback
 
 
 def get_config() -> Config:
@@ -19,7 +26,7 @@ def get_config() -> Config:
         recipe="feature_extraction",
         model=Model(path="builtin:tiny"),
         data=Data(train=labels, seq_len=128, held_out=0.1),
-        task=Task(kind="classify", pooling="mean", layers="mix"),
+        task=Task(kind="classify", pooling=fallback("mean"), layers="mix"),
         train=Train(epochs=30.0, batch_size=32, learning_rate=1e-3, weight_decay=0.01, freeze=("encoder",), eval_every=500, log_every=100),
         checkpoint=Checkpoint(every=1000, keep=1),
     )

@@ -1,15 +1,20 @@
-"""Fine-tuning: a task's labels train the whole model.
+r"""Fine-tuning: train the whole model on labelled rows.
 
-    python -m jaxplm.main --config=configs/finetune.py
+    jaxplm --config=finetune
 
-needs nothing else: a small built-in BERT learns which package a docstring comes from. For your own task:
+With no field, builtin:tiny learns which package a docstring comes from. For a
+task of your own, with the settings of Gururangan et al. 2020 for base-sized
+models (arXiv:2004.10964; smaller models need a larger learning rate):
 
-    python -m jaxplm.main --config=configs/finetune.py --workdir=runs/mine --config.model.path=runs/dapt/export \
-        --config.task.kind=classify --config.data.train=train.jsonl --config.data.validation=dev.jsonl \
-        --config.data.test=test.jsonl --config.train.seeds='(1,2,3)' --config.train.metric=macro_f1 \
-        --config.train.learning_rate=2e-5 --config.train.epochs=10 --config.train.patience=3
+    jaxplm --config=finetune --workdir=runs/mine \
+        --config.model.path=runs/dapt/export --config.task.kind=classify \
+        --config.data.train=train.jsonl --config.data.validation=dev.jsonl \
+        --config.data.test=test.jsonl --config.train.seeds='(1,2,3)' \
+        --config.train.metric=macro_f1 --config.train.learning_rate=2e-5 \
+        --config.train.epochs=10 --config.train.patience=3
 
-which are the settings of Gururangan et al. 2020 for base-sized models; smaller models want a larger learning rate.
+Scores are in runs/mine/report.md, the predictions for the test set in
+runs/mine/predictions.jsonl, the model in runs/mine/export.
 """
 
 from jaxplm.config import Checkpoint, Config, Data, Model, Task, Train

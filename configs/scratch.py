@@ -1,25 +1,32 @@
-r"""A tokenizer and an encoder from nothing.
+r"""Train a new tokenizer and a new encoder on a corpus.
 
-    python -m jaxplm.main --config=configs/scratch.py --config.data.train='corpus/*.txt' --config.model.size=base
+    jaxplm --config=scratch --config.data.train='corpus/*.txt' \
+        --config.model.size=base
 
-trains a vocabulary on the corpus and then an encoder with random weights.
+First a vocabulary is trained on the corpus, then an encoder that starts from
+random weights. With no field it trains a small one on the documentation of the
+Python packages that are installed, for 300 steps; good models need far more.
 
-`vocab.kind`
-    wordpiece   whole words, and pieces that continue one ("##ness"); the encoder is a BERT
-    bpe         byte-level: no text is ever [UNK]; the encoder is a RoBERTa
-    unigram     the likeliest pieces, spaces among them; the encoder is a BERT
-`vocab.language`
-    latin       scripts written with spaces: the rules of BERT (wordpiece) and RoBERTa (bpe); accents stay
-    korean      Hangul stays composed; ㅋㅋㅋㅋㅋ is read as ㅋㅋㅋ; Hangul, ㅋㅋ, Latin, numbers and signs are words of their own
-    auto        korean where a fifth of the letters are Hangul, else latin; the log says which
-`vocab.cased=true` keeps capitals. `model.tokenizer=DIR` takes an existing tokenizer. `model.size`: tiny, mini, small,
-base, large.
+vocab.kind
+    wordpiece   words, and pieces that continue one ("##ness"); gives a BERT
+    bpe         byte-level, so no text is ever [UNK]; gives a RoBERTa
+    unigram     the likeliest pieces, with their spaces; gives a BERT
+vocab.language
+    latin       scripts with spaces between words: the rules of BERT (wordpiece)
+                and of RoBERTa (bpe); accents are kept
+    korean      Hangul syllables stay composed; ㅋㅋㅋㅋㅋ is read as ㅋㅋㅋ; Hangul,
+                ㅋㅋ, Latin letters, numbers and signs are separate words
+    auto        korean where a fifth of the letters are Hangul, else latin; the
+                log says which
+vocab.cased=true keeps capital letters. model.tokenizer=DIR uses an existing
+tokenizer. model.size is tiny, mini, small, base or large.
 
-A Korean corpus, a text a line:
+A Korean corpus with one text per line:
 
-    python -m jaxplm.main --config=configs/scratch.py --workdir=runs/reviews --config.data.train=reviews.txt \
-        --config.data.lines=true --config.vocab.language=korean --config.vocab.size=16000 --config.model.size=mini \
-        --config.train.steps=20000
+    jaxplm --config=scratch --workdir=runs/reviews \
+        --config.data.train=reviews.txt --config.data.lines=true \
+        --config.vocab.language=korean --config.vocab.size=16000 \
+        --config.model.size=mini --config.train.steps=20000
 """
 
 from jaxplm.config import Checkpoint, Config, Data, Model, Train, Vocab

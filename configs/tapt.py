@@ -1,13 +1,19 @@
-"""TAPT: further pre-training on a task's own unlabelled training texts (Gururangan et al. 2020).
+r"""TAPT: adapt an encoder to the training texts of one task.
 
-    python -m jaxplm.main --config=configs/tapt.py --config.data.train=task/train.jsonl --config.data.test=task/test.jsonl
+    jaxplm --config=tapt --config.data.train=task/train.jsonl \
+        --config.data.test=task/test.jsonl
 
-The paper trains for 100 epochs, a batch being 256 texts of one a row, learning rate 1e-4. Here short texts share rows
-without seeing each other, none is lost, and a batch of 32 rows of 128 tokens holds about as many texts; the number of
-steps follows from the size of the set. Masks are drawn anew in every epoch. Only the training texts are used: a file
-that is also given as data.test is refused. DAPT then TAPT: --config.model.path=runs/dapt/export.
+Masked language modelling on the texts without their labels (Gururangan et al.
+2020, arXiv:2004.10964): 100 epochs, learning rate 1e-4. The masks differ from
+epoch to epoch. Only the training texts are used: a file that is also given as
+data.test is refused.
 
-With no override, 200 short docstrings stand in for a task.
+The paper's batch is 256 texts, one per row. Here short texts share rows without
+seeing each other, so a batch of 32 rows of 128 tokens holds a similar number,
+and the number of steps follows from the size of the set.
+
+TAPT after DAPT starts from DAPT's export: --config.model.path=runs/dapt/export.
+With no field, 200 short docstrings stand in for the texts of a task.
 """
 
 from jaxplm.config import Checkpoint, Config, Data, Model, Train

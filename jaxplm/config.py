@@ -6,18 +6,18 @@ means is the second argument of `setting`. Checks, `--help` and the reference of
 
 import dataclasses
 import difflib
+import fnmatch
 import functools
 import math
-import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, GroupedMetadata, Interval, Le
 
-from jaxplm.errors import UserError
+from jaxplm.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 HIGHEST_SEED = 2**31 - 1
@@ -42,6 +42,15 @@ def setting(default: T, about: str) -> T:
     return field(default=default, metadata={"about": about})  # pyright: ignore[reportReturnType]  # a type checker sees the default
 
 
+class Fallback(str):
+    """Text in a recipe's config file that gives way where other fields leave it without meaning. Plain text never gives way."""
+
+
+def fallback(value: T) -> T:
+    """Return a `Fallback` of a text, for the config files of recipes."""
+    return Fallback(value)  # pyright: ignore[reportReturnType]  # a type checker sees the text
+
+
 @dataclass
 class Model:
     """The encoder to start from."""
@@ -60,7 +69,7 @@ class Model:
 
 @dataclass
 class Data:
-    """Texts, the columns they stand in, rows and masks."""
+    """Texts, the columns of their files, rows and masks."""
 
     train: str = setting("", "training texts: paths, globs or directories separated by commas, hf:<name> or builtin:<name>")
     validation: str = setting("", "validation set, given as data.train is; empty: a share of data.train is held out")
@@ -76,7 +85,7 @@ class Data:
     tags: str = setting("tags", "tagging: name of the column with a list of tags (CoNLL files need none)")
     seq_len: Annotated[int, Interval(ge=8, le=_MOST)] = setting(128, "tokens per row, special tokens included")
     packing: Packing = setting(
-        "documents", "documents: texts share rows but do not see each other; stream: texts are joined and cut into full rows")
+        "documents", "how texts fill rows; documents: they share rows but do not see each other; stream: they are joined and cut")
     mask_rate: Share = setting(0.15, "share of the tokens that is masked")
     mask_rate_end: Share | None = setting(None, "masking rate at the last step, reached linearly from data.mask_rate; None: constant")
     whole_word: bool = setting(False, "mask all tokens of a word together")
@@ -97,22 +106,24 @@ class Task:
     kind: str = setting("", "kind of task: classify, multilabel, regress, tag or qa; empty: masked language modelling")
     pooling: Literal["cls", "mean", "max"] = setting("cls", "how the vectors of a text's tokens become one vector")
     layers: Literal["last", "last4", "mix"] = setting(
-        "last", "layers that the head reads: last; last4: mean of the last four; mix: learned mix of all (Peters et al. 2018)")
+        "last", "layers that the head reads: last, last4 (mean of the last four), or mix (learned mix of all; Peters et al. 2018)")
     body: Literal["", "lstm", "transformer"] = setting("", "tag: a layer between the token vectors and the output; empty: none")
     body_width: Annotated[int, Interval(ge=8, le=2**14)] = setting(
         256, "units per direction of the lstm body, or feed-forward width of the transformer body")
     dropout: DropoutRate | None = setting(None, "dropout of the head; None: the checkpoint's")
     label_smoothing: Annotated[float, Interval(ge=0, le=0.9)] = setting(0.0, "probability taken from the true class and spread over all")
-    class_weights: Literal["none", "balanced"] = setting("none", "balanced: every class has the same total weight in the loss")
+    class_weights: Literal["none", "balanced"] = setting(
+        "none", "weights of classes in the loss; balanced: every class has the same total weight")
     overlap: Annotated[int, Interval(ge=0, le=_MOST)] = setting(32, "tag, qa: tokens that two windows of a long text share")
     max_answer: Annotated[int, Interval(ge=1, le=_MOST)] = setting(30, "qa: tokens per answer, at most")
     rules: Literal["squad", "korquad"] = setting("squad", "qa: how answers are compared: squad (by words) or korquad (by characters)")
-    cache: Literal["auto", "on", "off"] = setting("auto", "compute the vectors of a frozen encoder once and keep them in the workdir")
+    cache: Literal["auto", "on", "off"] = setting(
+        "auto", "keep the vectors of a frozen encoder in the workdir instead of computing them in every epoch")
 
 
 @dataclass
 class Train:
-    """Steps, optimizer, evaluation."""
+    """Steps, optimizer and evaluation."""
 
     steps: CountOrZero | None = setting(None, "steps of the run; exactly one of train.steps and train.epochs is given")
     epochs: Annotated[float, Ge(1e-6)] | None = setting(
@@ -174,7 +185,8 @@ class Embed:
 
     pooling: VectorPooling = setting("mean", "how token vectors become one per text; none: one vector per token")
     layers: str = setting(
-        "last", "last, last4 (mean of the last four), mean (of all), or a number: 0 = embeddings, 1 = first block, -1 = last block")
+        "last", "layers to take vectors from: last, last4 (mean of the last four), mean (of all), or a number:"
+        " 0 = embeddings, 1 = first block, -1 = last block")
     mix: tuple[float, ...] = setting((), "weights of the embeddings and all N layers, instead of embed.layers; divided by their sum")
     normalize: bool = setting(False, "scale every vector to length 1")
     dtype: VectorType = setting("float32", "number format of the files")
@@ -206,7 +218,8 @@ class Compute:
     dtype: Precision = setting("bfloat16", "number format of the computation; parameters are always float32")
     unroll: bool = setting(True, "compile the blocks one by one and not as a loop: faster steps, longer compilation")
     attention: Attention = setting(
-        "auto", "auto: a flash kernel where there is one, in chunks on a CPU; flash: a flash kernel or an error; plain: XLA's")
+        "auto", "kernel of attention; auto: a flash kernel where there is one, chunks on a CPU; flash: a flash kernel or an error;"
+        " plain: matrix products by XLA")
     remat: Remat = setting(
         "none", "what the backward pass recomputes to save memory: none; dots: all but matrix products; blocks: everything")
     logit_parts: Annotated[int, Interval(ge=1, le=_MOST)] = setting(
@@ -217,8 +230,8 @@ class Compute:
 class Config:
     """All settings of a run."""
 
-    recipe: str = setting("dapt", "what is run; every file in configs/ sets its own")
-    seed: Seed = setting(0, "everything random follows from it")
+    recipe: str = setting("dapt", "name of the recipe that is run")
+    seed: Seed = setting(0, "seed of everything random")
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     task: Task = field(default_factory=Task)
@@ -275,18 +288,23 @@ class FieldInfo:
             return ""
         return f", at least {self.low:.10g}" if self.high == math.inf else f" between {self.low:.10g} and {self.high:.10g}"
 
-    def check(self, value: Any) -> None:
-        """Raise a `UserError` that names field, value and what is possible where `value` is impossible."""
+    def check(self, value: Any, called: str = "") -> None:
+        """Raise a `UserError` where `value` is impossible.
+
+        Args:
+          value: of the field.
+          called: the name in messages; empty: that of the field.
+        """
+        called = called or self.name
         if value is None and self.optional:
             return
         if value is None or not self._has_type(value):
-            raise UserError(f"{self.name}={value!r}: must be {self.possible}, not {type(value).__name__}")
+            raise UserError(f"{called}={value!r}: must be {self.possible}, not {type(value).__name__}")
         if self.choices and value not in self.choices:
-            near = difflib.get_close_matches(value, self.choices, n=1)
-            raise UserError(f"{self.name}={value!r}: must be {self.possible}" + (f"; did you mean {near[0]}?" if near else ""))
+            raise UserError(f"{called}={value!r}: must be {self.possible}{did_you_mean(value, self.choices)}")
         numbers = value if self.element_type in (int, float) else [value] if self.value_type in (int, float) else []
         if not all(math.isfinite(number) and self.low <= number <= self.high for number in numbers):
-            raise UserError(f"{self.name}={value}: must be {self.possible}")
+            raise UserError(f"{called}={value}: must be {self.possible}")
 
     def _has_type(self, value: Any) -> bool:
         if self.element_type:
@@ -360,9 +378,9 @@ def choices(name: str) -> tuple[str, ...]:
     return field_infos()[name].choices
 
 
-def check_value(name: str, value: Any) -> None:
-    """Raise a `UserError` that names what is possible where the field `name` may not have `value`."""
-    field_infos()[name].check(value)
+def check_value(name: str, value: Any, called: str = "") -> None:
+    """Raise a `UserError` where the field `name` may not have `value`; `called` is its name in the message, if it has another one."""
+    field_infos()[name].check(value, called)
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -373,6 +391,12 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(value, f"{prefix}{entry.name}.")
         else:
             yield prefix + entry.name, value
+
+
+def fields_matching(patterns: Iterable[str]) -> list[FieldInfo]:
+    """Return the fields whose dotted names match any of the patterns, such as "train.*", in the order of the dataclasses."""
+    patterns = tuple(patterns)
+    return [info for name, info in field_infos().items() if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def check_field(name: str) -> None:
@@ -386,126 +410,17 @@ def check_field(name: str) -> None:
     raise UserError(f"unknown field {name}{hint}")
 
 
-def check_values(config: Config) -> None:
-    """Raise a `UserError` for the first field whose value its annotation does not allow."""
+def validate(config: Config) -> None:
+    """Raise a `UserError` for the first impossible value; the message names the field, the value and what is possible.
+
+    This holds for every recipe. What goes together in one recipe is checked by `checks.py` in its folder.
+    """
     for entry in dataclasses.fields(config):
         value, expected = getattr(config, entry.name), entry.type
         if isinstance(expected, type) and dataclasses.is_dataclass(expected) and not isinstance(value, expected):
             raise UserError(f"{entry.name}={value!r}: must be a jaxplm.config.{expected.__name__}, not {type(value).__name__}")
-    infos = field_infos()
     for name, value in flatten(config):
-        infos[name].check(value)
-    for name in ("mesh.data", "mesh.fsdp", "mesh.tensor"):
-        if getattr(config.mesh, name.removeprefix("mesh.")) == 0:
-            raise UserError(f"{name}=0: must be -1 (what is left) or at least 1")
-
-
-def validate(config: Config) -> None:
-    """Raise a `UserError` for the first impossible value; the message names the field, the value and what is possible."""
-    check_values(config)
-    _check_task(config)
-    _check_objective(config)
-    if config.recipe == "evaluate":
-        if not (config.data.validation or config.data.test or config.data.general):
-            raise UserError("nothing to evaluate on: give data.validation, data.test, data.general or several of them")
-        return
-    if config.recipe == "embed":
-        _check_embed(config)
-        return
-    if (config.train.steps is None) == (config.train.epochs is None):
-        raise UserError("train.steps and train.epochs: exactly one must be given"
-                        f" (now train.steps={config.train.steps}, train.epochs={config.train.epochs})")
-    if config.train.batch_size % config.train.accumulate and config.recipe not in DOWNSTREAM:
-        raise UserError(f"train.batch_size={config.train.batch_size} does not divide by"
-                        f" train.accumulate={config.train.accumulate}")
-    for pattern in config.train.freeze:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise UserError(f"train.freeze={pattern!r}: not a regular expression ({error})") from None
-    if not config.data.train:
-        raise UserError("data.train is empty: give a path, a glob, a directory, hf:<name> or builtin:pydocs")
-
-
-# The scores of each kind of task; the first one picks the best checkpoint where `train.metric` is empty.
-METRICS = {
-    "classify": ("accuracy", "macro_f1", "micro_f1", "mcc", "loss"),
-    "multilabel": ("micro_f1", "macro_f1", "accuracy", "loss"),
-    "regress": ("spearman", "pearson", "mse", "loss"),
-    "tag": ("f1", "precision", "recall", "accuracy", "macro_f1", "micro_f1", "loss"),  # the last three: also of plain tags
-    "qa": ("f1", "exact_match", "loss"),
-}
-DOWNSTREAM = ("finetune", "feature_extraction")
-EXTENDING = ("extend_vocab", "exbert")
-PRETRAINING = ("dapt", "tapt", "scratch", *EXTENDING)
-
-
-def _check_task(config: Config) -> None:
-    """What belongs to labelled tasks alone, and what does not go together there."""
-    task, train = config.task, config.train
-    if task.kind and task.kind not in METRICS:
-        near = difflib.get_close_matches(task.kind, METRICS, n=1)
-        raise UserError(f"task.kind={task.kind!r}: must be one of {', '.join(METRICS)}" + (f"; did you mean {near[0]}?" if near else ""))
-    if config.recipe not in DOWNSTREAM:
-        for name, value in (("train.seeds", train.seeds), ("train.metric", train.metric), ("train.reinit_layers", train.reinit_layers),
-                            ("task.kind", task.kind)):
-            if value and not (name == "task.kind" and config.recipe == "evaluate"):
-                raise UserError(f"{name}={value!r} is for downstream tasks (configs/finetune.py, configs/feature_extraction.py)"
-                                + ("; use seed=... here" if name == "train.seeds" else ""))
-        return
-    if not task.kind:
-        raise UserError(f"task.kind is empty: must be one of {', '.join(METRICS)}")
-    if not config.model.path:
-        raise UserError("model.path is empty: a task needs a pre-trained encoder (configs/scratch.py makes one)")
-    if train.metric and train.metric not in METRICS[task.kind]:
-        raise UserError(f"train.metric={train.metric!r}: task.kind={task.kind} has {', '.join(METRICS[task.kind])}")
-    if task.body and task.kind != "tag":
-        raise UserError(f"task.body={task.body!r} stands between tokens and tags: task.kind={task.kind} has no use for it")
-    if task.pooling != "cls" and task.kind in ("tag", "qa"):
-        raise UserError(f"task.pooling={task.pooling!r}: task.kind={task.kind} looks at every token and pools nothing")
-    if task.class_weights != "none" and task.kind in ("regress", "qa"):
-        raise UserError(f"task.class_weights={task.class_weights!r}: task.kind={task.kind} has no classes")
-    if task.label_smoothing and task.kind not in ("classify", "tag"):
-        raise UserError(f"task.label_smoothing={task.label_smoothing:g} is for classify and tag, not for {task.kind}")
-    if len(set(train.seeds)) != len(train.seeds):
-        raise UserError(f"train.seeds={train.seeds}: must be different numbers")
-    if config.data.general:
-        raise UserError(f"data.general={config.data.general!r} is for masked language modelling: a task's model has no such loss")
-
-
-def _check_objective(config: Config) -> None:
-    """What belongs to masked language modelling alone, and what does not go together there."""
-    model, data = config.model, config.data
-    if config.recipe not in PRETRAINING:
-        for name, value in (("data.mask_rate_end", data.mask_rate_end), ("data.short_len", data.short_len)):
-            if value:
-                raise UserError(f"{name}={value} is a schedule over the steps of pre-training (configs/{', '.join(PRETRAINING)}):"
-                                f" {config.recipe} has none; leave it out")
-    if config.recipe not in EXTENDING:
-        for name, value in (("vocab.mask_new", config.vocab.mask_new), ("vocab.new_rows_first", config.vocab.new_rows_first)):
-            if value:
-                raise UserError(f"{name}={value} is for recipes that add tokens (configs/extend_vocab.py, configs/exbert.py)")
-    if config.recipe in EXTENDING and not model.path:
-        raise UserError(f"model.path is empty: {config.recipe} adds tokens to a checkpoint (configs/scratch.py makes a new vocabulary)")
-    if data.short_len and not 8 <= data.short_len < data.seq_len:
-        raise UserError(f"data.short_len={data.short_len}: must be 0 (all rows have data.seq_len tokens), or at least 8 and less than"
-                        f" data.seq_len={data.seq_len}")
-    if not model.pairs:
-        return
-    if config.recipe not in ("dapt", "tapt", "scratch", "evaluate"):
-        raise UserError(f"model.pairs={model.pairs!r} is for masked language modelling (configs/dapt.py, tapt.py, scratch.py, evaluate.py),"
-                        f" not for {config.recipe}")
-    if data.packing == "stream":
-        raise UserError(f"model.pairs={model.pairs!r} makes rows of its own, of one pair each: data.packing='stream' joins texts;"
-                        " use data.packing=documents")
-
-
-def _check_embed(config: Config) -> None:
-    settings = config.embed
-    if settings.layers not in ("last", "last4", "mean") and not re.fullmatch(r"-?\d{1,4}", settings.layers):
-        raise UserError(f"embed.layers={settings.layers!r}: must be last, last4, mean or a number"
-                        " (0 = embeddings, 1 = first block, -1 = last)")
-    if settings.mix and not (all(map(math.isfinite, settings.mix)) and sum(settings.mix) > 0):
-        raise UserError(f"embed.mix={settings.mix}: the weights must be finite, and their sum more than 0")
-    if not config.data.train:
-        raise UserError("data.train is empty: give the texts to embed: a path, a glob, a directory, hf:<name> or builtin:pydocs")
+        check_value(name, value)
+    for axis, size in flatten(config.mesh):
+        if size == 0:
+            raise UserError(f"mesh.{axis}=0: must be -1 (what is left) or at least 1")

@@ -1,22 +1,26 @@
 """The command: flags → config → recipe.
 
-    python -m jaxplm.main --config=configs/dapt.py [--workdir=DIR] [--config.<field>=<value> ...]
+    jaxplm --config=dapt [--workdir=DIR] [--config.<field>=<value> ...]
+    python -m jaxplm.main --config=configs/dapt.py ...        the same
 """
 
+import difflib
 import errno
 import importlib
+import itertools
 import os
 import re
 import runpy
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
-from jaxplm.devices.huge_pages import restart_with_huge_pages
+from jaxplm.devices.huge_pages import is_plain_command, restart_with_huge_pages
 
-if __name__ == "__main__":
+if is_plain_command(sys.orig_argv):
     restart_with_huge_pages()  # before the imports that take time
 
 # Quiet libraries: set before they are imported.
@@ -26,24 +30,22 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 from absl import flags
 from ml_collections import config_flags
 
-from jaxplm.config import Config, check_field, field_infos, flatten, validate
-from jaxplm.devices.without_torch import import_transformers
-from jaxplm.errors import Interrupted, UserError
+from jaxplm.config import Config, check_field, field_infos, fields_matching, validate
+from jaxplm.errors import Interrupted, UserError, did_you_mean
+from jaxplm.version import VERSION
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/<recipe>.py", lock_config=False)
-_WORKDIR = flags.DEFINE_string("workdir", None, "where the run is kept; default: runs/<recipe>")
-
-# Recipe → the module with its `run(config, workdir, command)`. Imported by name: a wrong flag is answered before JAX is imported.
+# Recipe → its folder in `jaxplm/recipes`. There `checks` says which fields the recipe reads and how they go together, and
+# `recipe` has `run(config, workdir, command)`. Only `recipe` imports JAX: a wrong flag is answered before that.
 RECIPES = {
-    "dapt": "jaxplm.recipes.pretrain.recipe",
-    "tapt": "jaxplm.recipes.pretrain.recipe",
-    "scratch": "jaxplm.recipes.pretrain.recipe",
-    "extend_vocab": "jaxplm.recipes.pretrain.recipe",
-    "exbert": "jaxplm.recipes.pretrain.recipe",
-    "finetune": "jaxplm.recipes.finetune.recipe",
-    "feature_extraction": "jaxplm.recipes.finetune.recipe",
-    "evaluate": "jaxplm.recipes.evaluate.recipe",
-    "embed": "jaxplm.recipes.embed.recipe",
+    "dapt": "pretrain",
+    "tapt": "pretrain",
+    "scratch": "pretrain",
+    "extend_vocab": "pretrain",
+    "exbert": "pretrain",
+    "finetune": "finetune",
+    "feature_extraction": "finetune",
+    "evaluate": "evaluate",
+    "embed": "embed",
 }
 
 
@@ -54,35 +56,88 @@ for _info in field_infos().values():
         config_flags.register_flag_parser_for_type(_info.annotation, _PARSERS[_info.value_type])
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Parse the flags; every mistake becomes one line of a `UserError`."""
-    files = []
-    for position, argument in enumerate(argv):
-        if override := re.match(r"--?config\.([^=]*)", argument):
+@dataclass(frozen=True)
+class CommandLine:
+    """What a command line says.
+
+    Attributes:
+      config: what the config file returns, with the fields that flags give.
+      given: dotted names of the fields that flags give.
+      workdir: None where it is not given.
+    """
+
+    config: Config
+    given: frozenset[str]
+    workdir: Path | None
+
+
+class _ConfigFile(flags.ArgumentParser):
+    """Parses the value of --config: a recipe's name or a path."""
+
+    def parse(self, argument: str) -> Config:
+        return load_config(find_config(argument))
+
+    def flag_type(self) -> str:
+        return "config"
+
+
+def parse(argv: list[str]) -> CommandLine:
+    """Parse a command line, of which the first entry is the program; raise a `UserError` of one line for every mistake."""
+    for argument in argv[1:]:
+        if override := re.match(r"--?(?:no)?config\.([^=]*)", argument):
             check_field(override[1])
-        if given := re.match(r"--?config(?:=(.*))?$", argument):
-            path = given[1] if given[1] is not None else argv[position + 1] if position + 1 < len(argv) else ""
-            files.append(Path(path))
+    files = _values_of("config", argv)
     if len(files) > 1:
-        raise UserError(f"--config is given {len(files)} times: {', '.join(map(str, files))}")
-    for path in files:
-        _check_config_file(path)
+        raise UserError(f"--config is given {len(files)} times: {', '.join(files)}")
+    # Not the flags of the whole process, so that a command can be parsed more than once in one process.
+    values = flags.FlagValues()
+    values.append_flag_values(flags.FLAGS)  # those of libraries, such as --verbosity
+    config_flags.DEFINE_config_file("config", None, "recipe or config file", values, lock_config=False, sys_argv=argv)
+    values["config"].parser = _ConfigFile()  # ml_collections' own answers a mistake in the file with a traceback or an empty message
+    flags.DEFINE_string("workdir", None, "where the run is kept", values)
     try:
-        rest = flags.FLAGS(argv)
+        rest = values(argv)
     except (flags.Error, ValueError, TypeError) as error:
         raise UserError(_readable(error)) from None
+    flags.FLAGS.mark_as_parsed()  # libraries may ask for theirs
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag; fields are given as --config.<field>=<value>")
-    if flags.FLAGS.config is None:
-        raise UserError("no --config given; try --config=configs/dapt.py")
-    return rest
+    if values.config is None:
+        raise UserError("no --config given; try --config=dapt, or --help for the recipes")
+    given = frozenset(config_flags.get_override_values(values["config"]))
+    return CommandLine(values.config, given, Path(values.workdir) if values.workdir else None)
 
 
-def _check_config_file(path: Path) -> None:
-    """Run it once by ourselves: ml_collections would answer a mistake in it with a traceback or an empty message."""
-    if not path.is_file():
-        known = sorted(str(p) for p in Path("configs").glob("*.py"))
-        raise UserError(f"--config={path}: no such file" + (f"; there are {', '.join(known)}" if known else ""))
+def _values_of(name: str, argv: list[str]) -> list[str]:
+    """Return the values that a flag has on a command line, each given as --name=value or --name value."""
+    found = []
+    for argument, following in itertools.pairwise([*argv[1:], ""]):
+        if given := re.fullmatch(rf"--?{name}(?:=(.*))?", argument, re.S):
+            found.append(following if given[1] is None else given[1])
+    return found
+
+
+def config_folder() -> Path:
+    """Return the folder with the recipes' config files: in the package where it is installed, beside it in a clone."""
+    package = Path(__file__).parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def find_config(given: str) -> Path:
+    """Return the config file that `--config=given` means: a recipe's name or a path; raise a `UserError` if there is none."""
+    if given in RECIPES:
+        return config_folder() / f"{given}.py"
+    if Path(given).is_file():
+        return Path(given)
+    if re.fullmatch(r"\w*", given):
+        raise UserError(f"--config={given}: no recipe of that name{did_you_mean(given, RECIPES)}; there are {', '.join(RECIPES)}")
+    known = sorted(str(path) for path in Path("configs").glob("*.py")) or list(RECIPES)
+    near = difflib.get_close_matches(given, known, n=1)
+    raise UserError(f"--config={given}: no such file{f'; did you mean {near[0]}?' if near else ''}; there are {', '.join(known)}")
+
+
+def load_config(path: Path) -> Config:
+    """Return what `get_config()` of a config file returns; raise a `UserError` of one line for a mistake in the file."""
     try:
         config = runpy.run_path(str(path))["get_config"]()
     except Exception as error:  # noqa: BLE001 whatever a user's file raises
@@ -94,63 +149,85 @@ def _check_config_file(path: Path) -> None:
         raise UserError(f"--config={path}: {type(error).__name__}{where}: {' '.join(str(error).split())}") from None
     if not isinstance(config, Config):
         raise UserError(f"--config={path}: get_config() must return a jaxplm.config.Config, not {type(config).__name__}")
+    return config
 
 
 def _readable(error: Exception) -> str:
     text = str(error)
     if (wrong := re.match(r"flag --config\.(\S+?)=(.*?): (.*)", text, re.S)) and wrong[1] in field_infos():
         return f"{wrong[1]}={wrong[2]}: must be {field_infos()[wrong[1]].possible}"
-    return text.split("\n")[-1] if "Traceback" in text else text.split("\n")[0]
+    return text.split("\n")[0]
 
 
-def resolve(config: Config, overridden: set[str]) -> Config:
-    """A checked config. Giving one of train.steps and train.epochs takes the recipe's own choice of the other away."""
-    for one, other in (("steps", "epochs"), ("epochs", "steps")):
-        if f"train.{one}" in overridden and f"train.{other}" not in overridden:
-            setattr(config.train, other, None)
-    if config.recipe == "evaluate" and "data.test" in overridden and "data.validation" not in overridden:
-        config.data.validation = ""  # the recipe's own stands in where no set is given
-    if config.task.kind in ("tag", "qa") and "task.pooling" not in overridden:
-        config.task.pooling = "cls"  # the recipe's own is for texts; these look at every token
-    if config.recipe not in RECIPES:
-        raise UserError(f"recipe={config.recipe!r}: must be one of {', '.join(RECIPES)}")
+def resolve(config: Config, given: frozenset[str] | set[str]) -> list[str]:
+    """Check a config; return what flags have replaced in the config file, a line each.
+
+    One of train.steps and train.epochs among the fields that flags give, `given`, takes the place of the other in the file. A
+    recipe's own fallbacks may give way, see its `checks`. Nothing else of a config file changes.
+
+    Raises:
+      UserError: a value that is impossible, or values that do not go together.
+    """
+    replaced = []
+    for one, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
+        leaf = other.removeprefix("train.")
+        if one in given and other not in given and (value := getattr(config.train, leaf)) is not None:
+            setattr(config.train, leaf, None)
+            replaced.append(f"{one} is given and takes the place of {other}={value} in the config file")
+    checks = _checks_of(config)
     validate(config)
-    return config
+    checks.check(config)
+    return replaced
+
+
+def _checks_of(config: Config) -> ModuleType:
+    if config.recipe not in RECIPES:
+        raise UserError(f"recipe={config.recipe!r}: must be one of {', '.join(RECIPES)}{did_you_mean(str(config.recipe), RECIPES)}")
+    return importlib.import_module(f"jaxplm.recipes.{RECIPES[config.recipe]}.checks")
 
 
 def command_line(argv: list[str]) -> str:
-    """The command as it can be typed again."""
-    return " ".join(["python -m jaxplm.main", *map(shlex.quote, argv[1:])])
+    """Return a command as it can be typed again."""
+    program = "jaxplm" if Path(argv[0]).name == "jaxplm" else "python -m jaxplm.main"
+    return " ".join([program, *map(shlex.quote, argv[1:])])
 
 
-def recipe_of(name: str) -> Callable[[Config, Path, str], None]:
-    """Import the recipe `name`, a key of `RECIPES`, and return its `run`."""
-    return importlib.import_module(RECIPES[name]).run
+def help_text(argv: list[str]) -> str:
+    """Return the help for a command line: that of a recipe's fields where it has --config, else that of the command."""
+    from jaxplm.reporting import help_pages
+
+    if files := _values_of("config", argv):
+        path = find_config(files[0])
+        config = load_config(path)
+        return help_pages.recipe_page(path, config, fields_matching(_checks_of(config).FIELDS[config.recipe]))
+    groups: dict[str, list[Path]] = {}
+    for name, folder in RECIPES.items():
+        about = (importlib.import_module(f"jaxplm.recipes.{folder}").__doc__ or folder).split("\n")[0]
+        groups.setdefault(about, []).append(config_folder() / f"{name}.py")
+    return help_pages.command_page(groups)
 
 
-def main(argv: list[str]) -> int:
-    """Run the recipe; returns the exit status (see the module's interface: 0, 2, 130, 143)."""
-    if any(re.fullmatch(r"--?h(elp)?", argument) for argument in argv[1:]):
-        print(__doc__)
-        print("Fields and their defaults:")
-        for name, value in flatten(Config()):
-            print(f"  --config.{name}={value!r}")
-        return 0
+def main(argv: list[str], *, own_process: bool = False) -> int:
+    """Run a command line, of which the first entry is the program.
+
+    Args:
+      argv: as `sys.argv`.
+      own_process: nothing but the command runs in this process.
+
+    Returns:
+      The exit status: 0 done; 2 a mistake of the user's; 143 stopped by SIGTERM after saving; 130 by Ctrl-C after saving.
+    """
     try:
-        parse(argv)
-        config = resolve(flags.FLAGS.config, set(config_flags.get_override_values(flags.FLAGS["config"])))
-        from jaxplm.data.corpus.tokenize import default_cache
-        from jaxplm.devices import processes
-        from jaxplm.devices.compute import keep_compiled
-        from jaxplm.reporting import console
-
-        processes.join_processes()
-        keep_compiled(default_cache())
-        console.setup(enabled=processes.is_first())
-        if __name__ == "__main__":
-            import_transformers()
-        workdir = Path(_WORKDIR.value or Path("runs") / config.recipe)
-        recipe_of(config.recipe)(config, workdir, command_line(argv))
+        if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", argument) for argument in argv[1:]):
+            print(help_text(argv))
+            return 0
+        if "--version" in argv[1:]:
+            print(f"jaxplm {VERSION}")
+            return 0
+        parsed = parse(argv)
+        config = parsed.config
+        replaced = resolve(config, parsed.given)
+        _run(config, parsed.workdir or Path("runs") / config.recipe, command_line(argv), replaced, own_process)
     except UserError as error:
         print(f"jaxplm: {error}", file=sys.stderr)
         return 2
@@ -168,5 +245,30 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _run(config: Config, workdir: Path, command: str, notes: list[str], own_process: bool) -> None:
+    """Set the process up and run the recipe."""
+    # Imported here: a mistake in the flags has been answered by now, and these take seconds.
+    from jaxplm.data.corpus.tokenize import default_cache
+    from jaxplm.devices import processes
+    from jaxplm.devices.compute import keep_compiled
+    from jaxplm.devices.without_torch import import_transformers
+    from jaxplm.reporting import console
+
+    processes.join_processes()
+    keep_compiled(default_cache())
+    console.setup(enabled=processes.is_first())
+    if own_process:
+        import_transformers()
+    for note in notes:
+        console.log.info("%s", note)
+    recipe = importlib.import_module(f"jaxplm.recipes.{RECIPES[config.recipe]}.recipe")
+    recipe.run(config, workdir, command)
+
+
+def console_script() -> None:
+    """Run this process's command line and exit: `jaxplm`, and `python -m jaxplm.main`."""
+    sys.exit(main(sys.argv, own_process=True))
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    console_script()

@@ -160,7 +160,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *says: str) -> None:
 
 
 def test_no_config_at_all(lab):
-    assert_one_line(lab.run([], alone=True), "--config", "--config=configs/dapt.py")
+    assert_one_line(lab.run([], alone=True), "--config", "--config=dapt")
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Fields, their types and limits, and the recipes in configs/."""
 
+import importlib
+import json
 import math
 import re
 import runpy
@@ -11,11 +13,24 @@ from helpers import tiny_config
 from messages import assert_says, refuses
 
 from jaxplm import main, nn
-from jaxplm.config import METRICS, Config, Data, Train, check_field, choices, field_infos, flatten, section_abouts, validate
+from jaxplm.config import (
+    Config,
+    Data,
+    Fallback,
+    Train,
+    check_field,
+    choices,
+    fallback,
+    field_infos,
+    fields_matching,
+    flatten,
+    section_abouts,
+)
 from jaxplm.engine import optim, workdir
 from jaxplm.errors import UserError
 from jaxplm.nn import paths
 from jaxplm.scores.metric import metric_named
+from jaxplm.tasks.kinds import KINDS
 
 ROOT = Path(__file__).parents[1]
 INFOS = field_infos()
@@ -33,9 +48,14 @@ def good(**changes: Any) -> Config:
     return config
 
 
+def accept(config: Config) -> list[str]:
+    """Check a config as the command does; no field is given by a flag."""
+    return main.resolve(config, set())
+
+
 def refused(config: Config) -> str:
     with pytest.raises(UserError) as caught:
-        validate(config)
+        accept(config)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -59,7 +79,7 @@ def test_every_field_is_known_and_the_defaults_are_good():
     assert len(names) == len(set(names)) > 40
     for name in names:
         check_field(name)
-    validate(good())
+    accept(good())
     assert names == list(INFOS)
     assert {name.rpartition(".")[0] for name in names} == section_abouts().keys()
 
@@ -100,7 +120,7 @@ def test_choices(name):
     kind = "tag" if name == "task.body" else "classify"
     recipe = {"recipe": "finetune", "task__kind": kind} if name.startswith("task.") else {}
     for value in allowed:
-        validate(good(**(recipe | {section: value})))
+        accept(good(**(recipe | {section: value})))
     near = max(allowed, key=len)
     typed = near[:-1] if len(near) < 4 else near[:-2]
     said = refused(good(**(recipe | {section: typed})))
@@ -121,7 +141,7 @@ def test_wrong_types_in_a_config_file(field, value, kind):
 
 
 def test_an_integer_will_do_for_a_fraction():
-    validate(good(train__steps=None, train__epochs=3, train__learning_rate=1, train__warmup=10))
+    accept(good(train__steps=None, train__epochs=3, train__learning_rate=1, train__warmup=10))
 
 
 @pytest.mark.parametrize(("changes", "said"), [
@@ -138,12 +158,12 @@ def test_values_that_do_not_go_together(changes, said):
 
 
 def test_objectives_that_validate():
-    validate(good(data__short_len=64, data__seq_len=128, data__mask_rate_end=0.3, model__pairs="sop"))
-    validate(good(data__short_len=8, data__seq_len=9))
-    validate(good(recipe="scratch", model__path="", model__pairs="nsp", data__whole_word=True))
-    validate(good(recipe="evaluate", data__validation="a.txt", model__pairs="nsp"))
-    validate(good(recipe="extend_vocab", vocab__mask_new=True, data__short_len=16))
-    validate(good(vocab__new_tokens=7, vocab__terms="a.txt"))  # of another recipe, and harmless here
+    accept(good(data__short_len=64, data__seq_len=128, data__mask_rate_end=0.3, model__pairs="sop"))
+    accept(good(data__short_len=8, data__seq_len=9))
+    accept(good(recipe="scratch", model__path="", model__pairs="nsp", data__whole_word=True))
+    accept(good(recipe="evaluate", data__validation="a.txt", model__pairs="nsp"))
+    accept(good(recipe="extend_vocab", vocab__mask_new=True, data__short_len=16))
+    accept(good(vocab__new_tokens=7, vocab__terms="a.txt"))  # of another recipe, and harmless here
 
 
 @pytest.mark.parametrize(("config", "said"), [
@@ -171,8 +191,12 @@ def test_objectives_that_do_not_go_together(config, said):
     (50, 100.0, {"train.steps", "data.train"}, (50, None)),  # and the other way round
 ])
 def test_one_of_steps_and_epochs_takes_the_recipes_other_away(steps, epochs, overridden, left):
-    config = main.resolve(good(train__steps=steps, train__epochs=epochs), overridden)
+    config = good(train__steps=steps, train__epochs=epochs)
+    replaced = main.resolve(config, overridden)
     assert (config.train.steps, config.train.epochs) == left
+    assert len(replaced) == ((steps, epochs) != left)
+    for line in replaced:
+        assert_says(line, "train.steps", "train.epochs", str(steps if left[0] is None else epochs))
 
 
 def test_both_on_the_command_line_are_too_many():
@@ -185,15 +209,62 @@ def test_every_recipe_loads_and_validates(recipe):
     config = runpy.run_path(str(recipe))["get_config"]()
     assert isinstance(config, Config)
     assert config.recipe == recipe.stem
-    assert main.resolve(config, set()) is config
+    before = dict(flatten(config))
+    assert accept(config) == []
+    assert dict(flatten(config)) == before, "nothing of a recipe's file is changed"
     text = recipe.read_text("utf-8")
-    assert f"python -m jaxplm.main --config=configs/{recipe.name}" in text, "it says how it is called"
+    assert f"jaxplm --config={recipe.stem}" in text, "it says how it is called"
     for field in re.findall(r"--config\.([\w.]+)=", text):
         check_field(field)
 
 
 def test_every_recipe_of_the_command_has_a_file():
     assert {path.stem for path in RECIPES} == main.RECIPES.keys()
+
+
+def reads(recipe: str) -> set[str]:
+    """The names of the fields that a recipe says it reads."""
+    checks = importlib.import_module(f"jaxplm.recipes.{main.RECIPES[recipe]}.checks")
+    for pattern in checks.FIELDS[recipe]:
+        assert fields_matching([pattern]), f"{recipe}: {pattern} is no field"
+    return {info.name for info in fields_matching(checks.FIELDS[recipe])}
+
+
+def test_every_field_is_read_by_a_recipe():
+    assert set().union(*map(reads, main.RECIPES)) == INFOS.keys() - {"recipe"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_sets_only_fields_that_it_reads(recipe):
+    config = runpy.run_path(str(recipe))["get_config"]()
+    changed = {name for name, value in flatten(config) if value != INFOS[name].default}
+    assert changed <= reads(recipe.stem) | {"recipe"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fallback_for_texts_gives_way_where_every_token_is_labelled(kind):
+    config = of_kind(kind, task__pooling=fallback("mean"))
+    accept(config)
+    assert config.task.pooling == ("cls" if KINDS[kind].per_token else "mean")
+
+
+def test_a_pooling_that_is_no_fallback_never_gives_way():
+    assert_says(refused(of_kind("tag", task__pooling="mean")), "task.pooling='mean'", "tag")
+
+
+def test_a_fallback_set_gives_way_to_a_test_set_and_no_other_set_does():
+    for validation, left in ((fallback("a.txt"), ""), ("a.txt", "a.txt")):
+        config = good(recipe="evaluate", data__validation=validation, data__test="b.txt")
+        accept(config)
+        assert config.data.validation == left
+    config = good(recipe="evaluate", data__validation=fallback("a.txt"), data__general="b.txt")
+    accept(config)
+    assert config.data.validation == "a.txt"
+
+
+def test_a_fallback_is_written_like_any_text():
+    assert isinstance(fallback("mean"), Fallback)
+    assert json.dumps(fallback("mean")) == '"mean"' and repr(fallback("mean")) == "'mean'" and fallback("mean") == "mean"
 
 
 def test_recipes_do_not_share_state():
@@ -249,11 +320,6 @@ def test_the_workdir_compares_every_field_but_how_a_run_is_watched(tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_the_command_can_be_typed_again():
-    assert main.command_line(["main.py", "--config=configs/dapt.py", "--config.data.train=my corpus/*.txt"]) == (
-        "python -m jaxplm.main --config=configs/dapt.py '--config.data.train=my corpus/*.txt'")
-
-
 def task(**changes: Any) -> Config:
     """A fine-tuning config that validates."""
     return good(**({"recipe": "finetune", "task__kind": "classify"} | changes))
@@ -263,20 +329,20 @@ def of_kind(kind: str, **changes: Any) -> Config:
     return good(recipe="feature_extraction", task__kind=kind, **changes)
 
 
-@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
 def test_tasks_that_validate(kind):
-    for config in (of_kind(kind), *(of_kind(kind, train__metric=metric) for metric in METRICS[kind])):
-        validate(config)
-    assert METRICS[kind][0] != "loss" and METRICS[kind][-1] == "loss"
-    assert all(metric_named(name).better(1.0, 0.0) != metric_named(name).better(0.0, 1.0) for name in METRICS[kind])
+    for config in (of_kind(kind.name), *(of_kind(kind.name, train__metric=metric) for metric in kind.metric_names)):
+        accept(config)
+    assert kind.metric_names[0] != "loss" and kind.metric_names[-1] == "loss"
+    assert all(metric_named(name).better(1.0, 0.0) != metric_named(name).better(0.0, 1.0) for name in kind.metric_names)
 
 
 def test_the_recipes_of_tasks():
-    validate(task(train__batch_size=9, train__accumulate=2))  # units share rows: it need not divide
-    validate(of_kind("tag", task__body="lstm", task__layers="mix", task__class_weights="balanced", task__label_smoothing=0.1))
-    validate(of_kind("multilabel", task__pooling="max", task__class_weights="balanced"))
-    validate(task(train__seeds=(3, 1, 2), train__reinit_layers=2, train__unfreeze_every=10))
-    validate(good(recipe="evaluate", data__validation="a.jsonl", task__kind="qa"))
+    accept(task(train__batch_size=9, train__accumulate=2))  # units share rows: it need not divide
+    accept(of_kind("tag", task__body="lstm", task__layers="mix", task__class_weights="balanced", task__label_smoothing=0.1))
+    accept(of_kind("multilabel", task__pooling="max", task__class_weights="balanced"))
+    accept(task(train__seeds=(3, 1, 2), train__reinit_layers=2, train__unfreeze_every=10))
+    accept(good(recipe="evaluate", data__validation="a.jsonl", task__kind="qa"))
     for path, kind in (("finetune", "classify"), ("feature_extraction", "classify")):
         assert runpy.run_path(str(ROOT / "configs" / f"{path}.py"))["get_config"]().task.kind == kind
 
@@ -293,7 +359,7 @@ def test_the_recipes_of_tasks():
     (of_kind("qa", task__pooling="max"), ("task.pooling='max'", "task.kind=qa")),
     (of_kind("regress", task__class_weights="balanced"), ("task.class_weights='balanced'", "task.kind=regress", "classes")),
     (of_kind("qa", task__class_weights="balanced"), ("task.class_weights='balanced'", "task.kind=qa", "classes")),
-    (of_kind("multilabel", task__label_smoothing=0.1), ("task.label_smoothing=0.1", "classify", "tag", "multilabel")),
+    (of_kind("multilabel", task__label_smoothing=0.1), ("task.label_smoothing=0.1", "multilabel")),
     (task(train__seeds=(1, 1)), ("train.seeds=(1, 1)", "different")),
     (task(train__seeds=(1, -1)), ("train.seeds=(1, -1)", "0")),
     (task(train__seeds=(1, 2**31)), ("train.seeds=(1, 2147483648)",)),

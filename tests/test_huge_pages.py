@@ -3,37 +3,59 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from jaxplm.devices import huge_pages
 
-# Stands for the command: tells its process, its arguments and what glibc was told, before and after.
+ROOT = Path(__file__).parents[1]
+
+# Stands for the console script: tells its process, its arguments and what glibc was told, before and after.
 COMMAND = """
 import os, sys
 from jaxplm.devices import huge_pages
 sys.platform = "linux"
 huge_pages._on_demand = lambda: {on_demand}
 print(os.getpid(), sys.flags.dev_mode, sys.argv[1:], os.environ.get("GLIBC_TUNABLES"), flush=True)
-huge_pages.restart_with_huge_pages()
+if huge_pages.is_plain_command(sys.orig_argv):
+    huge_pages.restart_with_huge_pages()
 """
 
 
 @pytest.mark.parametrize(("tunables", "on_demand", "name", "seen"), [
-    (None, True, "jaxplm.main", [None, "glibc.malloc.hugetlb=1"]),
-    ("glibc.malloc.check=0", True, "jaxplm.main", ["glibc.malloc.check=0", "glibc.malloc.check=0:glibc.malloc.hugetlb=1"]),
-    ("glibc.malloc.hugetlb=0", True, "jaxplm.main", ["glibc.malloc.hugetlb=0"]),
-    (None, False, "jaxplm.main", [None]),
+    (None, True, "jaxplm", [None, "glibc.malloc.hugetlb=1"]),
+    ("glibc.malloc.check=0", True, "jaxplm", ["glibc.malloc.check=0", "glibc.malloc.check=0:glibc.malloc.hugetlb=1"]),
+    ("glibc.malloc.hugetlb=0", True, "jaxplm", ["glibc.malloc.hugetlb=0"]),
+    (None, False, "jaxplm", [None]),
     (None, True, "another", [None]),
 ])
-def test_restart(tunables, on_demand, name, seen):
-    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+def test_restart(tunables, on_demand, name, seen, tmp_path):
+    (tmp_path / name).write_text(COMMAND.format(on_demand=on_demand))
+    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"} | {"PYTHONPATH": str(ROOT)}
     environment |= {} if tunables is None else {"GLIBC_TUNABLES": tunables}
-    process = subprocess.Popen([sys.executable, "-X", "dev", "-c", COMMAND.format(on_demand=on_demand), name, "a b", "--c=영화"],
-                               env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-X", "dev", tmp_path / name, "a b", "--c=영화"], env=environment,
+                               stdout=subprocess.PIPE, text=True)
     out, _ = process.communicate()
     assert process.returncode == 0
-    assert out.splitlines() == [f"{process.pid} True {[name, 'a b', '--c=영화']} {value}" for value in seen]
+    assert out.splitlines() == [f"{process.pid} True {['a b', '--c=영화']} {value}" for value in seen]
+
+
+@pytest.mark.parametrize(("argv", "plain"), [
+    ("python -m jaxplm.main --config=dapt", True),
+    ("python -u -X dev -W error -m jaxplm.main", True),
+    ("python /usr/local/bin/jaxplm --config=dapt", True),
+    ("python -I jaxplm", True),
+    ("python -m pdb -m jaxplm.main --config=dapt", False),
+    ("python -m cProfile -o profile -m jaxplm.main", False),
+    ("python /usr/bin/coverage run -m jaxplm.main", False),
+    ("python -c code jaxplm.main", False),
+    ("python -m pytest tests/test_huge_pages.py jaxplm.main", False),
+    ("python", False),
+    ("python -X", False),
+])
+def test_debuggers_and_profilers_are_left_alone(argv, plain):
+    assert huge_pages.is_plain_command(argv.split()) is plain
 
 
 def test_a_command_that_cannot_be_started_again_goes_on(monkeypatch):

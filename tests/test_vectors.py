@@ -14,8 +14,8 @@ from commands import make_model
 from helpers import WORDS, same
 from messages import refuses
 
-from jaxplm import hf
-from jaxplm.config import Config, Data, Model, Task, Train, validate
+from jaxplm import hf, main
+from jaxplm.config import Config, Data, Model, Task, Train
 from jaxplm.data.batch import FeatureBatch
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
@@ -72,7 +72,7 @@ def config_of(start: Path, kind: str, cache: str, *, freeze: tuple[str, ...] = (
         train=Train(steps=STEPS, batch_size=8, learning_rate=1e-2, weight_decay=0.1, warmup=1, clip=0.5, freeze=freeze))
     made.compute.dtype = "float32"
     made.compute.unroll = False
-    validate(made)
+    main.resolve(made, set())
     return made
 
 

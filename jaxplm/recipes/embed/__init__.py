@@ -1,1 +1,4 @@
-"""Embeddings: vectors of texts or of their tokens, for other models. `recipe.run` for files, `in_memory.embed` for lists."""
+"""Embeddings for other models: vectors of texts or of their tokens.
+
+`recipe.run` writes them to files, `in_memory.embed` returns them.
+"""

@@ -46,8 +46,13 @@ class Source:
         return total.hexdigest()
 
 
-def open_source(path: str, settings: Embed) -> Source:
-    """The encoder of any checkpoint that `hf.load` takes, whatever head it has.
+def open_source(path: str, settings: Embed, prefix: str = "embed.") -> Source:
+    """Load the encoder of any checkpoint that `hf.load` takes, whatever head it has.
+
+    Args:
+      path: as `model.path`.
+      settings: say which layers are needed.
+      prefix: stands before the names `layers` and `mix` in messages.
 
     Raises:
       UserError: as `hf.load`; `embed.layers` or `embed.mix` name layers that the model has not.
@@ -57,7 +62,7 @@ def open_source(path: str, settings: Embed) -> Source:
         if "MLM head" not in note:  # no head is used here
             log.info("%s", note)
     blocks = loaded.config.layers
-    shares = layer_shares(settings, blocks)
+    shares = layer_shares(settings, blocks, prefix)
     top = max(1, int(np.flatnonzero(shares)[-1]))
     params = dict(loaded.params)
     params["encoder"] = nn.map_blocks(lambda leaf: leaf[:top], params["encoder"])
@@ -65,8 +70,8 @@ def open_source(path: str, settings: Embed) -> Source:
     return Source(config, params, loaded.tokenizer, loaded.hf_config, shares[: top + 1], blocks)
 
 
-def layer_shares(settings: Embed, blocks: int) -> np.ndarray:
-    """[N + 1] float32: the weight of the embeddings and of each of N blocks by `embed.layers` or `embed.mix`.
+def layer_shares(settings: Embed, blocks: int, prefix: str = "embed.") -> np.ndarray:
+    """Return [N + 1] float32: the weight of the embeddings and of each of N blocks by `layers` or `mix`.
 
     Raises:
       UserError: no such layer, or another number of weights than N + 1.
@@ -74,7 +79,7 @@ def layer_shares(settings: Embed, blocks: int) -> np.ndarray:
     shares = np.zeros(blocks + 1, np.float64)
     if settings.mix:
         if len(settings.mix) != blocks + 1:
-            raise UserError(f"embed.mix has {len(settings.mix)} weights; this model needs {blocks + 1}, for the embeddings and its"
+            raise UserError(f"{prefix}mix has {len(settings.mix)} weights; this model needs {blocks + 1}, for the embeddings and its"
                             f" {blocks} layers")
         shares[:] = settings.mix
     elif settings.layers == "mean":
@@ -84,6 +89,6 @@ def layer_shares(settings: Embed, blocks: int) -> np.ndarray:
     else:
         number = int(settings.layers)
         if not -blocks - 1 <= number <= blocks:
-            raise UserError(f"embed.layers={number}: this model has the layers 0 (embeddings) to {blocks}; -1 is its last")
+            raise UserError(f"{prefix}layers={number}: this model has the layers 0 (embeddings) to {blocks}; -1 is its last")
         shares[number] = 1
     return (shares / shares.sum()).astype(np.float32)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxplm import hf, nn
-from jaxplm.config import Config, Task
+from jaxplm.config import Config, Fallback, Task
 from jaxplm.data.labelled.label_set import LabelSet, warn_unknown
 from jaxplm.data.labelled.reading import read_examples
 from jaxplm.data.labelled.task_batches import FixedBatches, FixedRows, task_batch
@@ -40,7 +40,7 @@ def run(config: Config, workdir: Path) -> None:
     kind = KINDS[loaded.head.kind]
     if config.task.kind not in ("", kind.name):
         raise UserError(f"task.kind={config.task.kind}: {config.model.path} is a model for {kind.name}")
-    if not config.data.test and config.data.validation == "builtin:pydocs":  # what the recipe has for masked LMs
+    if not config.data.test and isinstance(config.data.validation, Fallback):  # what the recipe has for masked LMs
         raise UserError(f"{config.model.path} is a model for {kind.name}: give rows of that task as data.test or data.validation")
     if config.data.general:
         raise UserError(f"data.general={config.data.general!r} is for masked language modelling: {config.model.path} is a model for"

@@ -1,1 +1,1 @@
-"""Further pre-training, pre-training from scratch and vocabulary extension, all by masked language modelling."""
+"""Masked language modelling: further pre-training, pre-training from scratch, vocabulary extension."""

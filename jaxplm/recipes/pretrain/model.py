@@ -8,7 +8,8 @@ from typing import Any
 import jax
 
 from jaxplm import hf, nn
-from jaxplm.config import EXTENDING, Config
+from jaxplm.config import Config
+from jaxplm.recipes.pretrain.checks import EXTENDING
 from jaxplm.recipes.pretrain.extended_model import NewTokens, extended_model
 from jaxplm.recipes.pretrain.new_model import new_model
 from jaxplm.tasks.objectives import selected_objective

@@ -1,0 +1,39 @@
+"""Fields of the recipes of labelled tasks, and the rules between them. Imports no JAX."""
+
+from jaxplm.config import Config, Fallback
+from jaxplm.errors import UserError, did_you_mean
+from jaxplm.recipes.training_checks import TRAINING_FIELDS, check_training
+from jaxplm.recipes.unread_fields import refuse
+from jaxplm.tasks.kinds import KINDS, TaskKind
+
+_TASK = (*TRAINING_FIELDS, "data.label", "data.tokens", "data.tags", "task.*", "train.seeds", "train.metric", "train.reinit_layers")
+
+# Recipe → patterns of the fields that it reads.
+FIELDS = {"finetune": _TASK, "feature_extraction": _TASK}
+
+
+def kind_named(name: str) -> TaskKind:
+    """Return the kind of task of a name; raise a `UserError` where there is none."""
+    if name not in KINDS:
+        raise UserError(f"task.kind={name!r}: must be one of {', '.join(KINDS)}{did_you_mean(name, KINDS)}")
+    return KINDS[name]
+
+
+def check(config: Config) -> None:
+    """Raise a `UserError` for values that do not go together.
+
+    `task.pooling` gives way to the default where the recipe's file has it as a fallback and the kind of task pools nothing.
+    """
+    task, train = config.task, config.train
+    if not task.kind:
+        raise UserError(f"task.kind is empty: must be one of {', '.join(KINDS)}")
+    kind = kind_named(task.kind)
+    if kind.per_token and isinstance(task.pooling, Fallback):
+        task.pooling = "cls"
+    if not config.model.path:
+        raise UserError("model.path is empty: a task needs a pre-trained encoder (configs/scratch.py makes one)")
+    kind.check(task, train.metric)
+    if len(set(train.seeds)) != len(train.seeds):
+        raise UserError(f"train.seeds={train.seeds}: must be different numbers")
+    refuse(config, "data.general", "data.mask_rate_end", "data.short_len", "vocab.mask_new", "vocab.new_rows_first", "model.pairs")
+    check_training(config)

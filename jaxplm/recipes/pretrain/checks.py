@@ -1,0 +1,43 @@
+"""Fields of the recipes of masked language modelling, and the rules between them. Imports no JAX."""
+
+from jaxplm.config import Config
+from jaxplm.errors import UserError
+from jaxplm.recipes.training_checks import TRAINING_FIELDS, check_training
+from jaxplm.recipes.unread_fields import refuse
+
+EXTENDING = ("extend_vocab", "exbert")  # recipes that add tokens to a checkpoint
+
+_MLM = (*TRAINING_FIELDS, "data.general", "data.packing", "data.mask_rate", "data.mask_rate_end", "data.whole_word", "data.short_len",
+        "data.short_share", "data.eval_rows", "compute.logit_parts")
+_NEW_TOKENS = ("vocab.new_tokens", "vocab.terms", "vocab.min_texts", "vocab.init", "vocab.new_rows_first", "vocab.mask_new")
+
+# Recipe → patterns of the fields that it reads.
+FIELDS = {
+    "dapt": (*_MLM, "model.pairs"),
+    "tapt": (*_MLM, "model.pairs"),
+    "scratch": (*_MLM, "model.pairs", "model.size", "model.max_positions", "model.tokenizer", "vocab.size", "vocab.kind",
+                "vocab.language", "vocab.cased"),
+    "extend_vocab": (*_MLM, *_NEW_TOKENS),
+    "exbert": (*_MLM, "model.extension", *_NEW_TOKENS),
+}
+
+
+def check(config: Config) -> None:
+    """Raise a `UserError` for values that do not go together."""
+    model, data, train = config.model, config.data, config.train
+    refuse(config, "train.seeds", "train.metric", "train.reinit_layers", "task.kind")
+    if config.recipe in EXTENDING:
+        refuse(config, "model.pairs")
+        if not model.path:
+            raise UserError(f"model.path is empty: {config.recipe} adds tokens to a checkpoint (configs/scratch.py makes a new vocabulary)")
+    else:
+        refuse(config, "vocab.mask_new", "vocab.new_rows_first")
+    if data.short_len and not 8 <= data.short_len < data.seq_len:
+        raise UserError(f"data.short_len={data.short_len}: must be 0 (all rows have data.seq_len tokens), or at least 8 and less than"
+                        f" data.seq_len={data.seq_len}")
+    if model.pairs and data.packing == "stream":
+        raise UserError(f"model.pairs={model.pairs!r} makes rows of one pair each: data.packing='stream' joins texts;"
+                        " use data.packing=documents")
+    check_training(config)
+    if train.batch_size % train.accumulate:
+        raise UserError(f"train.batch_size={train.batch_size} does not divide by train.accumulate={train.accumulate}")
