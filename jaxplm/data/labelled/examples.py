@@ -21,7 +21,7 @@ log = logging.getLogger("jaxplm")
 _FAULTS = {
     "empty": "with an empty text",
     "missing": "without a label",
-    "mismatch": "whose labels do not match their tokens",
+    "mismatch": "whose tags do not match their tokens",
     "no_answer": "whose answer is not in their context",
     "malformed": "that could not be parsed",
 }

@@ -72,7 +72,7 @@ def read_number(value: Any, where: str) -> float | None:
         number = math.nan
     if not math.isfinite(number):
         raise UserError(f"{where}: the label {str(value)[:60]!r} is not a number"
-                        " (see the columns in data, and task.kind)")
+                        " (data.label names its column; task.kind=regress needs numbers)")
     return number
 
 

@@ -114,7 +114,7 @@ def _collected(examples: list[Example], numbers: list[int], spec: str, malformed
     if labelled and all(label is None for label in labels):
         mismatches = faults.count("mismatch")
         raise UserError(f"{describe}: none of its {len(examples):,} rows has a label"
-                        + (f": {mismatches:,} have labels that do not match their tokens" if mismatches else ""))
+                        + (f": {mismatches:,} have tags that do not match their tokens" if mismatches else ""))
 
     def present(values: list) -> list | None:
         return None if values[0] is None else values
