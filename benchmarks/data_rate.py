@@ -1,4 +1,4 @@
-"""The input pipeline alone: tokens a second into the store, and batches a second out of it.
+"""The input pipeline alone: tokens per second into the store, and batches per second out of it.
 
     python benchmarks/data_rate.py --model=DIR --corpus=FILE [--length=512] [--rows=64] [--rounds=3]
 
@@ -159,11 +159,11 @@ def _classification(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     batches = TrainBatches(rows, functools.partial(task_batch, encoded, targets, tokenizer.pad_token_id))
     rates = _rates(batches.batch, options, rows=rows.rows_per_step, tokens=rows.real_tokens / rows.rows * rows.rows_per_step)
     rates["texts_per_second"] = rates["rows_per_second"] * rows.units_per_step / rows.rows_per_step
-    return {f"texts in rows of {options.task_length}, {options.task_batch} texts a step": rates}
+    return {f"texts in rows of {options.task_length}, {options.task_batch} texts per step": rates}
 
 
 def _rates(make: Callable[[int], Any], options: argparse.Namespace, *, rows: int, tokens: float) -> dict[str, float]:
-    """Rows and tokens a second of what `make` gives for a step, and the CPU cores that it keeps busy.
+    """Rows and tokens per second of what `make` gives for a step, and the CPU cores that it keeps busy.
 
     Args:
       make: the step's batch, made in the thread that training has for it.
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--text", default="text", help="column of the task's texts")
     parser.add_argument("--label", default="label", help="column of the task's labels")
     parser.add_argument("--task_length", type=int, default=128)
-    parser.add_argument("--task_batch", type=int, default=32, help="texts a step")
+    parser.add_argument("--task_batch", type=int, default=32, help="texts per step")
     parser.add_argument("--step_rate", type=float, default=830_000, help="tokens/s that the fastest training step takes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a round of batches")

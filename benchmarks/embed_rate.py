@@ -3,7 +3,7 @@
     python benchmarks/embed_rate.py --model=DIR --corpus=FILE.jsonl [--text=text] [--seq_len=128] [--rounds=3]
 
 PyTorch: texts sorted by length, batches of 32, each padded to its longest text, mean over the tokens, in
-`torch.inference_mode`. jaxplm: `jaxplm.embed`'s way, texts packed into rows of one length. Both tokenize anew each time
+`torch.inference_mode`. jaxplm: `jaxplm.embed`'s way, texts packed into rows of one length. Both tokenize again each time
 and give the vectors in the order of the texts. Each contestant runs in a process of its own, one after the other,
 `rounds` times; in each a part of the corpus comes first and is not counted (compilation, warm-up). Printed: texts a
 second, medians over the rounds, the ratio to each, and the cosine to PyTorch's float32 vectors. A line of JSON with

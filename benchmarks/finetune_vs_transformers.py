@@ -4,7 +4,7 @@
         --test=test.jsonl [--metric=macro_f1] [--epochs=3] [--seeds=1,2,3] [--lr=1e-4] [--contestants=jaxplm,torch-bfloat16-grouped]
 
 jaxplm is the real command, configs/finetune.py. The others train transformers' AutoModelFor... on the same units of
-tokens with the same AdamW, schedule, clipping, dropout and number of texts a step: padded to the longest text of a batch
+tokens with the same AdamW, schedule, clipping, dropout and number of texts per step: padded to the longest text of a batch
 (`torch-float32`, `torch-bfloat16`), or in batches of similar length besides (`-grouped`, as Trainer's group_by_length).
 PyTorch runs with malloc tuned by hand (benchmarks/allocation.py), jaxplm as a user starts it. All are validated after
 every epoch; the best epoch is tested, by the same code for the scores. Kinds: classify, multilabel, regress, tag.

@@ -211,7 +211,7 @@ def test_tables_and_section(bert):
     domain, general = measure(["The catx sat on catxy."] * 3, bert), measure(helpers.sentences(20), bert)
     advice = advise(domain, len(bert), general)
     rows = dict((row[0], row[1:]) for row in figures([("domain", domain), ("general text", general)], general))
-    assert rows["tokens a word (fertility)"] == ("1.600", "1.000")
+    assert rows["tokens per word (fertility)"] == ("1.600", "1.000")
     assert len({len(row) for row in figures([("a", domain), ("b", general)], general)}) == 1
     text = vocabulary_text(domain, bert, advice, general)
     assert "cat ##x ##y" in text and text.endswith(advice.sentence)

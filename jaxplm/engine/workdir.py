@@ -29,7 +29,7 @@ def claim(workdir: Path, config: Config, *, write: bool, corpus: str = "") -> No
         except ValueError:
             raise UserError(f"{path} is damaged: not JSON; remove {workdir} or choose another --workdir") from None
         if corpus and theirs.pop("corpus", corpus) != corpus:
-            raise UserError(f"the texts of {config.data.train} (or of the evaluation sets), or the rows a step on this machine, have"
+            raise UserError(f"the texts of {config.data.train} (or of the evaluation sets), or the rows per step on this machine, have"
                             f" changed since {workdir} was begun; choose another --workdir")
         theirs.pop("corpus", None)
         # A field that came with a later version stands at its default in the older run.

@@ -19,7 +19,7 @@ class MetricLog:
     Args:
       workdir: the run's directory; made if it is not there.
       enabled: False writes nothing (all processes but the first).
-      resume_from: the step whose state the run goes on from. Rows of later steps will be written again, so they
+      resume_from: the step whose state the run resumes from. Rows of later steps will be written again, so they
         are taken out now: a run that was killed and resumed has each row once. None: a new run, all rows go.
 
     Raises:
@@ -38,7 +38,7 @@ class MetricLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         last = -1 if resume_from is None else resume_from
         if self.path.exists():
-            # Test rows are written at the very end: a run that goes on has not come to its end, or does so again.
+            # Test rows are written at the very end: a resumed run has not come to its end, or does so again.
             _rewrite(self.path, [row for row in read_metrics(self.path) if row["step"] <= last and row["split"] != "test"])
         self._file = self.path.open("a", encoding="utf-8")
         # TensorBoard forgets what older event files say about steps from purge_step on.

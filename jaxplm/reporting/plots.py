@@ -147,7 +147,7 @@ def _speed(axes: Any, rows: Rows) -> bool:
     axes.set_ylim(0, max(values) * 1.12 or 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_title("Speed")
-    axes.set_ylabel("real tokens a second (no padding)")
+    axes.set_ylabel("real tokens per second (no padding)")
     return True
 
 

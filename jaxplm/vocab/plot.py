@@ -54,7 +54,7 @@ def _lengths(axes: Any, corpora: Sequence[tuple[str, str, Measurement]]) -> None
     for place, (name, colour, measured) in enumerate(corpora):
         shares = _shares(measured.lengths)
         at = [i + (place - (len(corpora) - 1) / 2) * width for i in range(_MOST)]
-        axes.bar(at, shares, width * 0.92, color=colour, label=f"{name}: {measured.fertility:.2f} tokens a word")
+        axes.bar(at, shares, width * 0.92, color=colour, label=f"{name}: {measured.fertility:.2f} tokens per word")
         for x, share in zip(at, shares, strict=True):
             if share >= 0.0005:
                 text = f"{100 * share:.0f}" if share >= 0.0995 else f"{100 * share:.1f}"

@@ -24,7 +24,7 @@ def figures(columns: Sequence[tuple[str, Measurement]], overlap_with: Measuremen
         ("texts", lambda one: f"{one.texts:,}"),
         ("words", lambda one: count(one.totals.words)),
         ("tokens", lambda one: count(one.totals.tokens)),
-        ("tokens a word (fertility)", lambda one: f"{one.fertility:.3f}"),
+        ("tokens per word (fertility)", lambda one: f"{one.fertility:.3f}"),
         ("tokens a character", lambda one: f"{one.tokens_per_character:.3f}"),
         ("UTF-8 bytes a token", lambda one: f"{one.bytes_per_token:.2f}"),
         ("words kept whole", lambda one: f"{one.whole_share:.1%}"),
@@ -44,7 +44,7 @@ def split_table(splits: Sequence[WordSplit], tokenizer: Any) -> Table:
 
 
 def pieces(split: WordSplit, tokenizer: Any) -> str:
-    """The tokens of a word as a reader can read them: what they write, with WordPiece's "##" where a word goes on; "␣" is a space."""
+    """Return the tokens of a word as readable text, with WordPiece's "##" inside of a word; "␣" is a space."""
     names = tokenizer.convert_ids_to_tokens(list(split.ids))
     if len(shown := [tokenizer.convert_tokens_to_string([name]) for name in names]) and all("\ufffd" not in text for text in shown):
         if any(name.startswith("##") for name in names):

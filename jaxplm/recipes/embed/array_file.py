@@ -23,7 +23,7 @@ class ArrayFile:
     Args:
       path: of the complete file; until then it bears another name beside it.
       row_shape: of one row; () for an array of one dimension.
-      keep: rows to go on after, that an earlier `ArrayFile` of this path wrote. 0 begins anew.
+      keep: rows that an earlier `ArrayFile` of this path wrote and that stay; appended rows follow them. 0 starts an empty file.
     """
 
     def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype | type, keep: int = 0) -> None:

@@ -61,7 +61,7 @@ class VectorFiles:
                 self._tokens = ArrayFile(directory / TOKENS, (), np.int32, keep=vectors)
                 self._offsets = ArrayFile(directory / OFFSETS, (), np.int64, keep=self.rows + 1 if self.rows else 0)
             except (OSError, ValueError) as error:
-                raise UserError(f"cannot go on from {directory}: {error}; remove it to start again") from None
+                raise UserError(f"cannot resume from {directory}: {error}; remove it to start again") from None
             if not self.rows:
                 self._offsets.append(np.zeros(1, np.int64))
             self._vectors = vectors

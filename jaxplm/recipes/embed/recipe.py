@@ -96,7 +96,7 @@ class _Run:
                 self.files.close()
 
     def _encoder(self) -> TextEncoder:
-        """Compiled for rows that suit the beginning of the corpus, whatever row the run goes on from."""
+        """Return the encoder, compiled for rows that suit the beginning of the corpus, from whichever row the run resumes."""
         longest = self.config.data.seq_len
         beginning = next(text_blocks(self.texts, self.source.tokenizer, longest, max_rows=4096, max_chars=1 << 20))
         length = row_length(beginning.encoded.lengths, longest, self.source.config.width)
@@ -112,7 +112,7 @@ class _Run:
             log.info("%s rows so far, %.0f a second", f"{self.rows:,}", self.rows / (now - self.began))
         if status := self.stop.agreed():
             saved = self.files.rows if self.files else 0
-            raise Interrupted(status, f"stopped, the vectors of {saved:,} rows are saved: the same command goes on from there")
+            raise Interrupted(status, f"stopped, the vectors of {saved:,} rows are saved: the same command resumes from there")
 
     def _add(self, block: TextBlock, batches: BlockBatches, vectors: np.ndarray) -> None:
         encoded = block.encoded
