@@ -202,7 +202,7 @@ def help_text(argv: list[str]) -> str:
         return help_pages.recipe_page(path, config, fields_matching(_checks_of(config).FIELDS[config.recipe]))
     groups: dict[str, list[Path]] = {}
     for name, folder in RECIPES.items():
-        about = (importlib.import_module(f"jaxplm.recipes.{folder}").__doc__ or folder).split("\n")[0]
+        about = (importlib.import_module(f"jaxplm.recipes.{folder}").__doc__ or folder).split(":")[0]
         groups.setdefault(about, []).append(config_folder() / f"{name}.py")
     return help_pages.command_page(groups)
 

@@ -30,7 +30,7 @@ def command_page(recipes: Mapping[str, Iterable[Path]]) -> str:
                 " brings."),
     ]
     for about, files in recipes.items():
-        parts.append("\n".join([_filled(about.rstrip(".") + ":"), *(_row(file.stem, first_sentence(file)) for file in files)]))
+        parts.append("\n".join([_filled(about.strip().rstrip(".") + ":"), *(_row(file.stem, first_sentence(file)) for file in files)]))
     infos = field_infos()
     parts.append("\n".join(["Fields that most runs set:", *(_row(name, _sentence(infos[name].about)) for name in _COMMON)]))
     parts.append(_filled("jaxplm --config=RECIPE --help lists all fields of a recipe, with their values there."))
