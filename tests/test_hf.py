@@ -62,7 +62,7 @@ def test_round_trip_is_bitwise_and_stock_loads_in_silence(family, tmp_path, capf
     assert (second.config, second.notes) == (first.config, [])
     assert_bitwise(second.params, first.params)
     stored, original = load_file(export / "model.safetensors"), load_file(source / "model.safetensors")
-    assert_bitwise(stored, original)  # so no decoder of its own either
+    assert_bitwise(stored, original)  # so no second decoder either
 
     capfd.readouterr()
     with checkpoints.listening() as heard, warnings.catch_warnings(record=True) as warned:

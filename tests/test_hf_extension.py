@@ -58,7 +58,7 @@ def with_extension(directory, family):
 
 @functools.partial(jax.jit, static_argnums=0)
 def every_layer(graph, params, ids):
-    """[N + 1, L, D] of one text; compiled, for op by op each loop would be compiled anew."""
+    """[N + 1, L, D] of one text; compiled, for op by op each loop would be compiled again."""
     places = jax.numpy.arange(ids.shape[1], dtype=jax.numpy.int32)[None]
     return nn.merge_params(graph, params).encoder.every_layer(ids, jax.numpy.ones_like(ids), places)[:, 0]
 
@@ -204,7 +204,7 @@ def test_embeddings_of_every_layer(model):
 
 
 @pytest.mark.slow
-def test_layers_drawn_anew_are_those_of_the_extension_too(model):
+def test_reinitialised_layers_are_those_of_the_extension_too(model):
     _, _, config, params, _ = model
     found = paths.named(reinitialised(params, config, 1, seed=3))
     for name, old in paths.named(params).items():

@@ -77,7 +77,7 @@ def their_logits(kind, model):
 
 @functools.cache
 def encoder_of(config: nn.EncoderConfig):
-    """Hidden states of IDS from the encoder's parameters, by the module of the masked LM. Compiled once a config."""
+    """Hidden states of IDS from the encoder's parameters, by the module of the masked LM. Compiled once per config."""
     graph, outline = nn.abstract_model(config)
     rest = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), {name: outline[name] for name in outline if name != "encoder"})
     return jax.jit(lambda encoder: nn.merge_params(graph, {"encoder": encoder} | rest).hidden_states(IDS))
@@ -143,7 +143,7 @@ def test_heads_that_transformers_lacks(head, tmp_path):
     np.testing.assert_allclose(output.last_hidden_state.numpy(), hidden, rtol=0, atol=1e-4)
     np.testing.assert_allclose(output.pooler_output.numpy(), np.tanh(hidden[:, 0]), rtol=0, atol=1e-4)
 
-    # The encoder goes on into other work; the idle pooler is nothing that anyone would want.
+    # The encoder can be trained further; the unused pooler is not exported.
     masked = hf.load(str(export))
     assert not masked.config.pooler and len(masked.notes) == 1 and "no MLM head" in masked.notes[0]
     other = hf.load_task_model(str(export), KINDS, KINDS["classify"].head_config(2))
@@ -163,7 +163,7 @@ LEFT = "left out the pooler, which this head does not use"
 
 @pytest.mark.slow
 def test_new_head_on_every_kind_of_checkpoint(tmp_path):
-    """Whatever the encoder comes from, it is the same; and a pooler is taken up where it fits."""
+    """The encoder is the same from every kind of checkpoint, and a pooler is used where it fits."""
     classify, tag = KINDS["classify"].head_config(4), KINDS["tag"].head_config(4)
     made = checkpoints.model("bert", head="ForPreTraining")
     pretrained = checkpoints.save(tmp_path / "pretrained", "bert", made)
