@@ -53,7 +53,7 @@ _ROBERTA_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 @functools.cache
 def _trained(kind: str) -> dict[str, Any]:
-    """The model part of a tokenizer.json; trained once a process, because training breaks ties at random."""
+    """Return the model part of a tokenizer.json; trained once per process, because training breaks ties at random."""
     backend = Tokenizer(models.BPE() if kind == "BPE" else models.Unigram())
     options: dict[str, Any] = {"special_tokens": list(_ROBERTA_SPECIALS), "show_progress": False}
     if kind == "BPE":
@@ -68,7 +68,7 @@ def _trained(kind: str) -> dict[str, Any]:
 
 
 def tokenizer(family: str) -> Any:
-    """A tokenizer of the class that the family uses, of at most 400 tokens."""
+    """Return a tokenizer of the class that the family uses, of at most 400 tokens."""
     made = getattr(transformers, _TOKENIZERS[family])
     if family in ("bert", "klue"):
         letters = sorted(set("".join(TEXTS)) - {" "})
@@ -150,7 +150,7 @@ def save_masked_lm(directory: Path, config: Any, **spreads: float) -> Path:
 
 
 def save_classifier(directory: Path, config: Any) -> Path:
-    """Write a BERT for sequence classification with the labels of `config`, likewise."""
+    """Write a BERT for sequence classification with the labels of `config`, without PyTorch."""
     config.architectures, config.dtype = ["BertForSequenceClassification"], "float32"
     config.save_pretrained(directory)
     encoder = {name: tensor for name, tensor in tensors(config).items() if not name.startswith("cls.")}
@@ -174,7 +174,7 @@ def save(directory: Path, family: str, made: Any = None, sizes: dict[str, int] =
 
 @contextmanager
 def listening() -> Iterator[list[str]]:
-    """What transformers logs as a warning or worse while the block runs."""
+    """Collect what transformers logs as a warning or worse while the block runs."""
     heard: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: heard.append(record.getMessage())
@@ -187,7 +187,7 @@ def listening() -> Iterator[list[str]]:
 
 
 def flat(tree, prefix=""):
-    """{path: leaf} of nested dicts."""
+    """Return {path: leaf} of nested dicts."""
     if not isinstance(tree, dict):
         return {prefix: tree}
     inner = [flat(value, f"{prefix}/{key}") for key, value in tree.items()]
@@ -221,7 +221,7 @@ def reconfigure(directory, **fields):
 
 
 def refused(directory) -> str:
-    """The one line that loading a directory ends with."""
+    """Return the one line that loading a directory is refused with."""
     with pytest.raises(UserError) as caught:
         hf.load(str(directory))
     assert "\n" not in str(caught.value)

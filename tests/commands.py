@@ -57,7 +57,7 @@ class Lab:
         return Server(ROOT, self.environment())
 
     def training(self, workdir: Path, *more: str, config: str | Path = "configs/dapt.py") -> list[str]:
-        """The flags of the run that all tests speak of: 2 layers × 32, dropout on, rows of 32 tokens, 24 steps × 8 rows."""
+        """Return the flags of the run that the tests share: 2 layers × 32, dropout on, rows of 32 tokens, 24 steps × 8 rows."""
         return [
             f"--config={config}", f"--workdir={workdir}",
             *fields(model__path=self.model, data__train=self.corpus, data__general=self.general, data__seq_len=32,
@@ -79,7 +79,7 @@ class Lab:
 
     @contextmanager
     def started(self, flags: list[str], **environment: Any) -> Iterator["Started"]:
-        """The command while it runs; killed at the end of the block if it still does. Forked, as `run` is."""
+        """Start the command, and kill it at the end of the block if it still runs. Forked, as `run` is."""
         process = subprocess.Popen([sys.executable, "-u", "-m", "jaxplm.main", *flags], cwd=ROOT, env=self.environment(**environment),
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                    ) if environment else ForkedProcess(self.server, flags)
@@ -98,7 +98,7 @@ class Started:
     seen: str = ""
 
     def wait_for(self, pattern: str) -> str:
-        """Reads the output up to a line in which the pattern is found; fails if the command ends without one."""
+        """Read the output up to a line in which the pattern is found; fail if the command ends without one."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.seen += line
@@ -107,19 +107,19 @@ class Started:
         raise AssertionError(f"the command ended without {pattern!r}:\n{self.seen}{self.process.communicate()[1]}")
 
     def stop(self, number: signal.Signals) -> tuple[int, str, str]:
-        """Sends the signal; (exit status, stdout, stderr) when the command has ended."""
+        """Send the signal; return (exit status, stdout, stderr) when the command has ended."""
         self.process.send_signal(number)
         out, err = self.process.communicate(timeout=LIMIT)
         return self.process.returncode, self.seen + out, err
 
 
 def fields(**values: Any) -> list[str]:
-    """model__path=x → --config.model.path=x"""
+    """Return flags: model__path=x → --config.model.path=x."""
     return [f"--config.{name.replace('__', '.')}={value}" for name, value in values.items()]
 
 
 def rows(workdir: Path, *, clocks: bool = False) -> list[dict[str, Any]]:
-    """metrics.jsonl, by default without what depends on the machine's speed."""
+    """Return the rows of metrics.jsonl, by default without what depends on the machine's speed."""
     found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return found if clocks else [{name: value for name, value in row.items() if name not in CLOCKS} for row in found]
 
@@ -129,21 +129,21 @@ def weights(workdir: Path) -> bytes:
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:
-    """The output of a command that must have ended well and in silence."""
+    """Return the output of a command that must have succeeded without a word on stderr."""
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert done.stderr == ""
     return done.stdout
 
 
 def tree(directory: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file below a directory: when it was written and what is in it."""
+    """Return every file below a directory: when it was written and what is in it."""
     return {str(file.relative_to(directory)): (file.stat().st_mtime_ns, file.read_bytes())
             for file in sorted(directory.rglob("*")) if file.is_file()}
 
 
 def make_model(directory: Path, **changes: Any) -> Path:
     """Write a BERT of 2 layers × 32 and 40 positions with random weights of BERT's own variance, and its tokenizer."""
-    # Imported here: conftest imports this file for every test there is.
+    # Imported here: conftest imports this file for every test.
     import checkpoints
     import transformers
     from helpers import wordpiece
@@ -182,6 +182,6 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def reference(lab: Lab) -> Finished:
-    """One run from start to end that nothing disturbed. Tests must not write into its workdir."""
+    """One run from start to end, without interruption. Tests must not write into its workdir."""
     workdir = lab.root / "reference"
     return Finished(workdir, succeeded(lab.train(workdir, alone=True)))

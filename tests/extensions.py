@@ -1,4 +1,4 @@
-"""Extended models of exBERT for tests, and functions of theirs that are compiled once."""
+"""Models with exBERT's extension for tests, and their methods, compiled once."""
 
 import functools
 import runpy
@@ -20,7 +20,7 @@ FREEZE = runpy.run_path(str(Path(__file__).parents[1] / "configs" / "exbert.py")
 
 @functools.partial(jax.jit, static_argnums=0)
 def call(of, params, *args):
-    """`method(module, *args)` for of = (graph, method), compiled once a shape: op by op, each loop would be compiled anew."""
+    """`method(module, *args)` for of = (graph, method), compiled once per shape: op by op, each loop would be compiled again."""
     graph, method = of
     return method(nn.merge_params(graph, params), *args)
 
@@ -58,7 +58,7 @@ def extended(base: nn.EncoderConfig, params: nn.ParamTree, share: float = 0.33, 
 
 
 def shaken(params: nn.ParamTree) -> nn.ParamTree:
-    """The same with gates that are half open and differ from token to token, and every leaf of the extension moved."""
+    """Return the same with gates that are half open and differ from token to token, and every leaf of the extension changed."""
     random = np.random.default_rng(6)
     own = params["encoder"]["extension"]["blocks"]
     moved = jax.tree.map(lambda leaf: leaf + 0.05 * random.standard_normal(leaf.shape, np.float32), own)

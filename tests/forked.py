@@ -150,7 +150,7 @@ class Outcome:
     err: str
 
     def succeeded(self) -> str:
-        """Return the output of a command that must have ended well and in silence."""
+        """Return the output of a command that must have succeeded without a word on stderr."""
         assert self.status == 0, f"{self.status}\n{self.out}\n{self.err}"
         assert self.err == ""
         return self.out

@@ -20,14 +20,14 @@ WORDS = "the cat dog sat ran on under mat tree house river with and a small big 
 
 
 def tiny_config(**changes) -> nn.EncoderConfig:
-    """3 layers, 5 heads × 24, vocabulary 1,013: nothing is a power of two. No dropout."""
+    """Return 3 layers, 5 heads × 24, vocabulary 1,013: nothing is a power of two. No dropout."""
     fields = {"model_type": "bert", "vocab_size": 1013, "width": 120, "layers": 3, "heads": 5, "ffn_width": 200,
               "max_positions": 64, "dropout": 0.0, "attention_dropout": 0.0}
     return nn.EncoderConfig(**(fields | changes))
 
 
 def random_batch(rows: int = 8, length: int = 24, masked: int = 4, vocab: int = 1013, seed: int = 0) -> Batch:
-    """Rows of two texts and some padding each; the number of masked positions differs from row to row."""
+    """Return rows of two texts and some padding each; the number of masked positions differs from row to row."""
     random = np.random.default_rng(seed)
     cuts = random.integers(4, length - 8, rows)
     ends = random.integers(length - 6, length + 1, rows)
@@ -66,7 +66,7 @@ def _random_params(shape: nn.EncoderConfig) -> nn.ParamTree:
 
 
 def wordpiece(directory: Path, words: list[str] = WORDS) -> Path:
-    """A BERT tokenizer that knows `words`, letters and their continuations, written as vocab.txt alone."""
+    """Write a BERT tokenizer that knows `words`, letters and their continuations, as vocab.txt alone."""
     directory.mkdir(parents=True, exist_ok=True)
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", *words, *(l for l in letters if l not in words),
@@ -78,13 +78,13 @@ def wordpiece(directory: Path, words: list[str] = WORDS) -> Path:
 
 
 def sentences(count: int, seed: int = 0, length: int = 12) -> list[str]:
-    """Random sentences over WORDS."""
+    """Return random sentences over WORDS."""
     random = np.random.default_rng(seed)
     return [" ".join(random.choice(WORDS, random.integers(3, length))) + "." for _ in range(count)]
 
 
 def same(a, b) -> bool:
-    """Bitwise equality of two trees."""
+    """Return whether two trees are bitwise equal."""
     return all(np.array_equal(np.asarray(x), np.asarray(y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 

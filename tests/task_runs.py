@@ -1,4 +1,4 @@
-"""Small labelled data for every kind of task, the runs on them that several tests share, and what these left."""
+"""Small labelled data for every kind of task, and the runs on them that several tests share."""
 
 import csv
 import functools
@@ -36,7 +36,7 @@ def table(path: Path, made: list[dict[str, Any]]) -> Path:
 
 
 def texts(count: int, seed: int) -> list[dict[str, Any]]:
-    """Three classes; the last is rare."""
+    """Return rows of three classes; the last is rare."""
     rng = random.Random(seed)
     made = []
     for i in range(count):
@@ -65,7 +65,7 @@ def write_multilabel(here: Path) -> None:
 
 
 def write_regress(here: Path) -> None:
-    """Validation and test want the opposite of what training teaches: the first evaluation is the best one."""
+    """Write rows whose validation and test labels are the opposite of the training labels: the first evaluation is the best one."""
     for name, count, seed, value in (("train", 64, 0, 8.0), ("dev", 16, 1, -8.0), ("test", 16, 2, -8.0)):
         rng = random.Random(seed)
         table(here / f"{name}.tsv.csv", [{"a": " ".join(sentence(rng, 3)), "b": " ".join(sentence(rng, 4)), "score": value + i % 3}
@@ -73,7 +73,7 @@ def write_regress(here: Path) -> None:
 
 
 def write_tag(here: Path) -> None:
-    """CoNLL files; one sentence of the test set is too long for a row, and its tags are BIOES."""
+    """Write CoNLL files; one sentence of the test set is too long for a row, and its tags are BIOES."""
     for name, count, seed in (("train", 40, 0), ("dev", 12, 1), ("test", 12, 2)):
         rng = random.Random(seed)
         lines = []
@@ -88,7 +88,7 @@ def write_tag(here: Path) -> None:
 
 
 def write_qa(here: Path) -> None:
-    """SQuAD 2.0; every fifth question has no answer, and one context needs several windows."""
+    """Write SQuAD 2.0; every fifth question has no answer, and one context needs several windows."""
     for name, count, seed in (("train", 40, 0), ("dev", 12, 1), ("test", 12, 2)):
         rng = random.Random(seed)
         paragraphs = []
@@ -161,7 +161,7 @@ class Runs:
 
 @functools.cache
 def train_all(lab: Lab) -> dict[str, Outcome]:
-    """Every case from start to export; once for all tests."""
+    """Run every case from start to export, once for all tests."""
     runs = Runs(lab)
     for name, case in CASES.items():
         runs.data(name).mkdir(parents=True)

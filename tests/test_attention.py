@@ -112,7 +112,7 @@ def test_chunks_divide_rows_and_heads(rows, length, heads, chunk):
 @pytest.mark.parametrize("scores", [2 * 4 * 48**2, 4 * 48**2, 2 * 48**2, 1, 2**20], ids=["two rows", "a row", "heads", "a head", "all"])
 @pytest.mark.parametrize("split", [False, True])
 def test_chunks_are_plain_attention(monkeypatch, scores, split):
-    """Output, gradients and dropout's mask, whatever the size of a chunk and however rows and heads are split."""
+    """Output, gradients and dropout's mask, for any size of a chunk and any split of rows and heads."""
     for limit in ("_WHOLE", "_FORWARD", "_BACKWARD"):
         monkeypatch.setattr(chunked, limit, scores)
     mesh = sharding.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2))

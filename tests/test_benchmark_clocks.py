@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def now(monkeypatch):
-    """A clock that goes when it is told to."""
+    """A clock that moves when the test says so."""
     at = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: at[0])
 
@@ -58,7 +58,7 @@ def test_events_within_events_count_once(now):
         now(3)
         clock.event("/jax/core/compile/jaxpr_trace_duration", 3)
         now(1)
-        clock.event("/jax/core/compile/jaxpr_trace_duration", 6)  # the two and one second of its own
+        clock.event("/jax/core/compile/jaxpr_trace_duration", 6)  # includes the two and one second
         now(4)
         clock.event("/jax/core/compile/backend_compile_duration", 4)
         clock.event("/jax/something/else", 4)

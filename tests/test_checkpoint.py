@@ -223,7 +223,7 @@ def test_damage_is_named_and_the_one_before_used(
         [message] = [record.getMessage() for record in caplog.records if record.name == "jaxplm"]
         assert_says(message, "step 2", "damaged", "step 1")
         assert "\n" not in message
-        # The run goes on from step 1, and step 2 can be written again.
+        # The run resumes from step 1, and step 2 can be written again.
         assert checkpoints.latest_step == 1
         assert checkpoints.save(2, state)
         assert_same_bits(checkpoints.restore(2, abstract(state)), state)

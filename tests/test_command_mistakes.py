@@ -1,4 +1,4 @@
-"""The user's mistakes: each ends the real command with status 2 and one line on stderr that names it."""
+"""Mistakes of the user: each ends the real command with status 2 and one line on stderr that names it."""
 
 import pickle
 import re

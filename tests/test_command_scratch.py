@@ -1,4 +1,4 @@
-"""The scratch recipe by the real command: a corpus in, a model out that stock transformers loads in silence."""
+"""The scratch recipe by the real command: a corpus in, a model out that stock transformers loads without a warning."""
 
 import json
 from pathlib import Path

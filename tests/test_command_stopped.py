@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed or find damage: the same command goes on, and the end is the one of an undisturbed run."""
+"""Runs that are stopped, killed or damaged: the same command resumes, and the result is that of an uninterrupted run."""
 
 import random
 import re
@@ -50,8 +50,8 @@ def test_sigterm_saves_the_step_it_stopped_at(stopped):
     assert not (workdir / "export").exists()
 
 
-def test_the_same_command_goes_on_after_sigterm_and_after_ctrl_c(lab, reference, stopped, tmp_path):
-    """The first time compiled anew, as on a machine that was started again."""
+def test_the_same_command_resumes_after_sigterm_and_after_ctrl_c(lab, reference, stopped, tmp_path):
+    """The first resumption compiles again, as on another machine."""
     workdir = tmp_path / "run"
     shutil.copytree(stopped[0], workdir)
     with lab.started(lab.training(workdir, *OFTEN), cached=False) as command:
@@ -75,7 +75,7 @@ def test_ctrl_c_before_there_is_anything_to_save(lab, tmp_path):
 
 
 def damage(workdir: Path, step: int, *, cut: bool) -> None:
-    """What a bad disk does to a checkpoint: its largest file ends early, or has one bit that is another."""
+    """Damage a checkpoint as a bad disk does: its largest file ends early, or one of its bits is flipped."""
     folder = workdir / "checkpoints" / str(step)
     largest = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
@@ -103,7 +103,7 @@ def test_no_usable_checkpoint_is_the_users_decision(lab, stopped, tmp_path):
     assert_refusal(done.stderr, str(len(saved(workdir))), str(workdir / "checkpoints"), "remove")
 
 
-def test_a_run_does_not_go_on_with_other_texts(lab, stopped, tmp_path):
+def test_a_run_does_not_resume_with_other_texts(lab, stopped, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(stopped[0], workdir)
     config = workdir / "config.json"
@@ -115,7 +115,7 @@ def test_a_run_does_not_go_on_with_other_texts(lab, stopped, tmp_path):
 
 
 def killed(lab, workdir: Path, line: str, delay: float) -> bool:
-    """Runs the command and kills it `delay` seconds after a line; False if it was done by then."""
+    """Run the command and kill it `delay` seconds after a line; return False if it had ended by then."""
     with lab.started(lab.training(workdir, *OFTEN)) as command:
         command.wait_for(line)
         time.sleep(delay)

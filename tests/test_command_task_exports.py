@@ -1,4 +1,4 @@
-"""What the runs of tasks exported: stock transformers loads it in silence and predicts the same."""
+"""The exports of the runs of tasks: stock transformers loads them without a warning and predicts the same."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def trained(lab: Lab) -> dict[str, Outcome]:
 
 
 def stock(runs: Runs, name: str):
-    """The model and tokenizer as stock transformers loads them, in silence."""
+    """Return the model and tokenizer as stock transformers loads them, without a warning."""
     head = {"tag": "TokenClassification", "qa": "QuestionAnswering"}.get(name, "SequenceClassification")
     with checkpoints.listening() as heard, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")

@@ -169,7 +169,7 @@ def test_a_finished_run_says_so(second):
         assert len(out.splitlines()) == 1
 
 
-def test_killed_in_the_second_seed_and_gone_on_with(runs, trained, tmp_path):
+def test_killed_in_the_second_seed_and_resumed(runs, trained, tmp_path):
     workdir = tmp_path / "run"
     flags = runs.training("classify", workdir)
     with runs.lab.started(flags) as command:
@@ -232,6 +232,6 @@ def test_two_sets(runs, second):
 
 
 def test_further_pre_training_of_a_fine_tuned_model(runs, second):
-    """Its head goes, which is told; the encoder is taken."""
+    """Its head is dropped, with a message; its encoder is used."""
     out = second["dapt"].succeeded()
     assert re.search(r"export: .*(head|mlm)", out, re.I), out

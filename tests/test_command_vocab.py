@@ -135,7 +135,7 @@ def test_exbert_trains_the_extension_or_all(name, family, done, lab):
         transformers.AutoModelForMaskedLM.from_pretrained(root / name / "export")
 
 
-def test_what_a_run_that_never_began_left_is_made_anew(done, lab):
+def test_what_a_run_left_that_never_began_is_made_again(done, lab):
     done["scratch"].succeeded()
     root = lab.root / "vocab"
     assert "##zzz" not in json.loads((root / "surgery" / "vocabulary" / "tokens.json").read_text("utf-8"))["tokens"]

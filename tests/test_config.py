@@ -101,7 +101,7 @@ def test_infos_are_those_of_the_annotations():
 
 
 def test_every_number_has_limits():
-    """A new number without a range in its annotation would be taken whatever it is."""
+    """A new number without a range in its annotation would accept any value."""
     assert all(math.isfinite(info.low) for info in NUMBERS.values())
 
 

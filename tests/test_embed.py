@@ -110,7 +110,7 @@ def test_last4_of_a_deep_model():
 
 
 @pytest.mark.slow
-def test_a_row_is_the_same_whatever_shares_its_row(model, whole):
+def test_a_vector_does_not_depend_on_what_shares_its_row(model, whole):
     """Against one text a row, padded, through the same module."""
     module, tokenizer = jaxplm.load(model[0])
     batch = tokenizer([text.strip() for text in TEXTS], padding=True, truncation=True, max_length=40, return_tensors="np")
@@ -153,7 +153,7 @@ def test_what_float16_cannot_hold_is_said(model, tmp_path):
 
 @pytest.mark.slow
 def test_bfloat16_products_keep_the_direction(model, whole):
-    """The arithmetic of a CPU with bfloat16 instructions, and of an accelerator, whatever this machine has."""
+    """The arithmetic of a CPU with bfloat16 instructions, and of an accelerator, on any machine."""
     for compute in (nn.Compute("float32", "bfloat16", True), nn.Compute("bfloat16", "bfloat16", False)):
         found = encoded(model[0], TEXTS, compute=compute)
         cosine = (found * whole).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(whole, axis=1)

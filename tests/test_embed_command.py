@@ -1,4 +1,4 @@
-"""The recipe `embed` by the real command: what it writes, stopped and killed and gone on with, and each mistake."""
+"""The recipe `embed` by the real command: what it writes, stopped, killed and resumed, and each mistake."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 ROWS = 1500
 SHARD = 20
 
-RESUMED = r"\bafter row [\d,]+$"  # what a command says that goes on from an interrupted one
+RESUMED = r"\bafter row [\d,]+$"  # what a resumed command says
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_another_config_in_the_same_workdir_is_refused(lab, corpus, finished):
 
 
 def stopped(lab, command: list[str], number: signal.Signals, *, resumed: bool = False) -> int:
-    """Sends the signal after a shard or two; how many rows the command said that it goes on after."""
+    """Send the signal after a shard or two; return the row that the command said it resumed after."""
     with lab.started(command) as process:
         after = process.wait_for(RESUMED).rsplit(" ", 1)[1] if resumed else "0"
         process.wait_for(r"^embeddings-\d+\.npy")
@@ -111,7 +111,7 @@ def stopped(lab, command: list[str], number: signal.Signals, *, resumed: bool = 
 @pytest.mark.parametrize("pooling, times, signals", [
     ("mean", 1, (signal.SIGTERM, signal.SIGKILL, signal.SIGINT)), ("none", 16, (signal.SIGKILL, signal.SIGTERM)),
 ])
-def test_killed_or_stopped_and_gone_on_with_the_files_are_the_same(lab, corpus, finished, tmp_path, pooling, times, signals):
+def test_killed_or_stopped_and_resumed_the_files_are_the_same(lab, corpus, finished, tmp_path, pooling, times, signals):
     """One signal after the other, then to the end. Without pooling a shard is a block of thousands of rows at least."""
     reference = finished[0]
     more = {"embed__pooling": pooling}
@@ -140,7 +140,7 @@ def test_a_shard_that_is_gone_is_made_again(lab, corpus, finished, tmp_path):
     assert contents(workdir) == contents(finished[0])
 
 
-def test_other_weights_under_the_same_path_are_not_gone_on_with(lab, corpus, tmp_path):
+def test_a_run_is_not_resumed_with_other_weights_under_the_same_path(lab, corpus, tmp_path):
     model = shutil.copytree(lab.model, tmp_path / "model")
     command = flags(lab, corpus, tmp_path / "run", model__path=model)
     stopped(lab, command, signal.SIGTERM)

@@ -50,7 +50,7 @@ def shape_of(blocks) -> list[tuple[int, int]]:
 
 @settings(max_examples=40, deadline=None)
 @given(lengths=st.lists(st.integers(0, 60), min_size=1, max_size=40), edge=st.integers(0, 9), data=st.data())
-def test_blocks_go_on_from_any_of_their_beginnings(lengths, edge, data):
+def test_blocks_resume_from_any_of_their_beginnings(lengths, edge, data):
     tokenizer = checkpoints.tokenizer("bert")
     texts = [("dog fox " * n).strip() for n in lengths]
     bounds = {"max_rows": data.draw(st.integers(1, 12)), "max_chars": data.draw(st.integers(1, 600)), "edge": edge}
@@ -138,7 +138,7 @@ def test_every_row_of_json_is_a_text_even_an_unreadable_one(tmp_path, caplog):
     texts = open_texts(file, every_row=True)
     assert list(texts) == ["one", "", "", "", "", "two", ""]
     assert_line(caplog.text, str(file), "2", "7", "empty")
-    # Rows that stand before the first one with the column keep their places as well.
+    # Rows before the first one with the column keep their places as well.
     late = write(tmp_path / "b.jsonl", "\n".join(['{"other": 1}', "{broken", '{"text": "one"}', "{broken"]))
     assert list(open_texts(late, every_row=True)) == ["", "", "one", ""]
     assert list(open_texts(late)) == ["one"]
@@ -170,7 +170,7 @@ def test_a_growing_file_is_what_numpy_saves(tmp_path, shape):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_growing_file_goes_on_after_the_rows_that_are_kept(tmp_path):
+def test_a_growing_file_resumes_after_the_rows_that_are_kept(tmp_path):
     rows = np.arange(60, dtype=np.int64).reshape(20, 3)
     with ArrayFile(tmp_path / "a.npy", (3,), np.int64) as file:
         file.append(rows[:9])
@@ -201,7 +201,7 @@ def finish(files: VectorFiles) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files._directory.iterdir()}
 
 
-def test_vectors_of_tokens_are_gone_on_with_wherever_they_stopped(tmp_path):
+def test_vectors_of_tokens_resume_wherever_they_stopped(tmp_path):
     blocks = [(0, (2, 0, 4)), (3, (1, 1)), (5, (9,)), (6, (2,))]  # shards: the first, the next two, the last
     files = open_files(tmp_path / "whole")
     for row, sizes in blocks:

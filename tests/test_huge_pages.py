@@ -58,7 +58,7 @@ def test_debuggers_and_profilers_are_left_alone(argv, plain):
     assert huge_pages.is_plain_command(argv.split()) is plain
 
 
-def test_a_command_that_cannot_be_started_again_goes_on(monkeypatch):
+def test_a_command_that_cannot_be_restarted_continues(monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(huge_pages, "_on_demand", lambda: True)
     monkeypatch.setattr(sys, "platform", "linux")

@@ -140,7 +140,7 @@ def test_a_part_of_the_rows_is_that_part_of_the_whole():
             assert a.dtype == b.dtype and (a == b[some]).all()
 
 
-def test_every_step_seed_and_row_draws_anew():
+def test_every_step_seed_and_row_has_its_own_draw():
     ids = np.tile(example(2, 1, 200)[0], (4, 1))
     maskable = np.ones_like(ids, bool)
     keys = ((0, 0), (0, 1), (1, 0), (1, 1), (0,))
@@ -213,7 +213,7 @@ def test_preferred_tokens_leave_the_number_and_the_words_as_they_are(shape, rate
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_rare_new_token_is_masked_in_half_of_the_draws(whole):
-    """Three of 100 tokens are new: without the preference 15 % of them would be masked. The rest goes on as before."""
+    """Three of 100 tokens are new: without the preference 15 % of them would be masked. The other positions are drawn as without it."""
     ids = np.full((4000, 100), 50, np.int32)
     ids[:, [7, 40, 99]] = NEW_FROM
     maskable, starts = np.ones_like(ids, bool), np.tile(np.arange(100) % 2 == 0, (4000, 1))

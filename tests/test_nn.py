@@ -20,7 +20,7 @@ def model():
 
 
 def packed_and_alone():
-    """Three texts of 5, 9 and 7 tokens: in one row, and one a row."""
+    """Three texts of 5, 9 and 7 tokens: in one row, and one per row."""
     random = np.random.default_rng(3)
     lengths, length = [5, 9, 7], 24
     texts = [random.integers(5, 1013, n) for n in lengths]

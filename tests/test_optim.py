@@ -87,7 +87,7 @@ def test_the_first_update_is_adamw_with_bias_correction():
 
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 def test_it_is_optax_adamw(clip):
-    """Five updates beside optax's own chain; one that is not good in their midst leaves no trace."""
+    """Five updates equal those of optax's own chain; one of them that is not finite changes nothing."""
     settings = config.Train(steps=10, learning_rate=1e-2, warmup=0, weight_decay=0.1, clip=clip)
     tx = optim.optimizer(settings, 10, PARAMS).transformation
     mask = paths.by_path(lambda name, _: optim.decays(name), PARAMS)

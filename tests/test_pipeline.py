@@ -75,7 +75,7 @@ def real_rows(batches) -> dict[bytes, bytes]:
 
 @settings(deadline=None)
 @given(st.integers(0, 100), st.integers(1, 40), st.integers(1, 12), st.integers(0, 5))
-def test_every_row_once_an_epoch(seed, rows, batch_size, epoch):
+def test_every_row_once_per_epoch(seed, rows, batch_size, epoch):
     order = RowOrder(seed, rows)
     in_batches = [order(np.arange(i, i + batch_size)) for i in range(0, (epoch + 1) * rows, batch_size)]
     samples = np.concatenate(in_batches)

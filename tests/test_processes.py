@@ -30,7 +30,7 @@ def children(parent: int) -> list[int]:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Whatever of the group is left."""
+    """Kill what is left of the group."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -43,7 +43,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_two_processes_are_stopped_together_go_on_together_and_equal_one(lab, tmp_path):
+def test_two_processes_are_stopped_and_resumed_together_and_equal_one(lab, tmp_path):
     """Same rows, masks and dropout: the losses agree to 1e-5, and so do the weights (sums are taken in another order).
 
     In float32 on any machine: where a CPU multiplies bfloat16, another order of a sum can round a factor the other way.
@@ -101,7 +101,7 @@ def test_the_users_mistake_ends_both(lab, tmp_path):
 
 
 def test_one_process_that_dies_takes_the_other_with_it(lab, tmp_path):
-    """The other would wait for it for ever."""
+    """Otherwise the other would wait for it without end."""
     process = launch(lab, 2, lab.training(tmp_path / "run"))
     try:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The picture in the README is the one that the script draws, and it promises nothing that is not there."""
+"""The picture in the README is the one that the script draws, and it names recipes that exist."""
 
 import re
 import runpy

@@ -137,7 +137,7 @@ def test_report_of_a_classifier(tmp_path: Path, no_hangul: None) -> None:
     assert "| seed | validation macro-F1, % | test macro-F1, % |\n| --- | ---: | ---: |\n| 1 | 71.0 | 61.0 |" in text
     assert "| mean ± std | 72.0 ± 1.0 | 62.0 ± 1.0 |" in text
     assert "## Classes (validation)" in text and "](plots/confusion.png)" in text and "](plots/macro_f1.png)" in text
-    # No font for the names: the picture has numbers, and its legend says what they stand for.
+    # No font for the names: the picture has numbers, and its legend names the classes.
     assert f"1 {KOREAN[0]}, 2 {KOREAN[1]}, 3 {KOREAN[2]}" in text
     assert f"| {UNSEEN} | – | 0.0 | 0.0 | 2 |" in text
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {

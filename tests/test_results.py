@@ -223,7 +223,7 @@ def test_characters():
 
 @pytest.mark.parametrize("names", [("B", "I"), ("B-X", "E"), ("B-X",)])
 def test_characters_with_tags_of_no_entities(names):
-    """B and I without O, as word spacing has them; B-X goes on as I-X though no character of the data does."""
+    """B and I without O, as word spacing has them; B-X continues as I-X although no character of the data has that tag."""
     text = "아버지가 방에"
     tags = [names[0]] + [names[-1]] * (len(text) - 1)
     given = examples([text], [tags], tokens=[list(text)], characters=True)

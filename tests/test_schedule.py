@@ -171,7 +171,7 @@ def test_a_run_resumed_in_either_phase_is_bitwise_the_same(place, tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_run(place, tmp_path, monkeypatch):
-    """Rows of both lengths are trained on, evaluation has the long ones, and what is said about it is true."""
+    """Rows of both lengths are trained on, evaluation has the long ones, and the report says so."""
     one_device = sharding.make_mesh(Mesh(), jax.devices()[:1])  # two shapes are compiled: for eight devices, slowly
     monkeypatch.setattr(sharding, "make_mesh", lambda config: one_device)
     engine_loop.run(configured(place), tmp_path / "run", "the command", Pretraining)

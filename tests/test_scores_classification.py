@@ -35,7 +35,7 @@ def indicators(draw):
 @settings(max_examples=150, deadline=None)
 @given(labelled(lowest=-1))
 def test_one_label(case) -> None:
-    """-1 stands for a label that training never saw, which scikit-learn counts as a class of its own."""
+    """-1 stands for a label that training never saw, which scikit-learn counts as one more class."""
     classes, gold, predicted = case
     counts = confusion(gold, predicted, classes)
     assert counts.dtype == np.int64 and counts.shape == (classes + 1, classes)

@@ -75,7 +75,7 @@ def test_all_of_them_are_none(tmp_path):
     assert (tmp_path / "export" / "model.safetensors").read_text() == "model 5"
 
 
-def test_what_was_left_half_done_goes_on(tmp_path):
+def test_an_unfinished_comparison_is_resumed(tmp_path):
     class Stopped(Exception):
         pass
 

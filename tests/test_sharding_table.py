@@ -2,7 +2,7 @@
 
     python -m tests.test_sharding_table
 
-from the root of the repository writes the table anew; read the difference before it is committed.
+from the root of the repository writes the table again; read the difference before it is committed.
 """
 
 import json

@@ -56,7 +56,7 @@ def test_every_format_in_every_packing(tmp_path, kind, compression, crlf_bom):
     path.write_bytes(pack(data, compression))
     texts = open_texts(str(path))
     assert list(texts) == [a for a, _ in PAIRS]
-    assert list(texts) == [a for a, _ in PAIRS]  # a second pass reads it anew
+    assert list(texts) == [a for a, _ in PAIRS]  # a second pass reads it again
     assert texts.files == (path,)
     if kind != ".txt":
         assert read(path, text_pair="other") == [f"{a}\n{b}" for a, b in PAIRS]

@@ -32,7 +32,7 @@ def label(head: nn.HeadConfig) -> str:
 
 
 def packed_and_alone():
-    """Three texts of 5, 9 and 7 tokens in the first of three rows, and one a row: both as (ids, segments, positions,
+    """Three texts of 5, 9 and 7 tokens in the first of three rows, and one per row: both as (ids, segments, positions,
     types, first)."""
     random = np.random.default_rng(3)
     packed, alone = np.zeros((2, 4, 3, LENGTH), np.int32)
@@ -263,7 +263,7 @@ def test_logits_of_plain_arguments():
         assert found.shape == ((3, LENGTH, 4) if tokens else (3, 3)) and found.dtype == jnp.float32
         np.testing.assert_allclose(of_units(head, found if tokens else found[:, None], False),
                                    of_units(head, model(*packed), True), atol=1e-5)
-        assert jnp.abs(model.logits(ids, segments) - found).max() > 0.01  # the second text of a pair is told apart
+        assert jnp.abs(model.logits(ids, segments) - found).max() > 0.01  # the second text of a pair has other token types
         whole = model.logits(ids[1:2, :9], None, types[1:2, :9])
         np.testing.assert_allclose(whole[0], found[1, :9] if tokens else found[1], atol=1e-5)
 

@@ -69,7 +69,7 @@ def loss_of(kind: str, logits: jax.Array, labels: np.ndarray, mask: np.ndarray) 
 
 
 def their_loss(kind: str, output, labels: np.ndarray, mask: np.ndarray):
-    """Their own; for qa without what stands at padding, where the two attend differently and nobody looks."""
+    """transformers' own loss; for qa without the logits at padding, which differ and are not used."""
     if kind != "qa":
         return output.loss
     pads = torch.tensor(mask) == 0

@@ -27,7 +27,7 @@ def test_the_index_says_what_the_rows_hold(lengths, rows, max_units):
 @settings(deadline=None, max_examples=60)
 @given(lengths_st, st.integers(1, 9), st.booleans(), st.sampled_from([(), (3,), (2, 3)]))
 def test_there_and_back(lengths, rows, by_token, shape):
-    """Into rows and out of them by scatter_to_units(): nothing is lost, whatever unused places hold."""
+    """Into rows and out of them by scatter_to_units(): nothing is lost, and what unused places hold does not matter."""
     fixed = FixedRows(lengths, rows, L)
     count = int(lengths.sum()) if by_token else len(lengths)
     values = np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32)

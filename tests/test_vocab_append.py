@@ -69,7 +69,7 @@ def test_old_ids_decode_as_before(family, data):
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_any_words_are_appended_and_come_out(family, data):
-    """Over words of random letters: those in the vocabulary are told, all others come out where they stand alone."""
+    """Words of random letters: those in the vocabulary are reported, all others are tokens where they stand alone."""
     tokenizer, _ = case(family)
     letters = sorted(set("".join(TEXTS)) - set(" .,;()-'")) if family != "roberta" else [*"aeinostxyz", "é", "가", "読"]
     words = data.draw(st.lists(st.text(st.sampled_from(letters), min_size=2, max_size=9).filter(lambda w: w.isalpha()), max_size=6))
@@ -172,7 +172,7 @@ def test_bpe_takes_the_rarest_pair_first_or_one_that_is_asked_for():
     assert [tokenizer.convert_ids_to_tokens(pieces) for pieces in both.pieces] == [["a", "yz"], ["a", "yz", "c"]]
 
 
-def test_bpe_never_makes_an_old_entry_anew():
+def test_bpe_never_makes_an_old_entry_again():
     """"xyz" is an entry that its letters never form; a merge to it would change "xyzq" and give no new id."""
     tokenizer = letters_bpe([("y", "z")], extra=["xyz"])
     assert tokenizer.tokenize("xyzw") == ["x", "yz", "w"]
@@ -237,7 +237,7 @@ def test_added_tokens_that_the_model_would_find_are_refused(added):
 
 
 def test_vocabulary_with_a_gap(tmp_path):
-    """Ids go on after the largest one, whatever their number."""
+    """New ids follow the largest one, not the number of entries."""
     tokens = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "a": 5, "##b": 9}
     tokenizer = transformers.BertTokenizer(vocab=tokens)
     appended = append_tokens(tokenizer, ["ab"])

@@ -1,4 +1,4 @@
-"""Words cut anew with more entries, and which entries are chosen."""
+"""Words cut with more entries, and which entries are chosen."""
 
 import json
 

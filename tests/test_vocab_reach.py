@@ -34,7 +34,7 @@ def refusals(tokenizer, tokens) -> dict[str, str]:
 
 
 def forced(tokenizer, tokens):
-    """The backend with entries in its vocabulary whatever they are; of BPE with merges for them before all others."""
+    """Return the backend with any entries added to its vocabulary; for BPE with their merges before all others."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     model = state["model"]
     merges = []

@@ -1,4 +1,4 @@
-"""Rows for new tokens in the table, the tied decoder and its bias, beside transformers' own resize."""
+"""Rows for new tokens in the table, the tied decoder and its bias, compared with transformers' own resize."""
 
 import checkpoints
 import helpers
@@ -101,7 +101,7 @@ def test_refused(model, new_size, pieces, options, error, words):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_as_in_transformers(family, tmp_path):
-    """An export of the resized model in stock transformers, beside transformers' own resize of the original."""
+    """An export of the resized model in stock transformers, compared with transformers' own resize of the original."""
     source = checkpoints.save(tmp_path / "source", family)
     loaded = hf.load(str(source))
     appended = append_tokens(loaded.tokenizer, WORDS[family])
@@ -133,7 +133,7 @@ def test_as_in_transformers(family, tmp_path):
 
     own = transformers.AutoModelForMaskedLM.from_pretrained(source).eval()
     with torch.no_grad():
-        # The text without new tokens: old logits as they were, a new one is the mean of its pieces'.
+        # The text without new tokens: old logits are unchanged, a new one is the mean of its pieces'.
         before = own(**{name: value[1:] for name, value in inputs.items()}).logits.numpy()[0, :, :old_size]
         np.testing.assert_allclose(theirs[1, real[1], :old_size], before[real[1]], atol=1e-5)
         mean = np.stack([before[:, parts].mean(axis=1) for parts in pieces], axis=1)

@@ -151,7 +151,7 @@ def test_a_byte_level_character_is_never_cut(tokenizers_by_kind):
 ALPHABET = st.sampled_from("ab,.(-)  \n'3é\u0301\u0308가나ㅋ東京のラーกำ็हिं😀€[▁Ġ#")
 
 
-@example(text="\na", kind="unigram")  # to Metaspace a line break is no space but a character, here an unknown one: a word of its own
+@example(text="\na", kind="unigram")  # to Metaspace a line break is no space but a character, here an unknown one: a separate word
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(ALPHABET, min_size=1, max_size=30), kind=st.sampled_from(KINDS))
 def test_any_text(tokenizers_by_kind, text, kind):
