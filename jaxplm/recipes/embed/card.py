@@ -1,4 +1,4 @@
-"""The model card of an encoder that embeddings were made with."""
+"""Model card of the encoder of an embedding run."""
 
 from jaxplm.config import Config
 from jaxplm.recipes.embed.layers import Source
