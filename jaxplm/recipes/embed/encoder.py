@@ -22,7 +22,7 @@ from jaxplm.engine.sweep import sweep
 from jaxplm.errors import UserError
 from jaxplm.nn.paths import path_name
 from jaxplm.nn.pooling import pool
-from jaxplm.recipes.embed.layers import Source
+from jaxplm.recipes.embed.model import EmbeddingModel
 
 
 class BlockBatches(FixedBatches):
@@ -57,20 +57,20 @@ class TextEncoder:
     sentence-transformers' WeightedLayerPooling.
 
     Args:
-      source: the encoder.
+      model: the encoder.
       settings: pooling, normalisation and dtype.
       mesh: of the run.
       compute: how the encoder is computed.
       rows, length: B and L of every batch.
     """
 
-    def __init__(self, source: Source, settings: Embed, mesh: jax.sharding.Mesh, compute: nn.Compute, *, rows: int,
+    def __init__(self, model: EmbeddingModel, settings: Embed, mesh: jax.sharding.Mesh, compute: nn.Compute, *, rows: int,
                  length: int) -> None:
         self.by_token = settings.pooling == "none"
         self.dtype = np.dtype(settings.dtype)
-        self.rows, self.length, self._mesh, self._pad_id = rows, length, mesh, source.config.pad_id
-        graph, abstract = nn.abstract_model(source.config)
-        shares = source.shares
+        self.rows, self.length, self._mesh, self._pad_id = rows, length, mesh, model.config.pad_id
+        graph, abstract = nn.abstract_model(model.config)
+        shares = model.shares
 
         def measure(module: nn.MaskedLM, batch: EncoderBatch, *, key: None, compute: nn.Compute) -> jax.Array:
             tokens = _mixed(module, batch, shares, compute)  # [B, L, D] float32
@@ -81,7 +81,7 @@ class TextEncoder:
             return vectors.astype(settings.dtype)
 
         self._step = make_eval_step(graph, measure, abstract, mesh, compute=compute)
-        placed = jax.tree.map(sharding.place, source.params, sharding.param_shardings(abstract, mesh))
+        placed = jax.tree.map(sharding.place, model.params, sharding.param_shardings(abstract, mesh))
         self._params = _with_cast_kernels(placed, compute.operands)
 
     def batches(self, encoded: Encoded) -> BlockBatches:

@@ -25,7 +25,7 @@ from jaxplm.hf.sentence_export import save_sentence_encoder
 from jaxplm.recipes.embed.card import embedding_card
 from jaxplm.recipes.embed.encoder import BlockBatches, TextEncoder
 from jaxplm.recipes.embed.files import VectorFiles, is_complete, read_index
-from jaxplm.recipes.embed.layers import Source, open_source
+from jaxplm.recipes.embed.model import EmbeddingModel, load_embedding_model
 from jaxplm.version import VERSION
 
 log = logging.getLogger("jaxplm")
@@ -58,26 +58,26 @@ def run(config: Config, workdir: Path, command: str) -> None:
         sharding.check_batch(config.train.batch_size, 1, mesh)
         data = config.data
         texts = open_corpus(data, data.train, max_rows=data.max_rows, every_row=True)
-        source = open_source(config.model.path, config.embed)
-        source.config.check_length(data.seq_len, "data.seq_len", config.model.path)
+        model = load_embedding_model(config.model.path, config.embed)
+        model.config.check_length(data.seq_len, "data.seq_len", config.model.path)
         claim(workdir, config, write=is_first(), corpus=texts.fingerprint[:16])
-        _Run(config, workdir, command, texts, source, mesh, stop).go()
+        _Run(config, workdir, command, texts, model, mesh, stop).go()
 
 
 class _Run:
     """One pass over the corpus, from the first row whose vector is missing to the end."""
 
-    def __init__(self, config: Config, workdir: Path, command: str, texts: Texts, source: Source, mesh: jax.sharding.Mesh,
+    def __init__(self, config: Config, workdir: Path, command: str, texts: Texts, model: EmbeddingModel, mesh: jax.sharding.Mesh,
                  stop: StopRequest) -> None:
         self.config = config
         self.workdir = workdir
         self.command = command
         self.texts = texts
-        self.source = source
+        self.model = model
         self.mesh = mesh
         self.stop = stop
         self.by_token = config.embed.pooling == "none"
-        self.frame = framing(source.tokenizer)
+        self.frame = framing(model.tokenizer)
         self.files = self._open_files() if is_first() else None  # one process writes
         # Since this process started: rows of the input, their tokens, and computed tokens with padding.
         self.rows = self.tokens = self.places = 0
@@ -85,8 +85,8 @@ class _Run:
 
     def _open_files(self) -> VectorFiles:
         settings = self.config.embed
-        return VectorFiles(self.workdir / "embeddings", self.source.config.width, np.dtype(settings.dtype), settings.shard_rows,
-                           self.source.digest(), by_token=self.by_token)
+        return VectorFiles(self.workdir / "embeddings", self.model.config.width, np.dtype(settings.dtype), settings.shard_rows,
+                           self.model.fingerprint(), by_token=self.by_token)
 
     def go(self) -> None:
         """Compute and write what is missing, then the index and the export.
@@ -99,7 +99,7 @@ class _Run:
         if start:
             log.info("resuming after row %s", f"{start:,}")
         encoder = self._encoder()
-        stream = text_blocks(self.texts, self.source.tokenizer, self.config.data.seq_len, start=start,
+        stream = text_blocks(self.texts, self.model.tokenizer, self.config.data.seq_len, start=start,
                              edge=0 if self.by_token else self.config.embed.shard_rows,
                              max_chars=_BLOCK_CHARS_BY_TOKEN if self.by_token else BLOCK_CHARS)
         try:
@@ -116,10 +116,10 @@ class _Run:
     def _encoder(self) -> TextEncoder:
         """Return the encoder for rows that suit the beginning of the corpus, also where the run resumes from a later row."""
         longest = self.config.data.seq_len
-        sample = next(text_blocks(self.texts, self.source.tokenizer, longest, max_rows=_SAMPLE_ROWS, max_chars=_SAMPLE_CHARS))
-        length = row_length(sample.encoded.lengths, longest, self.source.config.width)
+        sample = next(text_blocks(self.texts, self.model.tokenizer, longest, max_rows=_SAMPLE_ROWS, max_chars=_SAMPLE_CHARS))
+        length = row_length(sample.encoded.lengths, longest, self.model.config.width)
         log.info("rows of %d tokens, each filled with one or more texts; texts are cut at data.seq_len=%d tokens", length, longest)
-        return TextEncoder(self.source, self.config.embed, self.mesh, resolve_compute(self.config.compute, self.mesh),
+        return TextEncoder(self.model, self.config.embed, self.mesh, resolve_compute(self.config.compute, self.mesh),
                            rows=self.config.train.batch_size, length=length)
 
     def _after_batch(self, units: int) -> None:
@@ -177,13 +177,13 @@ class _Run:
 
     def _export(self) -> Path | None:
         """Write the encoder up to the layer that is used, and return its directory; None if layers are mixed or tokens not pooled."""
-        settings, source = self.config.embed, self.source
-        if self.by_token or not source.plain:
+        settings, model = self.config.embed, self.model
+        if self.by_token or not model.is_plain:
             return None
         return save_sentence_encoder(
-            self.workdir / "export", source.config, source.params, source.tokenizer, source.hf_config, pooling=settings.pooling,
+            self.workdir / "export", model.config, model.params, model.tokenizer, model.hf_config, pooling=settings.pooling,
             normalize=settings.normalize, seq_len=self.config.data.seq_len,
-            files={"README.md": embedding_card(self.config, source, self.command)})
+            files={"README.md": embedding_card(self.config, model, self.command)})
 
 
 def _prepared_ahead(stream: Iterator[TextBlock], encoder: TextEncoder) -> Generator[tuple[TextBlock, BlockBatches], None, None]:
