@@ -1,18 +1,18 @@
-"""The input pipeline alone: tokens per second into the store, and batches per second out of it.
+"""Measure the input pipeline alone: tokens per second into the store, and batches per second out of it.
 
     python benchmarks/data_rate.py --model=DIR --corpus=FILE [--length=512] [--rows=64] [--rounds=3]
 
-Three tables:
+It prints three tables:
 
-1. A corpus read, tokenized and written to the memory-mapped store; as it is given, and `--times` as large (its texts
-   again and again behind a changed first word, in a temporary file). The peak of resident memory should not grow.
-2. Batches of masked language modelling from that store, for both packings, single tokens and whole words: as training
-   takes them, from the thread that prepares them; then the steps alone that make up a batch.
+1. A corpus is read, tokenized and written to the memory-mapped store: as it is given, and `--times` as large (its texts repeated, each
+   time after another first word, in a temporary file). The peak of resident memory should not grow.
+2. Batches of masked language modelling from that store, for both packings, single tokens and whole words: as training takes them, from
+   the thread that prepares them; then each part of preparing a batch alone.
 3. Batches of a classification task, `--task`.
 
-Each store is made in a process of its own, the batches in another. CPU seconds are those of all threads; medians over
-`--rounds`. `--step_rate` is what the fastest training step takes; twice that is the target. A line of JSON with all
-figures is appended to benchmarks/results.jsonl.
+Each store is written in a process of its own, the batches are prepared in another. CPU seconds are those of all threads. Figures are
+medians over `--rounds`. `--step_rate` is what the fastest training step takes; twice that is the target. A line of JSON with all figures
+is appended to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -21,7 +21,6 @@ import json
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import record
+from workers import result_of
 
 from jaxplm.config import Packing
 
@@ -42,7 +42,7 @@ MB = 1 << 20
 
 
 def store_worker(options: argparse.Namespace) -> dict[str, Any]:
-    """Tokenizes a corpus; then plans rows and makes batches, for what these add to the memory."""
+    """Tokenize a corpus, then plan rows and prepare batches; return times and memory."""
     import numpy as np
 
     from jaxplm import hf
@@ -63,7 +63,7 @@ def store_worker(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_times(corpus: str, times: int, path: Path) -> None:
-    """The texts of a corpus `times` over as JSON lines, a different word before them each time."""
+    """Write the texts of a corpus `times` times as JSON lines, each time after a different word."""
     from jaxplm.data.sources.texts import open_texts
 
     with path.open("w") as file:
@@ -77,20 +77,19 @@ def _cpu() -> float:
 
 
 def _peak() -> float:
-    """MB, the highest resident memory of this process so far (or of a child, if that had more): anonymous pages and those
-    of mapped files."""
+    """Return the highest resident memory of this process so far, or of a child if that had more, in MB; mapped files are counted."""
     most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return most / (MB if sys.platform == "darwin" else 1024)
 
 
 def _resident() -> dict[str, float]:
-    """MB now, of the process's own pages and of mapped files; the kernel may drop the latter whenever it needs the room."""
+    """Return the resident MB of the process's own pages and of mapped files; the kernel may drop the latter at any time."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return {}
-    found = {name: value for name, _, value in (line.partition(":") for line in lines)}
-    return {f"resident_{kind}_mb": int(found[key].split()[0]) / 1024 for kind, key in (("own", "RssAnon"), ("mapped", "RssFile"))}
+    status = {name: value for name, _, value in (line.partition(":") for line in lines)}
+    return {f"resident_{kind}_mb": int(status[key].split()[0]) / 1024 for kind, key in (("own", "RssAnon"), ("mapped", "RssFile"))}
 
 
 # ---------------------------------------------------------------- batches
@@ -101,17 +100,17 @@ def batches_worker(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _mlm(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+    rates: dict[str, dict[str, float]] = {}
     for packing in PACKINGS:
         for whole_word in (False, True):
-            of_row, makers = _mlm_steps(options, packing, whole_word)
-            for name, make in makers.items():
-                found[name] = _rates(make, options, rows=options.rows, tokens=options.rows * of_row)
-    return found
+            tokens_per_row, functions = _mlm_steps(options, packing, whole_word)
+            for name, prepare in functions.items():
+                rates[name] = _rates(prepare, options, rows=options.rows, tokens=options.rows * tokens_per_row)
+    return rates
 
 
 def _mlm_steps(options: argparse.Namespace, packing: Packing, whole_word: bool) -> tuple[float, dict[str, Callable[[int], Any]]]:
-    """Tokens of a row, on average; and by name what makes a batch or does a part of that, from the step's number."""
+    """Return the mean tokens per row, and {name: function of the step's number that prepares its batch or does a part of that}."""
     import numpy as np
 
     from jaxplm import hf
@@ -131,6 +130,9 @@ def _mlm_steps(options: argparse.Namespace, packing: Packing, whole_word: bool) 
     rows = [plan.gather(row_ids[step], masking.special, batches.draws_of_step(step)) for step in range(8)]
     num_masked = capacity(data.mask_rate, options.length)
 
+    def gather(step: int) -> Any:
+        return plan.gather(row_ids[step % len(row_ids)], masking.special, batches.draws_of_step(step))
+
     def mask(step: int) -> Any:
         return mask_rows(rows[step % len(rows)], masking, data.mask_rate, num_masked, batches.draws_of_step(step))
 
@@ -138,8 +140,8 @@ def _mlm_steps(options: argparse.Namespace, packing: Packing, whole_word: bool) 
     return plan.real_tokens / plan.rows, {
         name: batches.batch,
         f"{name}, put on the device": lambda step: sharding.put_batch(batches.batch(step), options.rows, mesh),
-        f"{name}: rows gathered": lambda step: plan.gather(row_ids[step % len(row_ids)], masking.special, batches.draws_of_step(step)),
-        f"{name}: masks drawn": mask,
+        f"{name}: gathering rows alone": gather,
+        f"{name}: masking alone": mask,
     }
 
 
@@ -162,20 +164,20 @@ def _classification(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     return {f"texts in rows of {options.task_length}, {options.task_batch} texts per step": rates}
 
 
-def _rates(make: Callable[[int], Any], options: argparse.Namespace, *, rows: int, tokens: float) -> dict[str, float]:
-    """Rows and tokens per second of what `make` gives for a step, and the CPU cores that it keeps busy.
+def _rates(prepare: Callable[[int], Any], options: argparse.Namespace, *, rows: int, tokens: float) -> dict[str, float]:
+    """Return rows and tokens per second of what `prepare` returns for a step, and the CPU cores that it keeps busy.
 
     Args:
-      make: the step's batch, made in the thread that training has for it.
-      rows: of a batch.
-      tokens: of a batch, no padding counted.
+      prepare: returns a step's batch; it is called in the thread that prepares batches in training.
+      rows: per batch.
+      tokens: per batch, without padding.
     """
     from jaxplm.data.prefetch import prefetch
 
     steps = WARM_UP
-    while True:  # as many steps as take `--seconds`
+    while True:  # find how many steps take `--seconds`
         began = time.perf_counter()
-        for _ in prefetch(make, 0, steps):
+        for _ in prefetch(prepare, 0, steps):
             pass
         taken = time.perf_counter() - began
         if taken > options.seconds / 4:
@@ -185,7 +187,7 @@ def _rates(make: Callable[[int], Any], options: argparse.Namespace, *, rows: int
     walls, cpus = [], []
     for turn in range(options.rounds):
         began, used = time.perf_counter(), time.process_time()
-        for _ in prefetch(make, turn * steps, (turn + 1) * steps):
+        for _ in prefetch(prepare, turn * steps, (turn + 1) * steps):
             pass
         walls.append(time.perf_counter() - began)
         cpus.append(time.process_time() - used)
@@ -198,34 +200,34 @@ def _rates(make: Callable[[int], Any], options: argparse.Namespace, *, rows: int
 
 
 def run_worker(kind: str, options: argparse.Namespace, corpus: str, cache: Path) -> dict[str, Any]:
+    """Run one part in a process of its own, with a cache of its own; return its figures."""
     given = [f"--{name}={value}" for name, value in vars(options).items() if name not in ("worker", "corpus")]
-    done = subprocess.run([sys.executable, __file__, *given, f"--corpus={corpus}", f"--worker={kind}"], capture_output=True, text=True,
-                          env=os.environ | {"JAXPLM_CACHE": str(cache), "JAX_PLATFORMS": "cpu"})
-    if done.returncode:
-        sys.exit(f"{kind} failed:\n{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return result_of(kind, [sys.executable, __file__, *given, f"--corpus={corpus}", f"--worker={kind}"],
+                     os.environ | {"JAXPLM_CACHE": str(cache), "JAX_PLATFORMS": "cpu"})
 
 
-def show_stores(found: dict[str, list[dict[str, Any]]]) -> None:
-    print(f"\n{'tokenization':<16}{'tokens':>13}{'tokens/s':>12}{'… a core':>12}{'cores':>7}{'peak MB':>9}{'before':>8}"
+def show_stores(stores: dict[str, list[dict[str, Any]]]) -> None:
+    """Print the table of tokenization."""
+    print(f"\n{'tokenization':<16}{'tokens':>13}{'tokens/s':>12}{'per core':>12}{'cores':>7}{'peak MB':>9}{'before':>8}"
           f"{'with batches':>14}{'of it mapped':>14}")
-    for name, runs in found.items():
+    for name, runs in stores.items():
         def of(key: str, runs: list[dict[str, Any]] = runs) -> float:
             return statistics.median(run[key] for run in runs)
 
-        mapped = of("resident_mapped_mb") if "resident_mapped_mb" in runs[0] else float("nan")  # Linux alone tells it
+        mapped = of("resident_mapped_mb") if "resident_mapped_mb" in runs[0] else float("nan")  # known on Linux only
         print(f"{name:<16}{of('tokens'):>13,.0f}{of('tokens') / of('seconds'):>12,.0f}{of('tokens') / of('cpu_seconds'):>12,.0f}"
               f"{of('cpu_seconds') / of('seconds'):>7.2f}{of('peak_mb'):>9,.0f}{of('peak_mb_before'):>8,.0f}"
               f"{of('peak_mb_with_batches'):>14,.0f}{mapped:>14,.0f}")
 
 
-def show_batches(found: dict[str, dict[str, dict[str, float]]], step_rate: float) -> None:
-    for title, rates in found.items():
-        print(f"\n{title:<46}{'rows/s':>10}{'tokens/s':>13}{'… a core':>13}{'cores':>7}{'ms a batch':>12}{'× a step':>10}")
+def show_batches(batches: dict[str, dict[str, dict[str, float]]], step_rate: float) -> None:
+    """Print the tables of batches."""
+    for title, rates in batches.items():
+        print(f"\n{title:<46}{'rows/s':>10}{'tokens/s':>13}{'per core':>13}{'cores':>7}{'ms/batch':>12}{'× a step':>10}")
         for name, rate in rates.items():
             print(f"{name:<46}{rate['rows_per_second']:>10,.0f}{rate['tokens_per_second']:>13,.0f}{rate['tokens_per_core_second']:>13,.0f}"
                   f"{rate['cores']:>7.2f}{rate['batch_ms']:>12.2f}{rate['tokens_per_second'] / step_rate:>9.1f}×")
-    print(f"\n× a step: over {step_rate:,.0f} tokens/s; 2.0 is the target")
+    print(f"\n× a step: divided by the {step_rate:,.0f} tokens/s that a training step takes; the target is 2.0")
 
 
 def main() -> None:
@@ -242,7 +244,7 @@ def main() -> None:
     parser.add_argument("--task_batch", type=int, default=32, help="texts per step")
     parser.add_argument("--step_rate", type=float, default=830_000, help="tokens/s that the fastest training step takes")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a round of batches")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds per round of batches")
     parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:

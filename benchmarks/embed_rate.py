@@ -1,21 +1,19 @@
-"""Vectors of a corpus's texts in jaxplm and in PyTorch the way sentence-transformers does it, in turn on this machine.
+"""Compare the speed of text embeddings in jaxplm and in PyTorch, as sentence-transformers computes them, on this machine.
 
     python benchmarks/embed_rate.py --model=DIR --corpus=FILE.jsonl [--text=text] [--seq_len=128] [--rounds=3]
 
-PyTorch: texts sorted by length, batches of 32, each padded to its longest text, mean over the tokens, in
-`torch.inference_mode`. jaxplm: `jaxplm.embed`'s way, texts packed into rows of one length. Both tokenize again each time
-and give the vectors in the order of the texts. Each contestant runs in a process of its own, one after the other,
-`rounds` times; in each a part of the corpus comes first and is not counted (compilation, warm-up). Printed: texts a
-second, medians over the rounds, the ratio to each, and the cosine to PyTorch's float32 vectors. A line of JSON with
-everything is appended to benchmarks/results.jsonl.
+PyTorch: texts sorted by length, batches of 32, each padded to its longest text, mean over the tokens, in `torch.inference_mode`.
+jaxplm: as `jaxplm.embed`, texts packed into rows of one length. Both include the tokenization and give the vectors in the order of the
+texts. Each contestant runs in a process of its own, one after the other, `rounds` times. In each a part of the corpus comes first and is
+not counted (compilation, warm-up).
+
+It prints texts per second, medians over the rounds, the ratio to each contestant, and the cosine to PyTorch's float32 vectors. A line of
+JSON with everything is appended to benchmarks/results.jsonl.
 """
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 import numpy as np
 import record
 from allocation import HUGE_PAGES, TUNED_MALLOC
+from workers import run_in_turn, selected
 
 from jaxplm.devices.compute import resolve_compute
 
@@ -40,6 +39,7 @@ WARM_UP = 512  # texts
 
 
 def read_texts(options: argparse.Namespace) -> list[str]:
+    """Return the texts of the corpus, one per row."""
     from jaxplm.data.sources.texts import open_texts
 
     return list(open_texts(options.corpus, text=options.text, lines="true", max_rows=options.texts or None, every_row=True))
@@ -51,30 +51,31 @@ def jaxplm_worker(options: argparse.Namespace, texts: list[str], dtype: Any) -> 
     from jaxplm.data.labelled.text_blocks import text_blocks
     from jaxplm.devices import sharding
     from jaxplm.recipes.embed.encoder import TextEncoder
-    from jaxplm.recipes.embed.layers import open_source
+    from jaxplm.recipes.embed.model import load_embedding_model
 
-    source = open_source(options.model, Embed())
-    beginning = next(text_blocks(texts, source.tokenizer, options.seq_len, max_rows=4096, max_chars=1 << 20))
+    model = load_embedding_model(options.model, Embed())
+    beginning = next(text_blocks(texts, model.tokenizer, options.seq_len, max_rows=4096, max_chars=1 << 20))
     mesh = sharding.make_mesh(Mesh())
-    encoder = TextEncoder(source, Embed(), mesh, resolve_compute(Compute(dtype), mesh), rows=options.rows,
-                          length=row_length(beginning.encoded.lengths, options.seq_len, source.config.width))
+    encoder = TextEncoder(model, Embed(), mesh, resolve_compute(Compute(dtype), mesh), rows=options.rows,
+                          length=row_length(beginning.encoded.lengths, options.seq_len, model.config.width))
 
     def vectors(texts: list[str]) -> np.ndarray:
-        blocks = text_blocks(texts, source.tokenizer, options.seq_len)
+        blocks = text_blocks(texts, model.tokenizer, options.seq_len)
         return np.concatenate([encoder(encoder.batches(block.encoded)) for block in blocks])
 
     vectors(texts[:WARM_UP])
     began = time.perf_counter()
-    found = vectors(texts)
-    return time.perf_counter() - began, found
+    result = vectors(texts)
+    return time.perf_counter() - began, result
 
 
 def torch_worker(options: argparse.Namespace, texts: list[str], dtype: str) -> tuple[float, np.ndarray]:
+    """Return the seconds and the vectors."""
     import torch
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    # The base model of the masked one: no warning of a missing pooler, which nobody asks.
+    # The base model of the masked LM: loading the base model itself would warn of a missing pooler, which is not used.
     model = AutoModelForMaskedLM.from_pretrained(options.model, dtype=torch.float32, attn_implementation="sdpa").base_model.eval()
 
     def vectors(texts: list[str]) -> np.ndarray:
@@ -87,26 +88,26 @@ def torch_worker(options: argparse.Namespace, texts: list[str], dtype: str) -> t
                 hidden = model(**inputs).last_hidden_state.float()
                 mask = inputs["attention_mask"].unsqueeze(-1).float()
                 parts.append(((hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)).numpy())
-        found = np.empty((len(texts), parts[0].shape[1]), np.float32)
-        found[order] = np.concatenate(parts)
-        return found
+        in_order = np.empty((len(texts), parts[0].shape[1]), np.float32)
+        in_order[order] = np.concatenate(parts)
+        return in_order
 
     vectors(texts[:WARM_UP])
     began = time.perf_counter()
-    found = vectors(texts)
-    return time.perf_counter() - began, found
+    result = vectors(texts)
+    return time.perf_counter() - began, result
 
 
 def work(options: argparse.Namespace) -> None:
-    """One contestant's process: writes its vectors and prints its seconds."""
+    """Run one contestant in this process: write its vectors and print its seconds."""
     package, dtype = options.worker.split("-")
-    seconds, found = (jaxplm_worker if package == "jaxplm" else torch_worker)(options, read_texts(options), dtype)
-    np.save(options.vectors, found)
+    seconds, vectors = (jaxplm_worker if package == "jaxplm" else torch_worker)(options, read_texts(options), dtype)
+    np.save(options.vectors, vectors)
     print(json.dumps(seconds))
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[n] of the rows of two arrays."""
+    """Return the cosines [n] of the rows of two arrays."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
@@ -116,9 +117,9 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="directory in transformers' format")
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--text", default="text", help="column of the texts")
-    parser.add_argument("--texts", type=int, default=0, help="so many texts; 0: all")
+    parser.add_argument("--texts", type=int, default=0, help="how many texts; 0: all")
     parser.add_argument("--seq_len", type=int, default=128)
-    parser.add_argument("--rows", type=int, default=32, help="jaxplm's rows a batch")
+    parser.add_argument("--rows", type=int, default=32, help="jaxplm's rows per batch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="comma-separated beginnings of contestants' names")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -127,25 +128,19 @@ def main() -> None:
     if options.worker:
         return work(options)
 
-    chosen = {name: how for name, how in CONTESTANTS.items()
-              if not options.only or any(name.startswith(only.strip()) for only in options.only.split(","))}
+    chosen = selected(CONTESTANTS, options.only)
     count = len(read_texts(options))
     rates: dict[str, list[float]] = {name: [] for name in chosen}
     vectors: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "vectors.npy"
-        for turn in range(options.rounds):
-            for name, (worker, extra) in chosen.items():
-                command = [sys.executable, __file__, *sys.argv[1:], f"--worker={worker}", f"--vectors={path}"]
-                done = subprocess.run(command, env=os.environ | extra, capture_output=True, text=True)
-                if done.returncode:
-                    sys.exit(f"{name} failed:\n{done.stderr}")
-                rates[name].append(count / json.loads(done.stdout.strip().splitlines()[-1]))
-                vectors[name] = np.load(path)
-                print(f"round {turn + 1}: {name}: {rates[name][-1]:,.1f} texts/s", flush=True)
+        for turn, name, seconds in run_in_turn(chosen, options.rounds, f"--vectors={path}"):
+            rates[name].append(count / seconds)
+            vectors[name] = np.load(path)
+            print(f"round {turn}: {name}: {rates[name][-1]:,.1f} texts/s", flush=True)
 
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    closeness = {name: cosines(found, vectors[REFERENCE]) for name, found in vectors.items()} if REFERENCE in vectors else {}
+    closeness = {name: cosines(array, vectors[REFERENCE]) for name, array in vectors.items()} if REFERENCE in vectors else {}
     print(f"\n{count:,} texts\n{'':<30}{'texts/s':>10}{'jaxplm is':>12}{'cosine: min':>14}{'mean':>12}")
     for name, rate in medians.items():
         near = closeness.get(name)

@@ -1,15 +1,16 @@
-"""The same fine-tuning in jaxplm and in transformers' PyTorch: scores over seeds, and the time it takes.
+"""Compare scores and time of the same fine-tuning in jaxplm and in transformers' PyTorch, over seeds.
 
     python benchmarks/finetune_vs_transformers.py --model=DIR --kind=classify --train=train.jsonl --validation=dev.jsonl \
         --test=test.jsonl [--metric=macro_f1] [--epochs=3] [--seeds=1,2,3] [--lr=1e-4] [--contestants=jaxplm,torch-bfloat16-grouped]
 
-jaxplm is the real command, configs/finetune.py. The others train transformers' AutoModelFor... on the same units of
-tokens with the same AdamW, schedule, clipping, dropout and number of texts per step: padded to the longest text of a batch
-(`torch-float32`, `torch-bfloat16`), or in batches of similar length besides (`-grouped`, as Trainer's group_by_length).
-PyTorch runs with malloc tuned by hand (benchmarks/allocation.py), jaxplm as a user starts it. All are validated after
-every epoch; the best epoch is tested, by the same code for the scores. Kinds: classify, multilabel, regress, tag.
-Printed: mean ± std of the test metric, training seconds (without evaluation) and wall seconds a seed, the ratio of the
-latter. A line of JSON with everything is appended to benchmarks/results.jsonl.
+jaxplm is the real command, configs/finetune.py. The others train transformers' AutoModelFor... on the same units of tokens, with the same
+AdamW, schedule, clipping, dropout and texts per step. They pad to the longest text of a batch (`torch-float32`, `torch-bfloat16`), or
+also batch texts of similar length (`-grouped`, as Trainer's group_by_length). PyTorch runs with malloc tuned by hand
+(benchmarks/allocation.py), jaxplm as a user starts it. All are validated after every epoch and the best epoch is tested, with the same
+code for the scores. Kinds: classify, multilabel, regress, tag.
+
+It prints mean ± std of the test metric, training seconds (without evaluation) and wall seconds per seed, and the ratio of the latter. A
+line of JSON with everything is appended to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 import record
 from allocation import TUNED_MALLOC
+from workers import result_of
 
 CONTESTANTS = ("jaxplm", "torch-float32", "torch-bfloat16", "torch-float32-grouped", "torch-bfloat16-grouped")
 
@@ -40,7 +42,7 @@ def config_of(options: argparse.Namespace) -> Any:
 
 
 def run_jaxplm(options: argparse.Namespace, seed: int, workdir: Path) -> dict[str, float]:
-    """The command in `workdir`; evaluated after every epoch."""
+    """Run the command in `workdir` with an evaluation after every epoch; return its test metric and seconds."""
     from jaxplm import hf
     from jaxplm.data.labelled.task_batches import ShuffledRows
     from jaxplm.recipes.finetune.labelled_sets import read_sets
@@ -68,16 +70,14 @@ def run_jaxplm(options: argparse.Namespace, seed: int, workdir: Path) -> dict[st
 
 
 def run_torch(options: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
-    arguments = [sys.executable, __file__, *sys.argv[1:], f"--worker={name}", f"--seed={seed}"]
+    """Run one seed of a PyTorch contestant in a process of its own; return its test metric and seconds."""
     began = time.perf_counter()
-    done = subprocess.run(arguments, env=os.environ | TUNED_MALLOC, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1]) | {"wall": time.perf_counter() - began}
+    result = result_of(name, [sys.executable, *sys.argv, f"--worker={name}", f"--seed={seed}"], os.environ | TUNED_MALLOC)
+    return result | {"wall": time.perf_counter() - began}
 
 
 def torch_worker(options: argparse.Namespace) -> None:
-    """One seed of one PyTorch contestant: prints a line of JSON."""
+    """Run one seed of one PyTorch contestant in this process and print a line of JSON."""
     import torch
     import transformers
 
@@ -132,7 +132,7 @@ def torch_worker(options: argparse.Namespace) -> None:
 
     def order() -> list[np.ndarray]:
         shuffled = random.permutation(len(train))
-        if grouped:  # sorted within fifty batches' worth of texts, then the batches shuffled
+        if grouped:  # texts are sorted within groups of fifty batches, then the batches are shuffled
             pool = 50 * options.batch
             shuffled = np.concatenate([part[np.argsort(-train.lengths[part], kind="stable")]
                                        for part in np.array_split(shuffled, -(-len(train) // pool))])
@@ -144,18 +144,18 @@ def torch_worker(options: argparse.Namespace) -> None:
         part = encoded[name]
         by_length = np.argsort(part.lengths, kind="stable")
         shape = (int(part.offsets[-1]) if options.kind == "tag" else len(part), outputs)
-        found = np.zeros(shape, np.float32)
+        outputs_of_set = np.zeros(shape, np.float32)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
             for begin in range(0, len(part), 32):
                 chosen = by_length[begin : begin + 32]
                 logits = model(**inputs_of(part, chosen)).logits.float().numpy()
                 for row, unit in enumerate(chosen):
                     if options.kind == "tag":
-                        found[part.offsets[unit] : part.offsets[unit + 1]] = logits[row, : part.lengths[unit]]
+                        outputs_of_set[part.offsets[unit] : part.offsets[unit + 1]] = logits[row, : part.lengths[unit]]
                     else:
-                        found[unit] = logits[row]
+                        outputs_of_set[unit] = logits[row]
         model.train()
-        return sets.kind.results(sets.eval_set(sets.evaluated[name], part, config), found).scores[options.metric]
+        return sets.kind.results(sets.eval_set(sets.evaluated[name], part, config), outputs_of_set).scores[options.metric]
 
     training, best, tested, step = 0.0, -np.inf, float("nan"), 0
     model.train()
@@ -188,23 +188,23 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker:
         return torch_worker(options)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in options.contestants.split(",")}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in options.contestants.split(",")}
     for seed in map(int, options.seeds.split(",")):
-        for name in found:  # in turn, so that a slow hour of the machine meets all of them
+        for name in results:  # in turn, so that a slow hour of the machine meets all of them
             with tempfile.TemporaryDirectory() as scratch:
                 one = run_jaxplm(options, seed, Path(scratch) / "run") if name == "jaxplm" else run_torch(options, name, seed)
-            found[name].append(one)
+            results[name].append(one)
             print(f"seed {seed}: {name}: test {options.metric} {one['test']:.4f}, training {one['training']:.0f} s,"
                   f" wall {one['wall']:.0f} s", flush=True)
     print(f"\n{'':<26}{'test ' + options.metric:>22}{'training s':>12}{'wall s':>9}{'jaxplm is':>11}")
-    for name, runs in found.items():
+    for name, runs in results.items():
         values = [run["test"] for run in runs]
         wall = statistics.median(run["wall"] for run in runs)
-        ratio = wall / statistics.median(run["wall"] for run in found["jaxplm"]) if "jaxplm" in found else float("nan")
+        ratio = wall / statistics.median(run["wall"] for run in results["jaxplm"]) if "jaxplm" in results else float("nan")
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
         print(f"{name:<26}{statistics.mean(values):>13.4f} ± {spread:.4f}{statistics.median(run['training'] for run in runs):>12.0f}"
               f"{wall:>9.0f}{ratio:>10.2f}×")
-    record.append("finetune_vs_transformers", {"runs": found})
+    record.append("finetune_vs_transformers", {"runs": results})
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""One task three ways: the whole model tuned, the encoder frozen, and the head alone on vectors that were computed once.
+"""Compare three ways to learn a task: tune the whole model, freeze the encoder, or train the head on vectors computed once.
 
     python benchmarks/frozen_vs_tuned.py --model=DIR --kind=classify --train=train.jsonl --validation=dev.jsonl --test=test.jsonl \
         [--metric=macro_f1] [--epochs=3] [--frozen_epochs=40] [--seeds=1,2,3]
 
-Printed for each way: parameters that are trained, FLOPs of a step as the compiler counts them, seconds an epoch (the
-median step times the steps of an epoch), bytes of the optimizer's state, the test metric, mean ± std over the seeds (of
-the real commands, configs/finetune.py and configs/feature_extraction.py), and whether the exported encoder is the model's
-own bit for bit. The frozen and the cached way learn the same head, so the second alone is trained to the end. A line of
-JSON with everything is appended to benchmarks/results.jsonl.
+For each way it prints: the number of trained parameters; FLOPs per text as the compiler counts them; seconds per epoch (the median step
+times the steps of an epoch); bytes of the optimizer's state; the test metric of the real commands (configs/finetune.py and
+configs/feature_extraction.py), mean ± std over the seeds; and whether the exported encoder equals the model's own bit for bit. The
+frozen and the cached way learn the same head, so only the cached one is trained to the end. A line of JSON with everything is appended
+to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def config_of(options: argparse.Namespace, way: str) -> Config:
 
 
 def measure_step(options: argparse.Namespace, way: str, steps: int) -> dict[str, float]:
-    """Trained parameters, FLOPs and seconds of a step, seconds an epoch, bytes of the optimizer's state."""
+    """Return trained parameters, FLOPs per text, seconds per step and per epoch, and bytes of the optimizer's state."""
     config = config_of(options, way)
     with tempfile.TemporaryDirectory() as scratch:
         began = time.perf_counter()
@@ -77,7 +77,7 @@ def measure_step(options: argparse.Namespace, way: str, steps: int) -> dict[str,
 
 
 def run_command(options: argparse.Namespace, way: str, workdir: Path) -> tuple[list[float], bool]:
-    """Test metric of every seed; whether the exported encoder equals the model's."""
+    """Run the real command; return the test metric of every seed, and whether the exported encoder equals the model's."""
     tuned = way == "tuned"
     fields: dict[str, Any] = {
         "model.path": options.model, "task.kind": options.kind, "data.train": options.train, "data.validation": options.validation,
@@ -111,22 +111,22 @@ def main() -> None:
     for name, kind, default in (("epochs", float, 3.0), ("frozen_epochs", float, 40.0), ("length", int, 128), ("steps", int, 8)):
         parser.add_argument(f"--{name}", type=kind, default=default)
     options = parser.parse_args()
-    found: dict[str, dict[str, Any]] = {way: measure_step(options, way, options.steps) for way in ("tuned", "frozen", "cached")}
+    figures: dict[str, dict[str, Any]] = {way: measure_step(options, way, options.steps) for way in ("tuned", "frozen", "cached")}
     for way in ("tuned", "cached"):
         with tempfile.TemporaryDirectory() as scratch:
-            found[way]["scores"], found[way]["encoder unchanged"] = run_command(options, way, Path(scratch) / "run")
-    print(f"{'':<8}{'trained':>12}{'GFLOP a text':>14}{'s an epoch':>12}{'optimizer':>12}{'test ' + options.metric:>22}{'encoder':>12}")
-    for way, one in found.items():
+            figures[way]["scores"], figures[way]["encoder unchanged"] = run_command(options, way, Path(scratch) / "run")
+    print(f"{'':<8}{'trained':>12}{'GFLOP/text':>14}{'s/epoch':>12}{'optimizer':>12}{'test ' + options.metric:>22}{'encoder':>12}")
+    for way, one in figures.items():
         values = one.get("scores", [])
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
         score = f"{statistics.mean(values):.4f} ± {spread:.4f}" if values else "as cached"
-        same = {True: "unchanged", False: "moved", None: ""}[one.get("encoder unchanged")]
+        same = {True: "unchanged", False: "changed", None: ""}[one.get("encoder unchanged")]
         print(f"{way:<8}{one['trained']:>12,}{one['flops'] / 1e9:>14.3f}{one['epoch']:>12.2f}{one['state'] / 2**20:>8.1f} MiB"
               f"{score:>22}{same:>12}")
-    print(f"FLOPs frozen / tuned {found['frozen']['flops'] / found['tuned']['flops']:.3f}; an epoch on cached vectors is"
-          f" {found['frozen']['epoch'] / found['cached']['epoch']:.0f}× faster than through the frozen encoder;"
-          f" the vectors took {found['cached']['prepared']:.0f} s")
-    record.append("frozen_vs_tuned", {"ways": found})
+    print(f"FLOPs frozen / tuned {figures['frozen']['flops'] / figures['tuned']['flops']:.3f}; an epoch on cached vectors is"
+          f" {figures['frozen']['epoch'] / figures['cached']['epoch']:.0f}× faster than through the frozen encoder;"
+          f" the vectors took {figures['cached']['prepared']:.0f} s")
+    record.append("frozen_vs_tuned", {"ways": figures})
 
 
 if __name__ == "__main__":

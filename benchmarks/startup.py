@@ -29,6 +29,7 @@ from typing import Any
 
 import record
 from allocation import HUGE_PAGES
+from workers import result_of
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("cold", "warm")
@@ -195,13 +196,11 @@ def _first_step_done(metrics: Path) -> bool:
 def parts_of_start(options: argparse.Namespace, workdir: Path, cache: Path) -> dict[str, float]:
     """Return the seconds of each part of a start."""
     command = [sys.executable, __file__, f"--worker={time.time()}", *command_of(options, workdir)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_environment(cache) | HUGE_PAGES)
-    if done.returncode:
-        sys.exit(f"the timed command failed:\n{done.stdout}\n{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return result_of("the timed command", command, _environment(cache) | HUGE_PAGES, ROOT)
 
 
 def _environment(cache: Path) -> dict[str, str]:
+    """Return the environment of a start that has a cache of its own."""
     kept = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     return kept | {"JAXPLM_CACHE": str(cache)}
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import record
 from allocation import HUGE_PAGES, TUNED_MALLOC
-from contestants import run_in_turn, selected
+from workers import run_in_turn, selected
 
 CONTESTANTS = {
     "jaxplm": ("jaxplm", HUGE_PAGES),

@@ -17,7 +17,7 @@ from jaxplm.data.labelled.text_blocks import text_blocks
 from jaxplm.devices import sharding
 from jaxplm.hf.sentence_export import save_sentence_encoder
 from jaxplm.recipes.embed.encoder import TextEncoder
-from jaxplm.recipes.embed.layers import layer_shares, open_source
+from jaxplm.recipes.embed.model import layer_shares, load_embedding_model
 
 TEXTS = [*checkpoints.TEXTS, "", "fox", "the dog " * 20, "  a text of the dog \n", *(" ".join(checkpoints.TEXTS[:2]).split())]
 
@@ -162,10 +162,10 @@ def test_bfloat16_products_keep_the_direction(model, whole):
 
 def encoded(directory, texts, pooling="mean", compute=nn.Compute(), length=48, block_rows=1000, rows=8, devices=8) -> np.ndarray:
     settings = config.Embed(pooling=pooling)
-    source = open_source(directory, settings)
+    model = load_embedding_model(directory, settings)
     mesh = sharding.make_mesh(config.Mesh(), jax.devices()[:devices])
-    encoder = TextEncoder(source, settings, mesh, compute, rows=rows, length=length)
-    blocks = text_blocks((text.strip() for text in texts), source.tokenizer, 40, max_rows=block_rows)
+    encoder = TextEncoder(model, settings, mesh, compute, rows=rows, length=length)
+    blocks = text_blocks((text.strip() for text in texts), model.tokenizer, 40, max_rows=block_rows)
     vectors = np.concatenate([encoder(encoder.batches(block.encoded)) for block in blocks])
     assert encoder._step.traces == 1, "blocks of any number of texts are computed by one compilation"
     return vectors
@@ -232,9 +232,9 @@ def test_the_export_is_the_encoder_that_gave_the_vectors(tmp_path, family, poole
     """sentence-transformers takes the base model and pools; so does this test, by the files alone."""
     directory = str(tmp_path / "start")
     checkpoints.save(tmp_path / "start", family, checkpoints.model(family, checkpoints.SIZES, "Model" if pooler else "ForMaskedLM"))
-    source = open_source(directory, config.Embed(layers=layers))
-    assert source.plain and source.config.pooler == pooler
-    export = save_sentence_encoder(tmp_path / "export", source.config, source.params, source.tokenizer, source.hf_config,
+    model = load_embedding_model(directory, config.Embed(layers=layers))
+    assert model.is_plain and model.config.pooler == pooler
+    export = save_sentence_encoder(tmp_path / "export", model.config, model.params, model.tokenizer, model.hf_config,
                                    pooling=pooling, normalize=normalize, seq_len=21, files={"README.md": "card"})
     modules = json.loads((export / "modules.json").read_text())
     assert [(m["idx"], m["path"], m["type"].rsplit(".", 1)[1]) for m in modules] == \

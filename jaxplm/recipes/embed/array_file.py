@@ -1,4 +1,4 @@
-"""A .npy file that grows row by row and appears under its name when it is complete."""
+"""Write a .npy file row by row; it appears under its name when it is complete."""
 
 import io
 import os
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
-    """The header of a .npy file. NumPy leaves room in it for the first dimension to grow: its size stays the same."""
+    """Return the header of a .npy file. NumPy leaves room in it for the first dimension to grow, so its size stays the same."""
     buffer = io.BytesIO()
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, described)
@@ -18,18 +18,22 @@ def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
 
 
 class ArrayFile:
-    """Rows of one shape and type.
+    """A growing array of rows of one shape and type.
 
     Args:
-      path: of the complete file; until then it bears another name beside it.
+      path: of the complete file; until then the file has another name beside it.
       row_shape: of one row; () for an array of one dimension.
-      keep: rows that an earlier `ArrayFile` of this path wrote and that stay; appended rows follow them. 0 starts an empty file.
+      dtype: of the values.
+      keep: rows to keep that an earlier `ArrayFile` of this path wrote; new ones come after them. 0 starts from the beginning.
+
+    Raises:
+      ValueError: the file holds fewer rows than `keep`.
     """
 
     def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype | type, keep: int = 0) -> None:
         self.path, self._row_shape, self._dtype = path, row_shape, np.dtype(dtype)
         self._partial = path.with_name(f"{path.name}.partial")
-        if keep and path.exists() and not self._partial.exists():  # finished, but not what had to come after it
+        if keep and path.exists() and not self._partial.exists():  # it was finished, but the run was not
             path.replace(self._partial)
         header = _header((0, *row_shape), self._dtype)
         self._file = self._partial.open("r+b" if keep else "wb")
@@ -37,26 +41,26 @@ class ArrayFile:
         size = len(header) + keep * self._dtype.itemsize * int(np.prod(row_shape))
         if keep and self._file.seek(0, os.SEEK_END) < size:
             self._file.close()
-            raise ValueError(f"{self._partial} holds less than {keep} rows")
+            raise ValueError(f"{self._partial} holds fewer than {keep} rows")
         self._file.truncate(size)
         self._file.seek(0)
         self._file.write(header)
         self._file.seek(size)
 
     def append(self, rows: np.ndarray) -> None:
-        """rows: [n, *row_shape]"""
+        """Append rows, [n, *row_shape]."""
         if rows.shape[1:] != self._row_shape:
             raise ValueError(f"rows of {rows.shape[1:]} in a file of {self._row_shape}")
         self._file.write(np.ascontiguousarray(rows, self._dtype).data.cast("B") if rows.size else b"")
         self.rows += len(rows)
 
     def flush(self) -> None:
-        """Have everything so far on the disk."""
+        """Write everything so far to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def finish(self) -> Path:
-        """Give the file its name."""
+        """Complete the file, give it its name and return that."""
         self._file.seek(0)
         self._file.write(_header((self.rows, *self._row_shape), self._dtype))
         self.flush()
@@ -65,7 +69,7 @@ class ArrayFile:
         return self.path
 
     def close(self) -> None:
-        """Leave the file as it is, incomplete."""
+        """Close the file without completing it."""
         self._file.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The directory of a run's vectors: shards in the order of the input, and how far an interrupted run has come."""
+"""Write a run's vectors to a directory: shards in the order of the input, and a record of the shards that are complete."""
 
 import hashlib
 import json
@@ -13,41 +13,45 @@ from jaxplm.errors import UserError
 from jaxplm.recipes.embed.array_file import ArrayFile
 
 INDEX = "index.json"
-_PROGRESS = "progress.jsonl"  # a line for each complete shard; gone when the index is there
+_PROGRESS = "progress.jsonl"  # one line per complete shard; removed when the index is written
 TOKENS, OFFSETS = "tokens.npy", "offsets.npy"
 
 
 def is_complete(directory: Path) -> bool:
-    """The index is the last thing that is written."""
+    """Return whether a directory is complete. The index is written last."""
     return (directory / INDEX).is_file()
 
 
 def read_index(directory: Path) -> dict[str, Any]:
-    """index.json"""
+    """Return the content of index.json."""
     return json.loads((directory / INDEX).read_text("utf-8"))
 
 
 class VectorFiles:
     """Writes embeddings-00000.npy, ... [vectors, D], each complete or absent, and at the end index.json.
 
-    With `by_token` there are tokens.npy [T] int32, the token of each vector, and offsets.npy [rows + 1] int64: row i has
-    the vectors offsets[i] to offsets[i + 1] - 1, counted over all shards; a row's are all in one shard.
+    With `by_token` there are also tokens.npy [T] int32, the token of each vector, and offsets.npy [rows + 1] int64. Row i has the vectors
+    offsets[i] to offsets[i + 1] - 1, counted over all shards; those of one row are in one shard.
 
     Args:
-      directory: made if it is not there; shards that an interrupted run has completed are kept.
-      shard_rows: vectors a shard; with `by_token` it ends with the block of rows that reaches so many.
-      identity: of the model. Shards of another are not gone on from.
+      directory: created if it does not exist; shards that an interrupted run has completed are kept.
+      width: D.
+      dtype: of the vectors.
+      shard_rows: vectors per shard; with `by_token` a shard ends with the block of rows that reaches this number.
+      identity: of the model. A directory with shards of another model is refused.
+      by_token: whether there is one vector per token and not per row.
 
     Attributes:
       rows: rows of the input whose vectors are in complete shards.
-      shards: what index.json says of each.
+      shards: the entry of each complete shard in index.json.
 
     Raises:
       UserError: the directory holds the beginning of another model's vectors, or cannot be written.
     """
 
     def __init__(self, directory: Path, width: int, dtype: np.dtype, shard_rows: int, identity: str, *, by_token: bool) -> None:
-        self._directory, self._width, self._dtype, self._shard_rows, self._by_token = directory, width, dtype, shard_rows, by_token
+        self._directory, self._shard_rows, self._by_token = directory, shard_rows, by_token
+        self._width, self._dtype = width, dtype
         self._progress = directory / _PROGRESS
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -66,19 +70,19 @@ class VectorFiles:
                 self._offsets.append(np.zeros(1, np.int64))
             self._vectors = vectors
         self._shard: ArrayFile | None = None
-        self._open: dict[str, int] = {}
+        self._shard_counts: dict[str, int] = {}
 
     def _complete_shards(self, identity: str) -> list[dict[str, Any]]:
-        """Those that the progress file speaks of and that are there; the file is brought in line with them."""
+        """Return the shards that the progress file lists and that exist, and rewrite the file with these alone."""
         records = []
         if self._progress.exists():
             for line in self._progress.read_text("utf-8").splitlines():
                 try:
                     records.append(json.loads(line))
-                except ValueError:  # a last line that was being written when the power failed
+                except ValueError:  # the last line was being written when the power failed
                     break
             if records and records[0].get("identity") != identity:
-                raise UserError(f"{self._directory} was begun with other weights or another tokenizer; choose another --workdir")
+                raise UserError(f"{self._directory} was written with other weights or another tokenizer; choose another --workdir")
         shards = []
         for record in records[1:]:
             file = self._directory / record["file"]
@@ -94,20 +98,20 @@ class VectorFiles:
 
     def add(self, vectors: np.ndarray, rows: int, counts: dict[str, int], tokens: np.ndarray | None = None,
             sizes: np.ndarray | None = None) -> None:
-        """The next rows.
+        """Write the vectors of the next rows.
 
         Args:
-          vectors: [rows, D], or [t, D] with `by_token`; a block of rows never reaches beyond a shard's edge.
-          rows: rows of the input.
-          counts: what is counted of them; summed up a shard.
-          tokens, sizes: with `by_token`, [t] ids and [rows] vectors of each row.
+          vectors: [rows, D], or [t, D] with `by_token`; a block of rows never crosses the end of a shard.
+          rows: how many rows of the input these are.
+          counts: numbers that are summed per shard.
+          tokens, sizes: with `by_token`, ids [t] and the number of vectors of each row [rows].
         """
         if self._shard is None:
             self._shard = ArrayFile(self._directory / f"embeddings-{len(self.shards):05}.npy", (self._width,), self._dtype)
-            self._open = {"first_row": self.rows, "rows": 0, **dict.fromkeys(counts, 0)}
+            self._shard_counts = {"first_row": self.rows, "rows": 0, **dict.fromkeys(counts, 0)}
         self._shard.append(vectors)
         for name, value in {"rows": rows, **counts}.items():
-            self._open[name] += value
+            self._shard_counts[name] += value
         if self._by_token:
             assert tokens is not None and sizes is not None
             self._tokens.append(tokens)
@@ -124,7 +128,7 @@ class VectorFiles:
         path = self._shard.finish()
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        record = {"file": path.name, "vectors": self._shard.rows, **self._open, "sha256": digest}
+        record = {"file": path.name, "vectors": self._shard.rows, **self._shard_counts, "sha256": digest}
         with self._progress.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record | self._size_of(record)) + "\n")
             file.flush()
@@ -142,7 +146,7 @@ class VectorFiles:
             self._offsets.finish()
 
     def finish(self, described: dict[str, Any]) -> dict[str, Any]:
-        """Write index.json: `described`, totals and shards. After it the directory is complete."""
+        """Write index.json with `described`, totals and shards, and return it. Then the directory is complete."""
         totals = {name: sum(shard[name] for shard in self.shards) for name in ("rows", "vectors", "empty", "truncated")}
         index = {**described, "width": self._width, "dtype": self._dtype.name, **totals, "shards": self.shards}
         atomic.write_text(self._directory / INDEX, json.dumps(index, indent=2, ensure_ascii=False) + "\n")
@@ -150,7 +154,7 @@ class VectorFiles:
         return index
 
     def close(self) -> None:
-        """Leave what is incomplete as it is."""
+        """Close the files without completing them."""
         for file in (self._shard, *((self._tokens, self._offsets) if self._by_token else ())):
             if file is not None:
                 file.close()

@@ -1,4 +1,4 @@
-"""Vectors of texts that are in memory: what `jaxplm.embed` does."""
+"""Compute vectors of texts that are in memory, for `jaxplm.embed`."""
 
 from collections.abc import Iterable
 
@@ -14,16 +14,16 @@ from jaxplm.devices.compute import resolve_compute
 from jaxplm.errors import UserError
 from jaxplm.recipes.embed.checks import check_layers
 from jaxplm.recipes.embed.encoder import TextEncoder
-from jaxplm.recipes.embed.layers import open_source
+from jaxplm.recipes.embed.model import load_embedding_model
 
-# Most checkpoints of these families were trained with no longer texts, and the few that have more positions cost more.
+# Where the caller gives no length: most checkpoints were trained with texts of this length at most, and longer rows cost more.
 _LONGEST = 512
 _PREFIX = "jaxplm.embed: "  # of messages: the caller gives arguments, not fields of a config
 
 
 def embed(texts: Iterable[str], path: str, settings: Embed, *, seq_len: int | None, batch_size: int,
           compute: Precision) -> np.ndarray:
-    """Return [n, D]; see `jaxplm.embed`."""
+    """Return the vectors of n texts, [n, D]; see `jaxplm.embed`."""
     if isinstance(texts, str | bytes):
         raise UserError("jaxplm.embed: texts is a single text; give a list of them: [text]")
     given = list(texts)
@@ -33,19 +33,19 @@ def embed(texts: Iterable[str], path: str, settings: Embed, *, seq_len: int | No
     _check(settings, seq_len, batch_size, compute)
     if settings.pooling == "none":
         raise UserError("jaxplm.embed: pooling='none' gives no array of one row per text; configs/embed.py writes the vectors of tokens")
-    source = open_source(path, settings, _PREFIX)
+    model = load_embedding_model(path, settings, _PREFIX)
     if seq_len is not None:
-        source.config.check_length(seq_len, "jaxplm.embed: seq_len", path)
+        model.config.check_length(seq_len, "jaxplm.embed: seq_len", path)
     if not given:
-        return np.zeros((0, source.config.width), settings.dtype)
-    blocks = list(text_blocks((clean(text)[0] for text in given), source.tokenizer, seq_len or min(source.config.max_positions, _LONGEST)))
+        return np.zeros((0, model.config.width), settings.dtype)
+    blocks = list(text_blocks((clean(text)[0] for text in given), model.tokenizer, seq_len or min(model.config.max_positions, _LONGEST)))
     lengths = np.concatenate([block.encoded.lengths for block in blocks])
-    length = row_length(lengths, int(lengths.max()), source.config.width)
+    length = row_length(lengths, int(lengths.max()), model.config.width)
     mesh = sharding.make_mesh(Mesh())
     shards = sharding.row_shards(mesh)
-    most = max(plan_units(block.encoded.lengths, length).rows for block in blocks)
-    rows = -(-min(batch_size, most) // shards) * shards
-    encoder = TextEncoder(source, settings, mesh, resolve_compute(Compute(compute), mesh), rows=rows, length=length)
+    most_rows = max(plan_units(block.encoded.lengths, length).rows for block in blocks)
+    rows = -(-min(batch_size, most_rows) // shards) * shards
+    encoder = TextEncoder(model, settings, mesh, resolve_compute(Compute(compute), mesh), rows=rows, length=length)
     return np.concatenate([encoder(encoder.batches(block.encoded)) for block in blocks])
 
 

@@ -1,4 +1,4 @@
-"""Which layers of an encoder make a vector, and the encoder cut down to what they need."""
+"""Load an encoder for embeddings: cut down to the blocks that its vectors need, with the weight of each layer."""
 
 import dataclasses
 import hashlib
@@ -17,12 +17,14 @@ log = logging.getLogger("jaxplm")
 
 
 @dataclass(frozen=True)
-class Source:
-    """An encoder whose vectors are wanted; leaves are NumPy float32 arrays.
+class EmbeddingModel:
+    """An encoder for embeddings; its parameters are NumPy float32 arrays.
 
     Attributes:
-      config, params: of a `MaskedLM` without the blocks that nothing is taken from.
-      shares: [N + 1] float32, the weight of the embeddings and of each block that is left; they sum to 1.
+      config, params: of a `MaskedLM` without the blocks above the last one that is needed.
+      tokenizer: the checkpoint's.
+      hf_config: the checkpoint's config.json.
+      shares: [N + 1] float32, the weight of the embeddings and of each remaining block; they sum to 1.
       blocks: how many blocks the checkpoint has.
     """
 
@@ -34,19 +36,19 @@ class Source:
     blocks: int
 
     @property
-    def plain(self) -> bool:
-        """Whether the vectors are those of the last block that is left, as a stock model gives them."""
+    def is_plain(self) -> bool:
+        """Whether the vectors are the output of the last remaining block, as a stock model gives it."""
         return len(self.shares) > 1 and bool(self.shares[-1] == 1) and not self.config.extension
 
-    def digest(self) -> str:
-        """Hash of the weights and the tokenizer."""
-        total = hashlib.blake2b(self.tokenizer.backend_tokenizer.to_str().encode(), digest_size=16)
+    def fingerprint(self) -> str:
+        """Return a hash of the weights and the tokenizer."""
+        digest = hashlib.blake2b(self.tokenizer.backend_tokenizer.to_str().encode(), digest_size=16)
         for leaf in jax.tree.leaves(self.params["encoder"]):
-            total.update(np.ascontiguousarray(leaf).view(np.uint8).data)
-        return total.hexdigest()
+            digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+        return digest.hexdigest()
 
 
-def open_source(path: str, settings: Embed, prefix: str = "embed.") -> Source:
+def load_embedding_model(path: str, settings: Embed, prefix: str = "embed.") -> EmbeddingModel:
     """Load the encoder of any checkpoint that `hf.load` takes, whatever head it has.
 
     Args:
@@ -55,11 +57,11 @@ def open_source(path: str, settings: Embed, prefix: str = "embed.") -> Source:
       prefix: stands before the names `layers` and `mix` in messages.
 
     Raises:
-      UserError: as `hf.load`; `embed.layers` or `embed.mix` name layers that the model has not.
+      UserError: as `hf.load`; `embed.layers` or `embed.mix` name layers that the model does not have.
     """
     loaded = hf.load(path)
     for note in loaded.notes:
-        if "MLM head" not in note:  # no head is used here
+        if "MLM head" not in note:  # no head is needed
             log.info("%s", note)
     blocks = loaded.config.layers
     shares = layer_shares(settings, blocks, prefix)
@@ -67,7 +69,7 @@ def open_source(path: str, settings: Embed, prefix: str = "embed.") -> Source:
     params = dict(loaded.params)
     params["encoder"] = nn.map_blocks(lambda leaf: leaf[:top], params["encoder"])
     config = dataclasses.replace(loaded.config, layers=top)
-    return Source(config, params, loaded.tokenizer, loaded.hf_config, shares[: top + 1], blocks)
+    return EmbeddingModel(config, params, loaded.tokenizer, loaded.hf_config, shares[: top + 1], blocks)
 
 
 def layer_shares(settings: Embed, blocks: int, prefix: str = "embed.") -> np.ndarray:
