@@ -96,10 +96,10 @@ def test_abstract_parameters_are_enough():
 def test_a_mesh_of_devices_elsewhere(configured, tmp_path, monkeypatch):
     """A job for it makes batches of no rows, which still tell the shapes of whole batches."""
     mesh = sharding.make_mesh(Mesh())
-    np.testing.assert_array_equal(sharding.my_rows(16, mesh), np.arange(16))
+    np.testing.assert_array_equal(sharding.local_rows(16, mesh), np.arange(16))
     here = prepare(configured, tmp_path, Pretraining, mesh=mesh, compute=nn.Compute())
     monkeypatch.setattr(jax.sharding.NamedSharding, "addressable_devices_indices_map", lambda self, shape: {})
-    assert sharding.my_rows(16, mesh).shape == (0,)
+    assert sharding.local_rows(16, mesh).shape == (0,)
     elsewhere = prepare(configured, tmp_path, Pretraining, mesh=mesh, compute=nn.Compute())
     assert elsewhere.job.train.batch(0).input_ids.shape == (0, 32)
     assert elsewhere.lower().as_text() == here.lower().as_text()

@@ -1,4 +1,4 @@
-"""Checksums of a training state: one number a leaf, the same on every mesh.
+"""Checksums of a training state: one number per leaf, the same on every mesh.
 
 A checkpoint store notices a file that is missing or cut short, but not always a bit that flipped in the numbers.
 So the sums are taken from the arrays themselves, on their devices, before they are written and again after they
@@ -18,15 +18,15 @@ _GOLDEN = 0x9E3779B1  # odd constants with well mixed bits (Knuth's multiplicati
 _MURMUR = 0x85EBCA6B
 
 
-def digests(leaves: Sequence[jax.Array]) -> list[int]:
-    """One unsigned 32-bit checksum for each array.
+def checksums(leaves: Sequence[jax.Array]) -> list[int]:
+    """Return one unsigned 32-bit checksum for each array.
 
     `sum_i bits(x_i) * w_i mod 2**32`, where the weights `w_i` are odd and depend on the position: a change of any
     one element always changes the sum, other damage escapes with probability 2**-32, and moved elements are seen.
     In a run of several processes all of them call it together and all get the same numbers.
 
     Args:
-      leaves: arrays of numbers or booleans, of any shape, at most 8 bytes an element.
+      leaves: arrays of numbers or booleans, of any shape, at most 8 bytes per element.
 
     Returns:
       As many integers in [0, 2**32).
@@ -49,11 +49,11 @@ def digests(leaves: Sequence[jax.Array]) -> list[int]:
 
 @functools.lru_cache(maxsize=8)
 def _compiled(out_sharding: NamedSharding | None):
-    return jax.jit(lambda leaves: jnp.stack([_digest(leaf) for leaf in leaves]), out_shardings=out_sharding)
+    return jax.jit(lambda leaves: jnp.stack([_checksum(leaf) for leaf in leaves]), out_shardings=out_sharding)
 
 
-def _digest(x: jax.Array) -> jax.Array:
-    """uint32 scalar for one array of any shape."""
+def _checksum(x: jax.Array) -> jax.Array:
+    """Return a uint32 scalar for one array of any shape."""
     index = jnp.zeros(x.shape, jnp.uint32)
     for axis in range(x.ndim):  # the flat index without a reshape, which would gather a sharded array
         stride = math.prod(x.shape[axis + 1 :]) % 2**32
@@ -65,7 +65,7 @@ def _digest(x: jax.Array) -> jax.Array:
 
 
 def _bits(x: jax.Array) -> jax.Array:
-    """The bit pattern of each element in one uint32, of the shape of x."""
+    """Return the bit pattern of each element in one uint32, in the shape of x."""
     if x.dtype == jnp.bool_:
         return x.astype(jnp.uint32)
     size = x.dtype.itemsize

@@ -1,7 +1,7 @@
 """The training state on disk, by Orbax: asynchronous, complete or absent, bit for bit, onto any mesh.
 
 A checkpoint is the state's leaves under their paths, and a small description of them: shapes, dtypes, checksums
-and the metric by which the best checkpoint is found. What is read back is compared with that description, so a
+and the metric by which the best checkpoint is found. What is read is compared with that description, so a
 checkpoint that was damaged on disk is noticed, named and passed over.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxplm.checkpoint import manifest, reader
-from jaxplm.checkpoint.checksums import digests
+from jaxplm.checkpoint.checksums import checksums
 from jaxplm.checkpoint.manifest import Damaged
 from jaxplm.devices.processes import all_agree, is_first, wait_for_all
 from jaxplm.errors import UserError
@@ -29,25 +29,25 @@ from jaxplm.scores.metric import LOSS, Metric
 log = logging.getLogger("jaxplm")
 
 _SET_ASIDE = "damaged-"
-# Left free besides the arrays: the store's own files, the metrics and the report. A write that fails half-way does
-# no harm, but Orbax's threads then print tracebacks.
+# Space that must be free besides the arrays: for the store's own files, the metrics and the report. A write that fails
+# half-way does no harm, but Orbax's threads then print tracebacks.
 _SPARE = 64 * 2**20  # bytes
 
 
 class Checkpoints:
     """The checkpoints of one run: the newest `keep` and the best one.
 
-    In a run of several processes every process makes one, on a directory that all of them see, and all call the
+    In a run of several processes every process has one, on a directory that all of them see, and all call the
     same methods in the same order.
 
     Args:
-      directory: made if it is not there. What an interrupted write left in it is removed.
-      keep: how many of the newest checkpoints stay, at least 1; the best one stays besides.
-      save_every: in steps: `save` does nothing on the steps between, unless forced. 0: only when forced.
+      directory: created if it is not there. What an interrupted write left in it is removed.
+      keep: how many of the newest checkpoints are kept, at least 1; the best one is kept as well.
+      save_every: in steps; `save` does nothing on the steps between, unless forced. 0: only when forced.
       metric: the score whose value is given to `save`; the best checkpoint is the one with the best value.
 
     Raises:
-      UserError: the directory cannot be made or written.
+      UserError: the directory cannot be created or written.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, keep: int, save_every: int, metric: Metric = LOSS) -> None:
@@ -69,11 +69,11 @@ class Checkpoints:
             raise UserError(f"cannot write checkpoints to {self.directory}: {error.strerror or error}") from error
         self._reload()
 
-    # ---------------------------------------------------------------- what there is
+    # ---------------------------------------------------------------- the steps
 
     @property
     def steps(self) -> list[int]:
-        """The steps of the checkpoints there are, and of the one that is being written; oldest first."""
+        """The steps of all checkpoints, the one that is being written included; oldest first."""
         return sorted(self._manager.all_steps())
 
     @property
@@ -86,26 +86,22 @@ class Checkpoints:
         """The step of the checkpoint with the best metric (the earliest of equals), None if none has one."""
         return self._best(self.steps)
 
-    def metric(self, step: int) -> float | None:
-        """The metric that was given when `step` was saved."""
-        return self._metrics.get(step)
-
     # ---------------------------------------------------------------- writing
 
     def save(self, step: int, state: Any, metric: float | None = None, *, force: bool = False) -> bool:
-        """Starts writing the state of a step; returns when the arrays were copied and may be donated.
+        """Start writing the state of a step; return when the arrays are copied and may be donated.
 
         Args:
-          step: of the state; a step that is there already is left as it is.
+          step: of the state. Nothing is written for a step that has a checkpoint already.
           state: a pytree of `jax.Array` (typed random keys as their raw data).
-          metric: of this state, for choosing the best; None or NaN: not a candidate.
-          force: also when the step is not a multiple of `save_every`.
+          metric: of this state, for choosing the best; None or NaN: never the best.
+          force: write also when the step is not a multiple of `save_every`.
 
         Returns:
-          Whether a checkpoint was started.
+          Whether writing was started.
 
         Raises:
-          UserError: no space on the disk, for this checkpoint or for the one started before it.
+          UserError: no space on the disk, for this checkpoint or for the one before it.
         """
         due = self.save_every > 0 and step > 0 and step % self.save_every == 0
         if not (due or force) or step in self._manager.all_steps():
@@ -123,11 +119,11 @@ class Checkpoints:
         return True
 
     def require_space(self, state: Any) -> None:
-        """Raises UserError if the disk has no room for a checkpoint of this state: better before hours of work than after."""
+        """Raise a UserError if the disk has no room for a checkpoint of this state, so that a run fails before it trains."""
         self._require_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
 
     def wait(self) -> None:
-        """Waits until what was started is on disk.
+        """Wait until what was started is on disk.
 
         Raises:
           UserError: no space on the disk.
@@ -135,7 +131,7 @@ class Checkpoints:
         self._guard(self._manager.wait_until_finished)
 
     def close(self) -> None:
-        """Waits, and ends the threads. The object cannot be used afterwards.
+        """Wait, and end the threads. The object cannot be used afterwards.
 
         Raises:
           UserError: no space on the disk.
@@ -151,7 +147,7 @@ class Checkpoints:
     # ---------------------------------------------------------------- reading
 
     def restore_latest(self, abstract: Any) -> tuple[Any, int] | None:
-        """The newest usable state and its step; None if there is no checkpoint.
+        """Return the newest usable state and its step; None if there is no checkpoint.
 
         A damaged checkpoint is named in a warning and set aside (renamed to `damaged-<step>`), so that the run can
         write that step again.
@@ -167,7 +163,10 @@ class Checkpoints:
         return self._first_usable(sorted(self.steps, reverse=True), abstract)
 
     def restore_best(self, abstract: Any) -> tuple[Any, int] | None:
-        """As `restore_latest`, but by the metric; those without one come last, newest first."""
+        """Return the usable state with the best metric, and its step; None if there is no checkpoint.
+
+        States without a metric come last, the newest first. Otherwise as `restore_latest`.
+        """
 
         def rank(step: int) -> tuple[float, int]:
             value = self._metrics.get(step)
@@ -175,21 +174,6 @@ class Checkpoints:
 
         self.wait()
         return self._first_usable(sorted(self.steps, key=rank), abstract)
-
-    def restore(self, step: int, abstract: Any) -> Any:
-        """The state of one step.
-
-        Raises:
-          UserError: it is not there, damaged, or of another model or optimizer.
-        """
-        self.wait()
-        if step not in self.steps:
-            have = ", ".join(map(str, self.steps)) or "none"
-            raise UserError(f"no checkpoint of step {step} in {self.directory} (there are: {have})")
-        try:
-            return self._read(step, abstract)
-        except Damaged as damage:
-            raise UserError(f"the checkpoint of step {step} in {self.directory} is damaged: {damage}") from damage
 
     def _first_usable(self, order: Iterable[int], abstract: Any) -> tuple[Any, int] | None:
         damaged: dict[int, str] = {}
@@ -199,11 +183,10 @@ class Checkpoints:
             except Damaged as damage:
                 damaged[step] = str(damage)
                 continue
-            for bad, reason in damaged.items():
+            for damaged_step, reason in damaged.items():
                 log.warning(
                     "checkpoint of step %d is damaged (%s); using the one of step %d; the damaged one is now %s%d",
-                    bad, reason, step, _SET_ASIDE, bad,
-                )  # fmt: skip
+                    damaged_step, reason, step, _SET_ASIDE, damaged_step)
             self._set_aside(damaged)
             return state, step
         if damaged:
@@ -215,14 +198,14 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, abstract: Any) -> Any:
-        """The state of a step, compared with its description. Every process raises when one of them has to."""
+        """Return the state of a step, compared with its description. If one process raises, all do."""
         folder = self.directory / str(step)
         want = manifest.flatten(abstract)
         about = self._together(lambda: manifest.read(folder))
         manifest.require_same(about["leaves"], {path: leaf for path, leaf in want.items() if leaf.size}, folder)
         targets = {path: reader.target(leaf) for path, leaf in want.items() if leaf.size}
         arrays = self._together(lambda: reader.read_arrays(folder / "state", targets))
-        for path, found in zip(arrays, digests(list(arrays.values())), strict=True):
+        for path, found in zip(arrays, checksums(list(arrays.values())), strict=True):
             if found != about["leaves"][path][2]:
                 raise Damaged(f"{path} is not what was written")
         for path, leaf in want.items():
@@ -233,7 +216,7 @@ class Checkpoints:
     # ---------------------------------------------------------------- helpers
 
     def _together(self, read: Callable[[], Any]) -> Any:
-        """Runs `read` in every process; raises Damaged in all of them if it failed in one."""
+        """Run `read` in every process; raise Damaged in all of them if it failed in one."""
         result, failure = None, None
         try:
             result = read()
@@ -249,6 +232,7 @@ class Checkpoints:
         return result
 
     def _set_aside(self, steps: Iterable[int]) -> None:
+        """Rename damaged checkpoints, so that a run can write those steps again."""
         steps = list(steps)
         if not steps:
             return
@@ -261,6 +245,7 @@ class Checkpoints:
         self._reload()
 
     def _reload(self) -> None:
+        """Read which checkpoints there are, and their metrics."""
         self._manager.reload()
         self._metrics.clear()
         for step in self._manager.all_steps():
@@ -285,6 +270,7 @@ class Checkpoints:
             raise UserError(_no_space(self.directory, f"a checkpoint needs {_gb(need + _SPARE)}, {_gb(free)} are free"))
 
     def _guard(self, action: Callable[[], Any]) -> None:
+        """Call `action`; a full disk becomes a UserError."""
         try:
             action()
         except Exception as error:
@@ -295,7 +281,7 @@ class Checkpoints:
 
 
 def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
-    """The format that `stored` reads. Not compressed: that saves 8 % of trained float32 weights, at the most."""
+    """Return the handlers for the format that `reader` reads. Compression is off: it saves at most 8 % of trained float32 weights."""
     state = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False, use_compression=False)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     registry.add("state", ocp.args.PyTreeSave, state)
@@ -304,7 +290,7 @@ def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
 
 
 class _Preserve:
-    """Orbax's protocol for what stays."""
+    """Orbax's protocol for what is kept."""
 
     def __init__(self, kept: Callable[[list[int]], set[int]]) -> None:
         self._kept = kept

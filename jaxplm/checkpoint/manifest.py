@@ -1,6 +1,6 @@
-"""What a checkpoint says of itself: the paths, shapes, dtypes and checksums of its leaves, and its metric.
+"""The description of a checkpoint: the paths, shapes, dtypes and checksums of its leaves, and its metric.
 
-It lies beside the arrays as `about/metadata`, a JSON object with its own SHA-256.
+It is written beside the arrays as `about/metadata`, a JSON object with its own SHA-256.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxplm.checkpoint.checksums import digests
+from jaxplm.checkpoint.checksums import checksums
 from jaxplm.errors import UserError
 
 
@@ -19,7 +19,11 @@ class Damaged(Exception):
 
 
 def flatten(state: Any) -> dict[str, Any]:
-    """{"params.encoder.blocks....": leaf}: container types are the reader's business, not the file's."""
+    """Return the leaves of a state by path, {"params.encoder.blocks....": leaf}. The file does not record container types.
+
+    Raises:
+      TypeError: a leaf is no `jax.Array` (nor a `jax.ShapeDtypeStruct`).
+    """
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     flat = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
     if len(flat) != len(leaves):
@@ -31,7 +35,8 @@ def flatten(state: Any) -> dict[str, Any]:
 
 
 def describe(leaves: dict[str, jax.Array], metric: float | None) -> dict[str, Any]:
-    sums = digests(list(leaves.values()))
+    """Return what is written beside the leaves; see `read`."""
+    sums = checksums(list(leaves.values()))
     body = {
         "metric": metric,
         "leaves": {path: [list(leaf.shape), str(leaf.dtype), value] for (path, leaf), value in zip(leaves.items(), sums, strict=True)},
@@ -40,7 +45,7 @@ def describe(leaves: dict[str, jax.Array], metric: float | None) -> dict[str, An
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The description in a checkpoint's folder: {"metric": float | None, "leaves": {path: [shape, dtype, checksum]}}.
+    """Return the description in a checkpoint's folder: {"metric": float | None, "leaves": {path: [shape, dtype, checksum]}}.
 
     Raises:
       Damaged: it is not there, not JSON, or was changed.
@@ -60,7 +65,7 @@ def _sha256(body: dict[str, Any]) -> str:
 
 
 def require_same(have: dict[str, Any], want: dict[str, Any], folder: Path) -> None:
-    """UserError that names the leaves that differ, if any do."""
+    """Raise a UserError that names the leaves that differ, if any do."""
     problems = [f"{path} is missing" for path in want if path not in have]
     problems += [f"{path} is not of this model" for path in have if path not in want]
     for path in (path for path in want if path in have):

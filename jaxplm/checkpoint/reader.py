@@ -1,4 +1,17 @@
-"""Reads the arrays of a checkpoint onto any mesh."""
+"""Read the arrays of a checkpoint onto any mesh, by TensorStore.
+
+Orbax writes them; its own restore is not used. Measured with 0.12.8, `CheckpointManager.restore` (PyTreeRestore),
+`StandardCheckpointer.restore` and `v1.load` return the same bits on any mesh and notice damaged files, but:
+
+- After a read that failed, others go on without their event loop, and print tracebacks (`RuntimeError: Event loop is closed`)
+  some time after the run has fallen back to an older checkpoint.
+- In a run of several processes of which one cannot read its part, the others wait. `CheckpointManager.restore` ends all
+  processes (the failed one's next collective meets the barrier of the others); `v1.load` returns after its barrier's timeout of
+  300 s. Here every process learns at once that one has failed (`manager`), and all fall back together.
+
+The price is that this file knows the layout that Orbax writes: an OCDBT store of zarr arrays under the paths of the leaves.
+`tests/test_checkpoint.py` reads what the installed release wrote, so a change of the layout fails there.
+"""
 
 from collections import deque
 from pathlib import Path
@@ -14,16 +27,13 @@ _AHEAD = 8  # arrays that are being read while one is put on the devices
 
 
 def target(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Shape, dtype and sharding to restore onto; the first local device where no sharding is given."""
+    """Return shape, dtype and sharding to restore onto; the first local device where no sharding is given."""
     sharding = leaf.sharding or SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def read_arrays(folder: Path, targets: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-    """The arrays of Orbax's store (zarr in OCDBT), each process reading what its devices hold.
-
-    Read by TensorStore itself: Orbax's own restore leaves reads behind when one fails, which then print
-    tracebacks, and it waits for processes that may have failed.
+    """Return the arrays of Orbax's store; each process reads what its devices hold.
 
     Args:
       folder: of the item in a checkpoint.
@@ -65,7 +75,7 @@ def read_arrays(folder: Path, targets: dict[str, jax.ShapeDtypeStruct]) -> dict[
 
 
 def _begin(path: str, opening: Any, wanted: jax.ShapeDtypeStruct) -> dict[str, Any]:
-    """Starts the reads of the parts that local devices hold: one for each part, however many devices share it."""
+    """Start reading the parts that local devices hold: once for each part, however many devices share it."""
     try:
         source = opening.result()
     except (ValueError, OSError) as error:

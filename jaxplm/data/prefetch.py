@@ -1,4 +1,4 @@
-"""Values made ahead by a background thread."""
+"""Values computed ahead by a background thread."""
 
 import queue
 import threading
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def prefetch(make: Callable[[int], T], start: int, stop: int, depth: int = 2) -> Generator[T, None, None]:
-    """make(start), ..., make(stop - 1), made up to `depth` ahead by a background thread.
+    """Yield make(start), ..., make(stop - 1), computed up to `depth` ahead by a background thread.
 
     An exception of `make` is raised where its result would have come. Closing the iterator, or an exception
     in the loop over it such as Ctrl-C, stops the thread.

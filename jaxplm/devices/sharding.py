@@ -132,7 +132,7 @@ def check_batch(batch_size: int, accumulate: int, mesh: jax.sharding.Mesh) -> No
                         f" {row_shards(mesh)} row shards of the mesh (data × fsdp)")
 
 
-def my_rows(batch_size: int, mesh: jax.sharding.Mesh) -> np.ndarray:
+def local_rows(batch_size: int, mesh: jax.sharding.Mesh) -> np.ndarray:
     """Return which of the B rows of a batch the devices of this process hold: [b] int64, ascending.
 
     None, if no device of the mesh belongs to this process: then a step can be lowered and not run.
@@ -146,11 +146,11 @@ def my_rows(batch_size: int, mesh: jax.sharding.Mesh) -> np.ndarray:
 
 
 def put_batch(batch: T, batch_size: int, mesh: jax.sharding.Mesh) -> T:
-    """Place a batch of this process's rows (`my_rows`) on the mesh, as global arrays [batch_size, ...]."""
+    """Place a batch of this process's rows (`local_rows`) on the mesh, as global arrays [batch_size, ...]."""
     placed = batch_sharding(mesh)
     if is_alone():
         return jax.device_put(batch, placed)
-    mine = my_rows(batch_size, mesh)
+    mine = local_rows(batch_size, mesh)
 
     def build(local: np.ndarray) -> jax.Array:
         def rows(index: Any) -> np.ndarray:

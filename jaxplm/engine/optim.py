@@ -1,4 +1,4 @@
-"""AdamW with the masks that pre-training wants, as optax transformations over parameter paths."""
+"""AdamW with freezing, layer-wise learning rates and weight decay by parameter path, as optax transformations."""
 
 import re
 from collections.abc import Callable
@@ -15,28 +15,30 @@ from jaxplm.nn.paths import Tree, blocks_above, by_path, named, path_name, stack
 
 
 def decays(name: str) -> bool:
-    """Weight decay is for kernels and tables: not for biases, not for LayerNorm (Devlin et al. 2019), nor for a mix of layers.
+    """Return whether a parameter has weight decay: kernels and tables do, biases, LayerNorm and a mix of layers do not.
 
-    Not for the pooler either: without pairs it has no gradient, is carried along, and must not shrink on the way.
+    See Devlin et al. 2019. The pooler has none either: without an objective on pairs it has no gradient, and decay alone would
+    shrink it.
     """
     return not (name.endswith("bias") or "/norm/" in name or "/mix/" in name or name.startswith("pooler/"))
 
 
 def frozen_layers(params: Tree, patterns: tuple[str, ...]) -> Tree:
-    """Which parameters are frozen: a NumPy bool for every leaf, or [N] bools for a stacked leaf of the blocks.
+    """Return which parameters are frozen: a NumPy bool for every leaf, or [N] bools for a stacked leaf of the blocks.
 
-    A pattern freezes what it matches at the start of a path. A stacked leaf `encoder/blocks/...` also answers to
-    `encoder/blocks/<i>/...` for each of its layers, so 'encoder/blocks/[0-5]/' freezes the lower six; so it is with
+    A pattern freezes what it matches at the start of a path. It is also matched with `encoder/blocks/<i>/...` for each layer
+    of a stacked leaf `encoder/blocks/...`, so 'encoder/blocks/[0-5]/' freezes the lower six; the same holds for
     `encoder/extension/blocks/...`.
 
-    Raises UserError for a pattern that matches nothing, or if nothing is left to train.
+    Raises:
+      UserError: a pattern matches nothing, or nothing is left to train.
     """
     unused = set(patterns)
 
     def is_frozen(name: str) -> bool:
-        found = [pattern for pattern in patterns if re.match(pattern, name)]
-        unused.difference_update(found)
-        return bool(found)
+        matching = [pattern for pattern in patterns if re.match(pattern, name)]
+        unused.difference_update(matching)
+        return bool(matching)
 
     def look(name: str, leaf: Any) -> np.ndarray:
         whole = is_frozen(name)
@@ -46,24 +48,24 @@ def frozen_layers(params: Tree, patterns: tuple[str, ...]) -> Tree:
         layers = [is_frozen(f"{stack}{i}/{name.removeprefix(stack)}") for i in range(leaf.shape[0])]
         return np.asarray(True) if whole or all(layers) else np.asarray(layers) if any(layers) else np.asarray(False)
 
-    found = by_path(look, params)
+    frozen = by_path(look, params)
     if unused:
         names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         begin = sorted({"/".join(name.split("/")[:2]) for name in names})
         raise UserError(f"train.freeze={min(unused, key=patterns.index)!r} matches no parameter; their paths begin with {', '.join(begin)}")
-    if all(mask.all() for mask in jax.tree.leaves(found)):
+    if all(mask.all() for mask in jax.tree.leaves(frozen)):
         raise UserError(f"train.freeze={patterns} freezes every parameter: nothing is left to train")
-    return found
+    return frozen
 
 
 def stop_frozen(params: Tree, frozen: Tree) -> Tree:
-    """The parameters with no path for the gradient of the frozen ones, so that XLA drops their backward pass."""
+    """Return the parameters with `stop_gradient` on the frozen ones, so that XLA drops their backward pass."""
     def stop(leaf: jax.Array, mask: np.ndarray) -> jax.Array:
         if not mask.any():
             return leaf
         if mask.all():
             return jax.lax.stop_gradient(leaf)
-        # Layer by layer and not by a selection: unrolled blocks then lose the backward pass of the frozen ones.
+        # Layer by layer, not by a mask over the stack: then unrolled blocks that are frozen have no backward pass.
         return jnp.stack([jax.lax.stop_gradient(part) if off else part for part, off in zip(leaf, mask, strict=True)])
 
     return jax.tree.map(stop, params, frozen)
@@ -91,7 +93,7 @@ def schedule(train: Train, steps: int) -> optax.Schedule:
 
 
 def layer_scale(params: Tree, decay: float) -> Tree:
-    """Learning-rate multipliers: 1 for what stands on the encoder, decay^(N-i) for block i, decay^(N+1) for embeddings.
+    """Return learning-rate multipliers: 1 for what is above the encoder, decay^(N-i) for block i, decay^(N+1) for embeddings.
 
     For stacked leaves [N, ...] the multiplier is [N, 1, ...] (Howard & Ruder 2018, discriminative fine-tuning).
     """
@@ -99,8 +101,10 @@ def layer_scale(params: Tree, decay: float) -> Tree:
 
 
 def _by_depth(params: Tree, value: Callable[[Any], Any]) -> Tree:
-    """value(d) for every leaf, d being how deep it lies below the head: 0 the head, 1 the top block, N the lowest,
-    N + 1 the embeddings; for stacked leaves [N, ...] all of their depths at once, as [N, 1, ...] float32."""
+    """Return value(d) for every leaf of depth d below the head: 0 the head, 1 the top block, N the lowest, N + 1 the embeddings.
+
+    For stacked leaves [N, ...] it is called with all depths at once, as [N, 1, ...] float32.
+    """
     def depth(name: str, leaf: jax.Array) -> Any:
         if stack_of(name):
             n = leaf.shape[0]
@@ -113,7 +117,7 @@ def _by_depth(params: Tree, value: Callable[[Any], Any]) -> Tree:
 
 
 def _scaled(scales: Callable[[jax.Array], Tree]) -> optax.GradientTransformation:
-    """Multiply what comes by `scales(step)`, a tree of multipliers; where one is 0 the result is 0, whatever comes."""
+    """Multiply updates by `scales(step)`, a tree of multipliers. A multiplier of 0 gives 0 also for an update that is not finite."""
     def init(params: Tree) -> optax.OptState:
         del params
         return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
@@ -121,7 +125,7 @@ def _scaled(scales: Callable[[jax.Array], Tree]) -> optax.GradientTransformation
     def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, optax.OptState]:
         del params
         factors = named(scales(state.count))
-        # By name: where leaves are frozen, masked nodes stand in their place.
+        # By name: frozen leaves are masked nodes here, so the trees differ.
         scaled = by_path(lambda name, u: jnp.where(factors[name] == 0, jnp.zeros_like(u), u * factors[name]), updates)
         return scaled, optax.ScaleByScheduleState(jnp.asarray(optax.safe_increment(state.count)))
 
@@ -132,8 +136,8 @@ class TrainFirst(NamedTuple):
     """Parts of the parameters that are trained alone at first.
 
     Attributes:
-      steps: so many.
-      parts: 1 for what moves from the start, 0 for the rest: a float32 array for every leaf that multiplies it.
+      steps: for how many steps.
+      parts: float32 multipliers of every leaf: 1 for what is trained from the start, 0 for the rest.
     """
 
     steps: int
@@ -141,7 +145,10 @@ class TrainFirst(NamedTuple):
 
 
 def new_rows_first(params: Tree, first: int, steps: int) -> TrainFirst:
-    """A head start for the tokens from id `first` on: their rows of the word table and of the decoder's bias, or exBERT's own."""
+    """Train the tokens from id `first` on alone for `steps` steps: their rows of the word table and of the decoder's bias.
+
+    Of an exBERT they are the extension's own table and bias.
+    """
     extended = any(name.startswith("encoder/extension/") for name in named(params))
 
     def part(name: str, leaf: Any) -> np.ndarray:
@@ -155,25 +162,25 @@ def new_rows_first(params: Tree, first: int, steps: int) -> TrainFirst:
 
 
 def _gates(train: Train, params: Tree, frozen: Tree, train_first: TrainFirst | None) -> Callable[[jax.Array], Tree] | None:
-    """0 for what does not move at a step, 1 for the rest; None if all leaves move whole from the start."""
+    """Return a function of the step: 0 for what is not trained at it, 1 for the rest; None if all leaves are always trained."""
     partly = [mask for mask in jax.tree.leaves(frozen) if mask.any() and not mask.all()]
     if not partly and not train.unfreeze_every and not train_first:
         return None
 
     def gates(step: jax.Array) -> Tree:
         opened = _by_depth(params, lambda depth: jnp.float32(step >= depth * train.unfreeze_every))
-        found = jax.tree.map(lambda gate, mask, leaf: gate * (1 - mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))).astype(
+        trained = jax.tree.map(lambda gate, mask, leaf: gate * (1 - mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))).astype(
             np.float32), opened, frozen, params)
         if train_first is None:
-            return found
+            return trained
         alone = step < train_first.steps
-        return jax.tree.map(lambda gate, part: jnp.where(alone, gate * part, gate), found, train_first.parts)
+        return jax.tree.map(lambda gate, part: jnp.where(alone, gate * part, gate), trained, train_first.parts)
 
     return gates
 
 
 def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
-    """optax.clip_by_global_norm by one multiplication, which XLA puts into the passes that follow; a division got its own."""
+    """Clip as optax.clip_by_global_norm does, by a multiplication, which XLA fuses with what follows; it did not fuse the division."""
     def update(updates: Tree, params: Tree | None = None) -> Tree:
         del params
         factor = jnp.minimum(1.0, limit / optax.tree.norm(updates))
@@ -183,10 +190,10 @@ def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
 
 
 def _scale_by_adam(beta1: float, beta2: float, epsilon: float) -> optax.GradientTransformationExtraArgs:
-    """optax.scale_by_adam (Kingma & Ba 2015, Algorithm 1) whose moments stay as they were where the argument `finite` is False.
+    """Scale as optax.scale_by_adam does (Kingma & Ba 2015, Algorithm 1); the moments stay as they were where `finite` is False.
 
     Choosing here, and not over the finished state, makes the update read the new moments. Otherwise it reads the old ones
-    beside the pass that overwrites them, and XLA copies both first, which cost a CPU a quarter of the optimizer's time.
+    while another pass overwrites them, so XLA copies both first, which cost a CPU a quarter of the optimizer's time.
     """
     def update(updates: Tree, state: Any, params: Tree | None = None, *, finite: Any = True,
                **_: Any) -> tuple[Tree, optax.OptState]:

@@ -1,4 +1,4 @@
-"""A task's model over every unit of a set: logits in the order of the set, and the sums of the loss."""
+"""Compute a task's model on every unit of a set: logits in the order of the set, and the sums of the loss."""
 
 import time
 from typing import Any, NamedTuple, Protocol
@@ -28,7 +28,7 @@ class UnitBatches(Batches, Protocol):
 
 
 class Outputs(NamedTuple):
-    """What a model says of every unit of a set."""
+    """What a model computes for a set."""
 
     logits: np.ndarray  # float32 [n, C] of units, or [T, C] of the units' tokens one after the other
     sums: Sums  # of the loss, as the task returns them
@@ -39,8 +39,8 @@ class Predictor:
 
     Args:
       graph, params: the model's structure and its (abstract) parameters.
-      by_token: whether the model's logits are the tokens' and not the units'.
-      rows: B, rows a batch over all processes.
+      by_token: whether the model gives logits per token, not per unit.
+      rows: B, rows per batch over all processes.
     """
 
     def __init__(self, graph: nnx.GraphDef, params: ParamTree, task: LabelledTask, mesh: jax.sharding.Mesh, compute: Compute, *,
@@ -50,7 +50,9 @@ class Predictor:
             return task.sums_of(found, batch), found
 
         self._step = make_eval_step(graph, measure, params, mesh, compute=compute)
-        self._mesh, self._rows, self._by_token = mesh, rows, by_token
+        self._mesh = mesh
+        self._rows = rows
+        self._by_token = by_token
 
     @property
     def traces(self) -> int:
@@ -58,7 +60,7 @@ class Predictor:
         return self._step.traces
 
     def __call__(self, params: ParamTree, batches: UnitBatches, lengths: np.ndarray) -> Outputs:
-        """lengths [n]: tokens of each unit."""
+        """Return the logits and the sums of a set; `lengths` [n] are the tokens of each unit."""
         sums: list[Any] = []
         values: np.ndarray | None = None
         for index, (part, found) in enumerate(sweep(self._step, params, batches, self._rows, self._mesh)):
@@ -80,7 +82,7 @@ def measured(predict: Predictor, params: ParamTree, batches: UnitBatches, eval_s
 
 
 def scatter_to_units(values: np.ndarray, found: np.ndarray, units: np.ndarray, lengths: np.ndarray, *, by_token: bool) -> None:
-    """Write what a batch of packed rows gave to its place in the set.
+    """Write the results of a batch of packed rows to their places in the set.
 
     Args:
       values: [n, ...] of units or [T, ...] of tokens, written to.

@@ -1,4 +1,4 @@
-"""The run's directory: whose it is, and whether the run is done."""
+"""The run's directory: by which config it was made, and whether the run is finished."""
 
 import dataclasses
 import json
@@ -18,8 +18,12 @@ FREE = ("train.log_every", "checkpoint.every", "checkpoint.keep", "mesh.data", "
 def claim(workdir: Path, config: Config, *, write: bool, corpus: str = "") -> None:
     """Write config.json into a new workdir, or check that an old one was made by the same config.
 
-    `corpus` is the fingerprint of the texts, where they have been read: a run must not go on with others. Raises
-    UserError naming the fields that differ, or where the directory cannot be written.
+    Args:
+      write: whether to write a config.json that is not there; the first process does.
+      corpus: the fingerprint of the texts, where they have been read: a run must not be resumed with others.
+
+    Raises:
+      UserError: with the fields that differ, or the texts have changed, or the directory cannot be written.
     """
     mine = {name: _plain(value) for name, value in flatten(config)}
     path = workdir / "config.json"
@@ -30,9 +34,9 @@ def claim(workdir: Path, config: Config, *, write: bool, corpus: str = "") -> No
             raise UserError(f"{path} is damaged: not JSON; remove {workdir} or choose another --workdir") from None
         if corpus and theirs.pop("corpus", corpus) != corpus:
             raise UserError(f"the texts of {config.data.train} (or of the evaluation sets), or the rows per step on this machine, have"
-                            f" changed since {workdir} was begun; choose another --workdir")
+                            f" changed since {workdir} was started; choose another --workdir")
         theirs.pop("corpus", None)
-        # A field that came with a later version stands at its default in the older run.
+        # A field that a later version added had its default value in the older run.
         theirs = {name: _plain(value) for name, value in flatten(Config())} | theirs
         names = sorted(name for name in mine.keys() | theirs.keys()
                        if name not in FREE and mine.get(name) != theirs.get(name))
@@ -51,13 +55,16 @@ def claim(workdir: Path, config: Config, *, write: bool, corpus: str = "") -> No
 
 
 def is_claimed(workdir: Path) -> bool:
-    """Whether a run was begun here: what it chose for itself (tokenizer, new tokens) is this config's, by `claim`. Without
-    that, the same files may be those of another command that was stopped before its first step."""
+    """Return whether a run of this config was started here, so that what it chose (tokenizer, new tokens) can be used again.
+
+    Call it after `claim`. Where config.json is missing, such files may be those of another command that was stopped before
+    its first step.
+    """
     return (workdir / "config.json").exists()
 
 
 def is_finished(workdir: Path) -> bool:
-    """The export is the last thing that a run writes, and it appears whole."""
+    """Return whether the run has written its export, which comes last and appears whole."""
     return (workdir / "export" / "model.safetensors").exists()
 
 

@@ -42,7 +42,7 @@ class BlockBatches(FixedBatches):
     """
 
     def __init__(self, encoded: Encoded, rows: int, length: int, pad_id: int, mesh: jax.sharding.Mesh) -> None:
-        placed = FixedRows(encoded.lengths, rows, length, local_rows=lambda rows: sharding.my_rows(rows, mesh),
+        placed = FixedRows(encoded.lengths, rows, length, local_rows=lambda rows: sharding.local_rows(rows, mesh),
                            max_segments=default_max_units(length))
         super().__init__(placed, partial(encoder_batch, encoded, pad_id))
         self.lengths = encoded.lengths

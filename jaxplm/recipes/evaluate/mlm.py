@@ -37,7 +37,7 @@ def run(config: Config, workdir: Path) -> None:
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(batch_size, 1, mesh)
     model = start_model(config, workdir)
-    reader = CorpusReader(config, model.tokenizer, sharding.my_rows(batch_size, mesh))
+    reader = CorpusReader(config, model.tokenizer, sharding.local_rows(batch_size, mesh))
     graph, abstract = nn.abstract_model(model.config)
     characters = token_characters(model.tokenizer.backend_tokenizer)
     objective = selected_objective(config.model.pairs)

@@ -89,7 +89,7 @@ def _eval_set(config: Config, split: str, source: str, labels: LabelSet, loaded:
 
 def _batches(eval_set: EvalSet, rows: int, seq_len: int, pad_id: int, mesh: jax.sharding.Mesh) -> FixedBatches:
     def local_rows(rows: int) -> np.ndarray:
-        return sharding.my_rows(rows, mesh)
+        return sharding.local_rows(rows, mesh)
 
     encoded = eval_set.encoded
     targets = eval_set.kind.targets(eval_set.examples, encoded, eval_set.labels)

@@ -55,7 +55,7 @@ def encode_sets(config: Config, sets: LabelledSets, tokenizer: Any, pad_id: int,
     shards = sharding.row_shards(mesh)
 
     def local_rows(rows: int) -> np.ndarray:
-        return sharding.my_rows(rows, mesh)
+        return sharding.local_rows(rows, mesh)
 
     train_rows = ShuffledRows(lengths["train"], config.train.batch_size, data.seq_len, seed=config.seed,
                               row_multiple=shards * config.train.accumulate, local_rows=local_rows)

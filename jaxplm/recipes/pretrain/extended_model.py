@@ -1,4 +1,4 @@
-"""A checkpoint with new words: its vocabulary is measured, chosen tokens are added, and the model gets rows or a module for them."""
+"""Extend the vocabulary of a checkpoint: measure it, choose new tokens, add them, and give the model rows or a module for them."""
 
 import dataclasses
 import json
@@ -42,13 +42,16 @@ class NewTokens:
 
 
 def extended_model(config: Config, workdir: Path) -> tuple[hf.Loaded, NewTokens, str]:
-    """The checkpoint of `model.path` with `vocab.new_tokens` new tokens; `recipe` says whether rows or a module is added.
+    """Return the checkpoint of `model.path` with `vocab.new_tokens` new tokens; the recipe says whether rows or a module is added.
 
-    The third is "Vocabulary" of report.md. The first process chooses the tokens and keeps them in `workdir`/vocabulary;
-    a resumed run, and all other processes, read them.
+    The first process chooses the tokens and keeps them in `workdir`/vocabulary; a resumed run, and all other processes, read
+    them.
+
+    Returns:
+      The extended checkpoint, what was added, and the section "Vocabulary" of report.md.
 
     Raises:
-      UserError: see `hf.load`, `choose`, `append`; or nothing is to be added.
+      UserError: see `hf.load`, `choose_tokens`, `append_tokens`; or there is nothing to add.
     """
     loaded = hf.load(config.model.path, seed=config.seed)
     if loaded.config.extension:
@@ -63,9 +66,9 @@ def extended_model(config: Config, workdir: Path) -> tuple[hf.Loaded, NewTokens,
 
 
 def _choose(config: Config, workdir: Path, tokenizer: Any) -> None:
-    """Measures, chooses, shows, and writes tokens.json and the plot."""
+    """Measure the vocabulary, choose new tokens, log both, and write tokens.json and the plot."""
     vocab = config.vocab
-    terms = read_terms(vocab.terms) if vocab.terms else []  # a wrong name is told before the corpus is read
+    terms = read_terms(vocab.terms) if vocab.terms else []  # a wrong name is reported before the corpus is read
     measured = report_corpus(config, workdir, tokenizer)
     before = measured.domain
     chosen = choose_tokens(before, tokenizer, vocab.new_tokens, terms=terms, min_texts=vocab.min_texts)
@@ -90,12 +93,12 @@ def _choose(config: Config, workdir: Path, tokenizer: Any) -> None:
 
 
 def _extended(config: Config, loaded: hf.Loaded, appended: ExtendedTokenizer) -> hf.Loaded:
-    """The checkpoint with rows of the word table and of the decoder's bias for the new tokens, or with exBERT's extension."""
+    """Return the checkpoint with rows of the word table and of the decoder's bias for the new tokens, or with exBERT's extension."""
     first, n, init = appended.old_size, len(appended.tokens), config.vocab.init
-    params, shape = resize_embeddings(loaded.params, loaded.config, first + n, appended.pieces, init=init, seed=config.seed)
+    params, encoder_config = resize_embeddings(loaded.params, loaded.config, first + n, appended.pieces, init=init, seed=config.seed)
     if config.recipe == "exbert":
         new = slice(first, first + n)
         rows, bias = params["encoder"]["embeddings"]["word"][new], params["mlm_head"]["bias"][new]
         extension = nn.extension_config(loaded.config, n, config.model.extension)
-        params, shape = nn.extend_params(loaded.params, loaded.config, extension, rows, bias, first=first)
-    return dataclasses.replace(loaded, params=params, config=shape, tokenizer=appended.tokenizer)
+        params, encoder_config = nn.extend_params(loaded.params, loaded.config, extension, rows, bias, first=first)
+    return dataclasses.replace(loaded, params=params, config=encoder_config, tokenizer=appended.tokenizer)

@@ -28,20 +28,27 @@ TITLES = {"dapt": "Domain-adaptive pre-training", "tapt": "Task-adaptive pre-tra
 
 
 class Pretraining:
-    """See `jaxplm.engine.job.Job`. Raises UserError for a model, corpus or batch size that cannot be used."""
+    """Trains a masked language model; see `jaxplm.engine.job.Job`.
+
+    Raises:
+      UserError: the model, the corpus or the batch size cannot be used.
+    """
 
     metric = LOSS
 
     def __init__(self, config: Config, workdir: Path, mesh: jax.sharding.Mesh, compute: nn.Compute) -> None:
-        self.config, self.settings, self.rows = config, config.train, config.train.batch_size
+        self.config = config
+        self.settings = config.train
+        self.rows = config.train.batch_size
         sharding.check_batch(self.rows, config.train.accumulate, mesh)
         self.model = start_model(config, workdir)
         new, first = self.model.new, config.vocab.new_rows_first
-        self.corpus = load_corpus(config, self.model.tokenizer, sharding.my_rows(self.rows, mesh),
+        self.corpus = load_corpus(config, self.model.tokenizer, sharding.local_rows(self.rows, mesh),
                                   prefer_from=new.first if new and config.vocab.mask_new else None)
-        self._shape = without_attention_dropout(self.model.training, compute)
-        self.graph, abstract = nn.abstract_model(self._shape)
-        self.params, self.train = self.model.params, self.corpus.train
+        self._encoder_config = without_attention_dropout(self.model.training, compute)
+        self.graph, abstract = nn.abstract_model(self._encoder_config)
+        self.params = self.model.params
+        self.train = self.corpus.train
         self.train_first = optim.new_rows_first(abstract, new.first, first) if new and first else None
         self.fingerprint = self.corpus.fingerprint
         characters = token_characters(self.model.tokenizer.backend_tokenizer)
@@ -55,50 +62,51 @@ class Pretraining:
         return self._eval_step.traces
 
     def evaluate(self, params: nn.ParamTree) -> dict[str, Metrics]:
-        found = {}
+        measured = {}
         for split, batches in self.corpus.evaluations.items():
             began = time.monotonic()
             metrics = self.task.metrics(evaluation_sums(self._eval_step, params, batches, self.rows, self._mesh))
-            found[split] = metrics | {"seconds": round(time.monotonic() - began, 3)}
-        return found
+            measured[split] = metrics | {"seconds": round(time.monotonic() - began, 3)}
+        return measured
 
     def finish(self, params: nn.ParamTree, write: Callable[[str, Metrics], None]) -> None:
         """Nothing is left to measure: the validation set was measured with these parameters."""
 
     def facts(self, steps: int) -> JobFacts:
-        config, shape, new = self.config, self._shape, self.model.new
+        config, encoder_config, new = self.config, self._encoder_config, self.model.new
         vocabulary = Section("Vocabulary", markdown=self.model.vocabulary, in_card=False)
         return JobFacts(
             title=TITLES[config.recipe],
             sections=[vocabulary],
             model={
                 "start": config.model.path or f"random weights, size {config.model.size}",
-                "architecture": f"{shape.model_type}, {shape.layers} layers × {shape.width}, {shape.heads} heads,"
-                                f" vocabulary {shape.total_vocab:,}",
+                "architecture": f"{encoder_config.model_type}, {encoder_config.layers} layers × {encoder_config.width},"
+                                f" {encoder_config.heads} heads, vocabulary {encoder_config.total_vocab:,}",
                 **({"new tokens": f"{new.count:,}, rows by {config.vocab.init}"} if new else {}),
-                **({"extension": _extension(shape)} if shape.extension else {}),
+                **({"extension": _extension(encoder_config)} if encoder_config.extension else {}),
                 "parameters": f"{self.model.size:,}",
             },
-            data=self.corpus.facts | {"tokens an epoch": f"{self.corpus.train.real_tokens:,}"},
+            data=self.corpus.facts | {"tokens per epoch": f"{self.corpus.train.real_tokens:,}"},
             settings={
                 "steps": f"{steps:,} × {self.rows} rows ({steps / self.corpus.train.steps_per_epoch:.2f} epochs)",
                 "masking": _masking(config),
                 **self._objective.settings,
-                "dropout": f"{shape.dropout:g}, attention {shape.attention_dropout:g}",
+                "dropout": f"{encoder_config.dropout:g}, attention {encoder_config.attention_dropout:g}",
             })
 
     def export(self, directory: Path, params: nn.ParamTree, facts: Facts, rows: list[dict[str, Any]]) -> None:
-        extended = self._shape.extension is not None
+        extended = self._encoder_config.extension is not None
         card = Card(usage=LOAD if extended else FILL_MASK, pipeline_tag="fill-mask",
                     library="jaxplm" if extended else "transformers")
         hf.save(directory, self.model.config, params, self.model.tokenizer, self.model.hf_config,
                 files={"README.md": model_card(self.config, facts, card, rows)})
 
 
-def _extension(shape: nn.EncoderConfig) -> str:
-    assert shape.extension
-    own = shape.extension
-    return f"{own.tokens:,} tokens, {own.heads} heads × {own.width // own.heads}, feed-forward {own.ffn_width:,}"
+def _extension(encoder_config: nn.EncoderConfig) -> str:
+    extension = encoder_config.extension
+    assert extension
+    return (f"{extension.tokens:,} tokens, {extension.heads} heads × {extension.width // extension.heads},"
+            f" feed-forward {extension.ffn_width:,}")
 
 
 def _masking(config: Config) -> str:

@@ -1,4 +1,4 @@
-"""What a run begins with: the model, its tokenizer, and the corpus as batches."""
+"""The model and tokenizer that a pre-training run starts with."""
 
 import logging
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ from jaxplm.tasks.objectives import selected_objective
 
 log = logging.getLogger("jaxplm")
 
+
 @dataclass(frozen=True)
 class Model:
-    """A model before the first step; leaves are NumPy or JAX float32 arrays."""
+    """A model before the first step. The leaves of `params` are NumPy or JAX float32 arrays."""
 
     config: nn.EncoderConfig  # what is exported
     training: nn.EncoderConfig  # the same with this run's dropout
@@ -36,9 +37,10 @@ class Model:
 
 
 def start_model(config: Config, workdir: Path) -> Model:
-    """The checkpoint of `model.path`, with new tokens if the recipe adds some; or random weights with a new tokenizer.
+    """Return the checkpoint of `model.path`, with new tokens if the recipe adds some; or random weights with a new tokenizer.
 
-    Raises UserError: see `hf.load`; or `data.seq_len` is more than the model has positions for.
+    Raises:
+      UserError: see `hf.load`, `extended_model` and `new_model`; or `data.seq_len` is more than the model has positions for.
     """
     new, section = None, ""
     if config.model.path and config.recipe in EXTENDING:
@@ -50,11 +52,11 @@ def start_model(config: Config, workdir: Path) -> Model:
     if loaded:
         for note in loaded.notes:
             log.info("%s", note)
-        shape, params, tokenizer, hf_config = loaded.config, loaded.params, loaded.tokenizer, loaded.hf_config
+        encoder_config, params, tokenizer, hf_config = loaded.config, loaded.params, loaded.tokenizer, loaded.hf_config
     else:
-        (shape, params, tokenizer, section), hf_config = new_model(config, workdir), {}
-    training = shape.with_dropout(config.model.dropout, config.model.attention_dropout)
+        (encoder_config, params, tokenizer, section), hf_config = new_model(config, workdir), {}
+    training = encoder_config.with_dropout(config.model.dropout, config.model.attention_dropout)
     if not config.model.path:
-        shape = training  # a new model's dropout is its own; a checkpoint's survives what one run does without
-    shape.check_length(config.data.seq_len, "data.seq_len", config.model.path or "the model")
-    return Model(shape, training, params, tokenizer, hf_config, new, section)
+        encoder_config = training  # a new model is exported with this run's dropout; a checkpoint keeps its own
+    encoder_config.check_length(config.data.seq_len, "data.seq_len", config.model.path or "the model")
+    return Model(encoder_config, training, params, tokenizer, hf_config, new, section)
