@@ -14,6 +14,7 @@ import runpy
 import shlex
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -245,6 +246,11 @@ def main(argv: list[str], *, own_process: bool = False) -> int:
     return 0
 
 
+def recipe_of(name: str) -> Callable[[Config, Path, str], None]:
+    """Import the recipe `name`, a key of `RECIPES`, and return its `run`."""
+    return importlib.import_module(f"jaxplm.recipes.{RECIPES[name]}.recipe").run
+
+
 def _run(config: Config, workdir: Path, command: str, notes: list[str], own_process: bool) -> None:
     """Set the process up and run the recipe."""
     # Imported here: a mistake in the flags has been answered by now, and these take seconds.
@@ -261,8 +267,7 @@ def _run(config: Config, workdir: Path, command: str, notes: list[str], own_proc
         import_transformers()
     for note in notes:
         console.log.info("%s", note)
-    recipe = importlib.import_module(f"jaxplm.recipes.{RECIPES[config.recipe]}.recipe")
-    recipe.run(config, workdir, command)
+    recipe_of(config.recipe)(config, workdir, command)
 
 
 def console_script() -> None:
