@@ -20,7 +20,7 @@ FREEZE = runpy.run_path(str(Path(__file__).parents[1] / "configs" / "exbert.py")
 
 @functools.partial(jax.jit, static_argnums=0)
 def call(of, params, *args):
-    """`method(module, *args)` for of = (graph, method), compiled once a shape: op by op, each loop would be compiled anew."""
+    """Return `method(module, *args)` for of = (graph, method), compiled once per shape; uncompiled, each loop would be compiled again."""
     graph, method = of
     return method(nn.merge_params(graph, params), *args)
 

@@ -1,4 +1,4 @@
-"""Models with exBERT's extension in files: out and in again, what stock transformers says to them, and tasks on them."""
+"""Models with exBERT's extension: save and load, what transformers does with the files, and tasks on such models."""
 
 import dataclasses
 import functools
@@ -58,7 +58,7 @@ def with_extension(directory, family):
 
 @functools.partial(jax.jit, static_argnums=0)
 def every_layer(graph, params, ids):
-    """[N + 1, L, D] of one text; compiled, for op by op each loop would be compiled anew."""
+    """[N + 1, L, D] of one text; compiled as one function, because operation by operation each loop would be compiled again."""
     places = jax.numpy.arange(ids.shape[1], dtype=jax.numpy.int32)[None]
     return nn.merge_params(graph, params).encoder.every_layer(ids, jax.numpy.ones_like(ids), places)[:, 0]
 
@@ -86,7 +86,7 @@ def test_round_trip_is_bitwise(model, tmp_path):
         assert (again / name).read_bytes() == (saved / name).read_bytes(), name
 
 
-def test_the_bases_tensors_lie_as_transformers_wrote_them(model):
+def test_the_tensors_of_the_base_are_those_that_transformers_wrote(model):
     base, saved, config, _, _ = model
     assert_bitwise(load_file(saved / "model.safetensors"), load_file(base / "model.safetensors"))
     own = load_file(saved / "extension.safetensors")
@@ -204,7 +204,7 @@ def test_embeddings_of_every_layer(model):
 
 
 @pytest.mark.slow
-def test_layers_drawn_anew_are_those_of_the_extension_too(model):
+def test_reinitialised_layers_include_those_of_the_extension(model):
     _, _, config, params, _ = model
     found = paths.named(reinitialised(params, config, 1, seed=3))
     for name, old in paths.named(params).items():

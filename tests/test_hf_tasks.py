@@ -1,4 +1,4 @@
-"""Fine-tuned models in transformers' format: in, out, in again, and on any checkpoint's encoder."""
+"""Fine-tuned models in transformers' format: load, save and load again; new heads on the encoder of any checkpoint."""
 
 import dataclasses
 import functools
@@ -58,7 +58,7 @@ def classifier(directory, **options):
 
 
 def silently(kind, directory):
-    """What stock transformers makes of a directory, having said nothing."""
+    """Return what transformers loads from a directory, and assert that it does so without a warning."""
     with checkpoints.listening() as heard, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         model, report = getattr(transformers, f"AutoModel{kind}").from_pretrained(directory, output_loading_info=True)
@@ -77,7 +77,7 @@ def their_logits(kind, model):
 
 @functools.cache
 def encoder_of(config: nn.EncoderConfig):
-    """Hidden states of IDS from the encoder's parameters, by the module of the masked LM. Compiled once a config."""
+    """Hidden states of IDS from the encoder's parameters, by the module of the masked LM. Compiled once per config."""
     graph, outline = nn.abstract_model(config)
     rest = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), {name: outline[name] for name in outline if name != "encoder"})
     return jax.jit(lambda encoder: nn.merge_params(graph, {"encoder": encoder} | rest).hidden_states(IDS))
@@ -85,7 +85,7 @@ def encoder_of(config: nn.EncoderConfig):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "kind"), CASES)
-def test_round_trip_is_bitwise_and_stock_loads_in_silence(family, kind, tmp_path):
+def test_round_trip_is_bitwise_and_transformers_loads_it_without_a_warning(family, kind, tmp_path):
     source = fine_tuned(tmp_path / "source", family, kind)
     first = hf.load_task_model(str(source), KINDS)
     assert first.notes == []
@@ -163,7 +163,7 @@ LEFT = "left out the pooler, which this head does not use"
 
 @pytest.mark.slow
 def test_new_head_on_every_kind_of_checkpoint(tmp_path):
-    """Whatever the encoder comes from, it is the same; and a pooler is taken up where it fits."""
+    """The encoder is the same whatever it is loaded from, and a pooler is used where it fits."""
     classify, tag = KINDS["classify"].head_config(4), KINDS["tag"].head_config(4)
     made = checkpoints.model("bert", head="ForPreTraining")
     pretrained = checkpoints.save(tmp_path / "pretrained", "bert", made)
@@ -220,7 +220,7 @@ def test_rate_of_the_heads_dropout(tmp_path):
 
 @pytest.mark.slow
 def test_old_checkpoints(tmp_path):
-    """With poolers that nothing uses, a tied decoder's copy, no problem_type and no names of labels."""
+    """Checkpoints with poolers that nothing uses, a copy of the tied decoder, no problem_type and no names of labels."""
     source = fine_tuned(tmp_path / "tag", "bert", "tag")
 
     def age(tensors):
