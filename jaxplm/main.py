@@ -256,7 +256,7 @@ def _run(config: Config, workdir: Path, command: str, notes: list[str], own_proc
     # Imported here: a mistake in the flags has been answered by now, and these take seconds.
     from jaxplm.data.corpus.tokenize import default_cache
     from jaxplm.devices import processes
-    from jaxplm.devices.compute import keep_compiled
+    from jaxplm.devices.compilation_cache import keep_compiled
     from jaxplm.devices.without_torch import import_transformers
     from jaxplm.reporting import console
 

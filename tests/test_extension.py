@@ -1,4 +1,4 @@
-"""exBERT's extension: the paper's formula, what it starts as, and that its base stays what it is."""
+"""exBERT's extension: the formula of the paper, its initial parameters, and that the base does not change."""
 
 import dataclasses
 
@@ -96,7 +96,7 @@ def test_logits_are_those_of_both_decoders_by_token_id(tiny):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 1013 + TOKENS - 1), min_size=6, max_size=6))
-def test_each_token_has_one_row_and_gives_its_gradient_to_that_row_alone(ids):
+def test_each_token_has_one_row_and_its_gradient_goes_to_that_row_only(ids):
     """The original adds row 0 of the extension to base tokens, and the row of [PAD] to new ones."""
     given_ids = jnp.asarray([ids], jnp.int32)
     words = ROWS(ONE, TWO, given_ids)
@@ -126,7 +126,7 @@ ROW_GRADIENTS = jax.jit(jax.grad(lambda old, new, ids: _rows(old, new, ids).sum(
 
 @pytest.mark.slow
 def test_on_old_text_the_base_is_reproduced_at_the_start(base):
-    """Tolerances of the default gate, in parts of the logits' own spread; measured on weights far larger than real ones."""
+    """Tolerances for the default gate, relative to the spread of the logits; the weights are far larger than real ones."""
     ids, mask = old_text(base)
     real = mask > 0
     plain = logits(base.config, base.params, ids, mask)[real]
@@ -178,7 +178,7 @@ def test_narrowed_keeps_what_weighs_most():
     np.testing.assert_allclose(np.linalg.norm(exact - near), best, rtol=1e-3)
 
 
-def test_the_base_is_taken_over_bitwise_and_not_changed(base):
+def test_the_base_is_copied_bitwise_and_not_changed(base):
     before = jax.tree.map(np.copy, base.params)
     params, config = extended(base.config, base.params)
     assert same(before, base.params)

@@ -1,4 +1,4 @@
-"""Models in transformers' format: in, out, and in again, in all the ways that they are written."""
+"""Models in transformers' format: load, save and load again, in all forms of the files."""
 
 import json
 import warnings
@@ -54,7 +54,7 @@ def test_table_covers_every_number_once():
 
 
 @pytest.mark.slow
-def test_round_trip_is_bitwise_and_stock_loads_in_silence(family, tmp_path, capfd):
+def test_round_trip_is_bitwise_and_transformers_loads_it_without_a_warning(family, tmp_path, capfd):
     name, source = family
     first = hf.load(str(source))
     export = resave(first, tmp_path / "export")

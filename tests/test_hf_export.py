@@ -1,4 +1,4 @@
-"""Writing a model directory: what config.json says, and what happens when the disk says no."""
+"""Writing a model directory: the content of config.json, and what happens if the disk is full or not writable."""
 
 import errno
 import json
@@ -83,7 +83,7 @@ def test_failed_export_keeps_the_old_one(code, bert, tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".export*"))
 
 
-def test_no_room_is_noticed_before_writing(bert, tmp_path, monkeypatch):
+def test_missing_space_is_found_before_writing(bert, tmp_path, monkeypatch):
     loaded = hf.load(str(bert))
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with refuses("export", "MiB"):

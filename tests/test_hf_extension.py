@@ -1,4 +1,4 @@
-"""Models with exBERT's extension in files: out and in again, what stock transformers says to them, and tasks on them."""
+"""Models with exBERT's extension: save and load, what transformers does with the files, and tasks on such models."""
 
 import dataclasses
 import functools
@@ -86,7 +86,7 @@ def test_round_trip_is_bitwise(model, tmp_path):
         assert (again / name).read_bytes() == (saved / name).read_bytes(), name
 
 
-def test_the_bases_tensors_lie_as_transformers_wrote_them(model):
+def test_the_tensors_of_the_base_are_those_that_transformers_wrote(model):
     base, saved, config, _, _ = model
     assert_bitwise(load_file(saved / "model.safetensors"), load_file(base / "model.safetensors"))
     own = load_file(saved / "extension.safetensors")

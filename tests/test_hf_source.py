@@ -1,4 +1,4 @@
-"""Where a model path leads to."""
+"""Finding a model: directories, built-in models, the hub and its cache."""
 
 import types
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_hub_pickle(monkeypatch, tmp_path):
     assert_says(message, "pickle", "hf download some/old-model --local-dir old-model && python -c")
 
 
-def test_hub_says_no(monkeypatch, tmp_path):
+def test_hub_refuses(monkeypatch, tmp_path):
     Hub(monkeypatch, tmp_path, error=http_error(RepositoryNotFoundError))
     assert_says(refused("robertabase"), "robertabase", "directory", "hub")
     Hub(monkeypatch, tmp_path, ["model.safetensors"], download_error=http_error(GatedRepoError))

@@ -1,4 +1,4 @@
-"""Fine-tuned models in transformers' format: in, out, in again, and on any checkpoint's encoder."""
+"""Fine-tuned models in transformers' format: load, save and load again; new heads on the encoder of any checkpoint."""
 
 import dataclasses
 import functools
@@ -58,7 +58,7 @@ def classifier(directory, **options):
 
 
 def silently(kind, directory):
-    """What stock transformers makes of a directory, having said nothing."""
+    """Return what transformers loads from a directory, and assert that it does so without a warning."""
     with checkpoints.listening() as heard, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         model, report = getattr(transformers, f"AutoModel{kind}").from_pretrained(directory, output_loading_info=True)
@@ -85,7 +85,7 @@ def encoder_of(config: nn.EncoderConfig):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "kind"), CASES)
-def test_round_trip_is_bitwise_and_stock_loads_in_silence(family, kind, tmp_path):
+def test_round_trip_is_bitwise_and_transformers_loads_it_without_a_warning(family, kind, tmp_path):
     source = fine_tuned(tmp_path / "source", family, kind)
     first = hf.load_task_model(str(source), KINDS)
     assert first.notes == []
@@ -225,7 +225,7 @@ def test_rate_of_the_heads_dropout(tmp_path):
 
 @pytest.mark.slow
 def test_old_checkpoints(tmp_path):
-    """With poolers that nothing uses, a tied decoder's copy, no problem_type and no names of labels."""
+    """Checkpoints with poolers that nothing uses, a copy of the tied decoder, no problem_type and no names of labels."""
     source = fine_tuned(tmp_path / "tag", "bert", "tag")
 
     def age(tensors):

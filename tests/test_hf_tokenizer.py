@@ -1,4 +1,4 @@
-"""Tokenizers of a checkpoint: classic files, traps, and exports that stock transformers reads alike."""
+"""Tokenizers of a checkpoint: classic files, wrong settings, and exports that transformers reads as the same tokenizer."""
 
 import json
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_korean_vocabulary_under_lower_casing_is_noticed(settings, tmp_path):
     assert unreachable_share(checkpoints.tokenizer("roberta")) == 0
 
 
-def test_settings_that_overrule_the_file_are_said(tmp_path):
+def test_settings_that_override_the_file_are_reported(tmp_path):
     checkpoints.tokenizer("bert").save_pretrained(tmp_path)
     file = tmp_path / "tokenizer_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "do_lower_case": True}))
@@ -143,7 +143,7 @@ def test_truncation_in_the_file_is_switched_off_and_not_exported(tmp_path):
 
 
 def test_pipeline_that_the_class_does_not_know_survives_the_export(tmp_path):
-    """Stock BertTokenizer would rebuild its usual normalizer and splits; the export must not let it."""
+    """BertTokenizer of transformers would rebuild its usual normalizer and splits; the export prevents that."""
     made = checkpoints.tokenizer("bert")
     steps = [normalizers.NFC(), normalizers.Replace("dog", "fox")]
     made.backend_tokenizer.normalizer = normalizers.Sequence(steps)
@@ -175,7 +175,7 @@ def test_a_tokenizer_of_no_class_of_its_own(tmp_path):
 
 
 def test_vocabulary_with_gaps_has_no_vocab_txt(tmp_path):
-    """vocab.txt numbers by line, so it would move every token after the gap."""
+    """An id is a line number of vocab.txt, so every token after the gap would move."""
     vocab = {**checkpoints.tokenizer("bert").get_vocab(), "far": 390}
     made = transformers.BertTokenizer(vocab=vocab, do_lower_case=False)
     save_tokenizer(made, tmp_path, max_positions=30)

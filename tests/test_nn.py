@@ -1,4 +1,4 @@
-"""The encoder: what a token can see, and that packing changes nothing."""
+"""The encoder: which tokens a token can see, packing, precision, dropout, and the pieces with hand-written backward passes."""
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ def test_unrolled_equals_scanned(model):
 
 
 @pytest.mark.slow
-def test_mixed_products_are_close_to_float32(model):
+def test_low_precision_products_are_close_to_float32(model):
     graph, params = model
     batch = as_jax(random_batch())
     task = MaskedLanguageModelling()
@@ -164,7 +164,7 @@ def test_dropout_rate_scale_and_independence(shape, rate):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_layer_norm_and_gelu_and_their_gradients_are_those_of_jax(dtype):
-    """Both have backward passes of their own."""
+    """Both have backward passes that are written by hand."""
     rng = np.random.default_rng(0)
     x, dy = (jnp.asarray(3 * rng.standard_normal((4, 7, 33)) + 1, dtype) for _ in range(2))
     layer = LayerNorm(33)

@@ -1,4 +1,4 @@
-"""Sentence pairs in the model: BertForPreTraining's numbers, on any mesh and in any number of parts; in files and out of them."""
+"""Sentence pairs in the model: the numbers of BertForPreTraining, on any mesh and with any accumulation; loading and saving."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ def stock(tmp_path_factory):
 
 
 def pair_batch(rows: int = 8, length: int = 24, seed: int = 0) -> PairBatch:
-    """One pair a row, of different lengths."""
+    """Return rows of one pair each, of different lengths."""
     batch = random_batch(rows, length, seed=seed)
     random = np.random.default_rng(seed + 1)
     real = (batch.segment_ids > 0).astype(np.int32)
@@ -100,7 +100,7 @@ def test_metrics_are_of_tokens_and_of_pairs():
 SHAPE = tiny_config(width=32, heads=4, ffn_width=64, layers=1, pooler=True, pair_head=True)
 
 
-def test_eight_devices_in_two_parts_equal_one():
+def test_eight_devices_with_accumulation_equal_one():
     """The mean over the pairs and the mean over the masked tokens are those of the whole batch, however it is divided."""
     found = []
     for sizes, parts in (((1, 1, 1), 1), ((2, 2, 2), 2)):
@@ -149,7 +149,7 @@ def test_the_export_is_a_masked_lm_and_keeps_the_head(stock, tmp_path):
         np.testing.assert_array_equal(whole(ids).seq_relationship_logits, theirs(ids).seq_relationship_logits)
 
 
-def test_without_pairs_the_head_is_left_out_and_told(stock):
+def test_without_pairs_the_head_is_left_out_and_reported(stock):
     _, directory, ours = stock
     plain = hf.load(str(directory))
     assert plain.config == dataclasses.replace(ours.config, pair_head=False)

@@ -67,7 +67,7 @@ def test_logits(pair):
 
 
 def test_gradients(pair):
-    """The mean MLM loss of some positions, by the path that training takes (gather, then project)."""
+    """The mean MLM loss at some positions, computed as in training: gather, then project."""
     theirs, ours = pair
     ids, mask = padded_batch(ours.config)
     positions = np.array([[1, 5, 16, 0], [2, 8, 0, 0], [3, 4, 20, 22]], np.int32)
