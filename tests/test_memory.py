@@ -33,9 +33,9 @@ def assert_same(found, loss, gradient, wanted, tolerance: float) -> None:
 
 @pytest.mark.parametrize(("operands", "unroll"), [("float32", False), ("bfloat16", True)])
 def test_remat_changes_no_number(operands, unroll):
-    """The masks of dropout are recomputed, bit by bit the same."""
-    shape = tiny_config(layers=2, dropout=0.1, attention_dropout=0.1)
-    params, batch = nn.random_params(shape, 0), as_jax(random_batch())
+    """The masks of dropout are recomputed as they were."""
+    encoder_config = tiny_config(layers=2, dropout=0.1, attention_dropout=0.1)
+    params, batch = nn.random_params(encoder_config, 0), as_jax(random_batch())
     (loss, wanted), *others = (
         gradient_with(Compute(operands=operands, unroll=unroll, remat=remat), encoder_config)(params, batch, jax.random.key(3))
         for remat in ("none", "dots", "blocks"))
