@@ -18,6 +18,8 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 # Pages that a Korean page follows heading by heading; its index and its pages on fields and Python are shorter.
 TRANSLATED = sorted({path.name for path in (ROOT / "docs" / "ko").glob("*.md")} - {"index.md", "fields.md", "python.md"})
 # Words that were written here for years in the place of plain ones.
+# Pages that make files of their own; tests of their own write and run these.
+ADDS_SOMETHING = ("docs/extend/recipe.md", "docs/extend/task_kind.md")
 DIALECT = re.compile(r"\b(anew|made again|goes on|rows a step|tokens a (row|second)|texts a (row|step)|steps a )\b")
 
 
@@ -77,10 +79,11 @@ def test_fields_and_recipes_that_are_named_exist(name: str) -> None:
     missing = sorted(set(named) - set(field_infos()) - files - mistake)
     assert not missing, f"{name} names fields that do not exist: {missing}"
     recipes = set(re.findall(r"--config=(?:configs/)?(\w+)(?:\.py)?\b", text(name)))
-    assert not recipes - set(RECIPES), f"{name} names recipes that do not exist"
+    if name not in ADDS_SOMETHING:
+        assert not recipes - set(RECIPES), f"{name} names recipes that do not exist"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "CHANGELOG.md"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("CHANGELOG.md", *ADDS_SOMETHING)])
 def test_files_of_the_repository_that_are_named_exist(name: str) -> None:
     there = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if not {".venv", "_build"} & set(path.parts)]
     missing = [file for file in re.findall(r"`([\w/]+\.py)`", prose(name))

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 # What is added to a recipe's command, so that it takes seconds. Everything else is as README has it.
 SMALL = {
     "dapt": fields(data__seq_len=32, train__batch_size=4, train__steps=2, train__eval_every=2, data__eval_rows=4, compute__unroll=False),
-    "finetune": fields(data__seq_len=32, train__batch_size=8, train__seeds=(), train__eval_every=1000, compute__unroll=False),
+    "finetune": fields(task__overlap=8, data__seq_len=32, train__batch_size=8, train__seeds=(),
+                       train__eval_every=1000, compute__unroll=False),
     "embed": fields(data__seq_len=32, train__batch_size=8),
 }
 LEFT = {"dapt": ["export/model.safetensors", "report.md", "plots/loss.png"], "finetune": ["export/model.safetensors", "predictions.jsonl"],
