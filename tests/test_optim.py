@@ -137,3 +137,33 @@ def test_a_pooler_without_a_gradient_is_carried_along_bitwise():
     found = moved(before, state.params)
     assert found["pooler/kernel"] == found["pooler/bias"] == [False]
     assert found["mlm_head/dense/kernel"] == [True]
+
+
+def two_encoders() -> dict:
+    """The parameters of two encoders, of 2 and of 4 blocks, below other names than the package's, and of a head."""
+    def encoder(blocks: int) -> dict:
+        return {"embeddings": {"word": np.ones((7, 3), np.float32)}, "blocks": {"mlp": {"kernel": np.ones((blocks, 3, 3), np.float32)}}}
+
+    return {"generator": encoder(2), "discriminator": {"encoder": encoder(4)}, "head": {"kernel": np.ones((3, 2), np.float32)}}
+
+
+def test_stacks_are_found_in_any_module():
+    params = two_encoders()
+    assert paths.stack_sizes(params) == {"generator/blocks/": 2, "discriminator/encoder/blocks/": 4}
+    assert paths.stack_sizes(PARAMS) == {"encoder/blocks/": 3}
+    assert paths.stack_of("head/kernel") is None and paths.stack_of("generator/embeddings/word") is None
+    scale = paths.named(optim.layer_scale(params, 0.5))
+    np.testing.assert_array_equal(scale["generator/blocks/mlp/kernel"].ravel(), [0.25, 0.5])
+    np.testing.assert_array_equal(scale["discriminator/encoder/blocks/mlp/kernel"].ravel(), [0.0625, 0.125, 0.25, 0.5])
+    found = [float(scale[name]) for name in ("generator/embeddings/word", "discriminator/encoder/embeddings/word", "head/kernel")]
+    assert found == [0.125, 0.5**5, 1]
+    frozen = paths.named(optim.frozen_layers(params, ("generator/blocks/0/", "discriminator/encoder/embeddings")))
+    assert frozen["generator/blocks/mlp/kernel"].tolist() == [True, False]
+    assert {name for name, mask in frozen.items() if mask.all()} == {"discriminator/encoder/embeddings/word"}
+
+
+def test_leaves_of_a_stack_have_one_length():
+    params = two_encoders()
+    params["generator"]["blocks"]["norm"] = np.ones((3, 3), np.float32)
+    with pytest.raises(ValueError, match="generator/blocks/"):
+        paths.stack_sizes(params)
