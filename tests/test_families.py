@@ -15,6 +15,7 @@ from jaxplm.hf import families
 from jaxplm.hf.families import FAMILIES, family_of
 from jaxplm.nn import paths
 from jaxplm.recipes.pretrain.new_model import new_config
+from jaxplm.tasks.kinds import KINDS
 
 SIZES = {"width": 24, "layers": 2, "heads": 3, "ffn_width": 40, "max_positions": 30}
 
@@ -79,12 +80,12 @@ def test_an_added_family_reads_bare_names_and_the_tied_decoder(renamed, tokenize
 def test_an_added_family_takes_a_task_head(renamed, tokenizer, tmp_path):
     directory, _, params = saved(tmp_path / "model", renamed, tokenizer, pooler=True)
     head = nn.HeadConfig("classify", 3)
-    loaded = hf.load_task_model(str(directory), head)
+    loaded = hf.load_task_model(str(directory), KINDS, head)
     np.testing.assert_array_equal(loaded.params["head"]["dense"]["kernel"], params["pooler"]["kernel"])
-    exported = hf.save_task_model(tmp_path / "tuned", loaded.config, head, loaded.params, tokenizer, loaded.hf_config, ["a", "b", "c"])
+    exported = hf.save_task_model(tmp_path / "tuned", loaded, loaded.params, ["a", "b", "c"])
     assert json.loads((exported / "config.json").read_text())["architectures"] == ["RenamedBertForSequenceClassification"]
     assert {"labels.weight", "backbone.first.dense.weight"} <= set(load_file(exported / "model.safetensors"))
-    again = hf.load_task_model(str(exported))
+    again = hf.load_task_model(str(exported), KINDS)
     assert again.labels == ("a", "b", "c")
     assert_same(again.params, loaded.params)
 
