@@ -4,15 +4,16 @@
     python benchmarks/append_tokens.py list --tokenizer=DIR --vocabulary=vocab.txt
     python benchmarks/append_tokens.py resize --tokenizer=DIR [--model=DIR]
 
-words: appends the tokens that `choose_tokens` finds in the corpus. It prints fertility before and after. Of 20,000 general sentences it
-counts those with a new token, and checks that all other pre-tokens have exactly their old ids. It checks that stock transformers gives
-the same ids to 50,000 sentences of both.
+words: appends the tokens that `choose_tokens` finds in the corpus. It prints fertility before and after. Of 20,000
+general sentences it counts those with a new token, and checks that all other pre-tokens have exactly their old ids. It
+checks that stock transformers gives the same ids to 50,000 sentences of both.
 
-list: appends the lines of a vocab.txt that the tokenizer lacks. It prints how many of them no text can give, for which reasons, with
-examples. Then it prints how long `AutoTokenizer.from_pretrained` takes with none of the others, with 5,000 and with all (medians of 3).
+list: appends the lines of a vocab.txt that the tokenizer lacks. It prints how many of them no text can give, for which
+reasons, with examples. Then it prints how long `AutoTokenizer.from_pretrained` takes with none of the others, with
+5,000 and with all (medians of 3).
 
-resize: adds 300 rows to a masked LM (a RoBERTa of 2 layers with random weights if no model is given), exports it and loads it in stock
-transformers. It prints shapes, whether the decoder is tied, and how far logits differ.
+resize: adds 300 rows to a masked LM (a RoBERTa of 2 layers with random weights if no model is given), exports it and
+loads it in stock transformers. It prints shapes, whether the decoder is tied, and how far logits differ.
 """
 
 import argparse

@@ -2,9 +2,10 @@
 
   python benchmarks/check_attention.py
 
-It prints one line per shape of packed rows with padding: the largest error of the output and of dq, dk and dv, as a share of the
-largest value of plain attention in float32; and the milliseconds of a forward and backward pass of both. Exit status: 0 if all errors
-are within the tolerance of the check at the start of a run, 1 if not, 2 where there is no flash kernel.
+It prints one line per shape of packed rows with padding: the largest error of the output and of dq, dk and dv, as a
+share of the largest value of plain attention in float32; and the milliseconds of a forward and backward pass of both.
+Exit status: 0 if all errors are within the tolerance of the check at the start of a run, 1 if not, 2 where there is no
+flash kernel.
 """
 
 import sys

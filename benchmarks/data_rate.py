@@ -4,15 +4,15 @@
 
 It prints three tables:
 
-1. A corpus is read, tokenized and written to the memory-mapped store: as it is given, and `--times` as large (its texts repeated, each
-   time after another first word, in a temporary file). The peak of resident memory should not grow.
-2. Batches of masked language modelling from that store, for both packings, single tokens and whole words: as training takes them, from
-   the thread that prepares them; then each part of preparing a batch alone.
+1. A corpus is read, tokenized and written to the memory-mapped store: as it is given, and `--times` as large (its texts
+   repeated, each time after another first word, in a temporary file). The peak of resident memory should not grow.
+2. Batches of masked language modelling from that store, for both packings, single tokens and whole words: as training
+   takes them, from the thread that prepares them; then each part of preparing a batch alone.
 3. Batches of a classification task, `--task`.
 
-Each store is written in a process of its own, the batches are prepared in another. CPU seconds are those of all threads. Figures are
-medians over `--rounds`. `--step_rate` is what the fastest training step takes; twice that is the target. A line of JSON with all figures
-is appended to benchmarks/results.jsonl.
+Each store is written in a process of its own, the batches are prepared in another. CPU seconds are those of all
+threads. Figures are medians over `--rounds`. `--step_rate` is what the fastest training step takes; twice that is the
+target. A line of JSON with all figures is appended to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -77,13 +77,13 @@ def _cpu() -> float:
 
 
 def _peak() -> float:
-    """Return the highest resident memory of this process so far, or of a child if that had more, in MB; mapped files are counted."""
+    """Return the highest resident MB of this process, or of a child if that had more; mapped files are counted."""
     most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return most / (MB if sys.platform == "darwin" else 1024)
 
 
 def _resident() -> dict[str, float]:
-    """Return the resident MB of the process's own pages and of mapped files; the kernel may drop the latter at any time."""
+    """Return the resident MB of the process's own pages and of mapped files, which the kernel may drop."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -110,7 +110,7 @@ def _mlm(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def _mlm_steps(options: argparse.Namespace, packing: Packing, whole_word: bool) -> tuple[float, dict[str, Callable[[int], Any]]]:
-    """Return the mean tokens per row, and {name: function of the step's number that prepares its batch or does a part of that}."""
+    """Return the mean tokens per row, and {name: function that prepares a step's batch or does a part of that}."""
     import numpy as np
 
     from jaxplm import hf

@@ -1,14 +1,15 @@
-"""Compare the speed of text embeddings in jaxplm and in PyTorch, as sentence-transformers computes them, on this machine.
+"""Compare the speed of text embeddings in jaxplm with that of PyTorch as sentence-transformers uses it.
 
     python benchmarks/embed_rate.py --model=DIR --corpus=FILE.jsonl [--text=text] [--seq_len=128] [--rounds=3]
 
-PyTorch: texts sorted by length, batches of 32, each padded to its longest text, mean over the tokens, in `torch.inference_mode`.
-jaxplm: as `jaxplm.embed`, texts packed into rows of one length. Both include the tokenization and give the vectors in the order of the
-texts. Each contestant runs in a process of its own, one after the other, `rounds` times. In each a part of the corpus comes first and is
-not counted (compilation, warm-up).
+PyTorch: texts sorted by length, batches of 32, each padded to its longest text, mean over the tokens, in
+`torch.inference_mode`.
+jaxplm: as `jaxplm.embed`, texts packed into rows of one length. Both include the tokenization and give the vectors in
+the order of the texts. Each contestant runs in a process of its own, one after the other, `rounds` times. In each a
+part of the corpus comes first and is not counted (compilation, warm-up).
 
-It prints texts per second, medians over the rounds, the ratio to each contestant, and the cosine to PyTorch's float32 vectors. A line of
-JSON with everything is appended to benchmarks/results.jsonl.
+It prints texts per second, medians over the rounds, the ratio to each contestant, and the cosine to PyTorch's float32
+vectors. A line of JSON with everything is appended to benchmarks/results.jsonl.
 """
 
 import argparse

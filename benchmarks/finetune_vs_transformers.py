@@ -1,16 +1,17 @@
 """Compare scores and time of the same fine-tuning in jaxplm and in transformers' PyTorch, over seeds.
 
-    python benchmarks/finetune_vs_transformers.py --model=DIR --kind=classify --train=train.jsonl --validation=dev.jsonl \
-        --test=test.jsonl [--metric=macro_f1] [--epochs=3] [--seeds=1,2,3] [--lr=1e-4] [--contestants=jaxplm,torch-bfloat16-grouped]
+    python benchmarks/finetune_vs_transformers.py --model=DIR --kind=classify --train=train.jsonl \
+        --validation=dev.jsonl --test=test.jsonl [--metric=macro_f1] [--epochs=3] [--seeds=1,2,3] [--lr=1e-4] \
+        [--contestants=jaxplm,torch-bfloat16-grouped]
 
-jaxplm is the real command, configs/finetune.py. The others train transformers' AutoModelFor... on the same units of tokens, with the same
-AdamW, schedule, clipping, dropout and texts per step. They pad to the longest text of a batch (`torch-float32`, `torch-bfloat16`), or
-also batch texts of similar length (`-grouped`, as Trainer's group_by_length). PyTorch runs with malloc tuned by hand
-(benchmarks/allocation.py), jaxplm as a user starts it. All are validated after every epoch and the best epoch is tested, with the same
-code for the scores. Kinds: classify, multilabel, regress, tag.
+jaxplm is the real command, configs/finetune.py. The others train transformers' AutoModelFor... on the same units of
+tokens, with the same AdamW, schedule, clipping, dropout and texts per step. They pad to the longest text of a batch
+(`torch-float32`, `torch-bfloat16`), or also batch texts of similar length (`-grouped`, as Trainer's group_by_length).
+PyTorch runs with malloc tuned by hand (benchmarks/allocation.py), jaxplm as a user starts it. All are validated after
+every epoch and the best epoch is tested, with the same code for the scores. Kinds: classify, multilabel, regress, tag.
 
-It prints mean ± std of the test metric, training seconds (without evaluation) and wall seconds per seed, and the ratio of the latter. A
-line of JSON with everything is appended to benchmarks/results.jsonl.
+It prints mean ± std of the test metric, training seconds (without evaluation) and wall seconds per seed, and the ratio
+of the latter. A line of JSON with everything is appended to benchmarks/results.jsonl.
 """
 
 import argparse

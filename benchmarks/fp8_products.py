@@ -1,14 +1,15 @@
-"""Measure whether float8 would be faster: the matrix products of a block in bfloat16 and in float8 with the scaling it needs.
+"""Measure whether float8 would be faster: a block's matrix products in bfloat16, and in float8 with its scaling.
 
     python benchmarks/fp8_products.py [--preset=base] [--tokens=32768] [--repeats=20]
 
-A float8 product has factors of 4 exponent and 3 mantissa bits. Each is divided by its own largest magnitude over 448 (current scaling:
-Micikevicius et al. 2022). The scale is computed from the bfloat16 factor in every call, so that the time includes what a training step
-would spend on it. XLA can turn this form into cuBLASLt's float8 kernels on GPUs from Hopper on.
+A float8 product has factors of 4 exponent and 3 mantissa bits. Each is divided by its own largest magnitude over 448
+(current scaling: Micikevicius et al. 2022). The scale is computed from the bfloat16 factor in every call, so that the
+time includes what a training step would spend on it. XLA can turn this form into cuBLASLt's float8 kernels on GPUs from
+Hopper on.
 
-For every forward product of a block it prints the milliseconds of both, their ratio, and the error of the float8 product relative to
-the norm of the exact one. The trainer has no float8 option: it is worth adding if the last line says more than 1.1. A line of JSON is
-appended to benchmarks/results.jsonl.
+For every forward product of a block it prints the milliseconds of both, their ratio, and the error of the float8
+product relative to the norm of the exact one. The trainer has no float8 option: it is worth adding if the last line
+says more than 1.1. A line of JSON is appended to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -45,7 +46,10 @@ def bfloat16_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def milliseconds(product: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, repeats: int) -> float:
-    """Return the milliseconds of one call. Many calls are enqueued, because an accelerator's own time is shorter than a call's."""
+    """Return the milliseconds of one call.
+
+    Many calls are enqueued, because an accelerator's own time is shorter than a call's.
+    """
     run = jax.jit(product)
     jax.block_until_ready(run(x, kernel))
     times = []

@@ -1,13 +1,13 @@
-"""Compare three ways to learn a task: tune the whole model, freeze the encoder, or train the head on vectors computed once.
+"""Compare three ways to learn a task: the whole model tuned, the encoder frozen, the head alone on cached vectors.
 
-    python benchmarks/frozen_vs_tuned.py --model=DIR --kind=classify --train=train.jsonl --validation=dev.jsonl --test=test.jsonl \
-        [--metric=macro_f1] [--epochs=3] [--frozen_epochs=40] [--seeds=1,2,3]
+    python benchmarks/frozen_vs_tuned.py --model=DIR --kind=classify --train=train.jsonl --validation=dev.jsonl \
+        --test=test.jsonl [--metric=macro_f1] [--epochs=3] [--frozen_epochs=40] [--seeds=1,2,3]
 
-For each way it prints: the number of trained parameters; FLOPs per text as the compiler counts them; seconds per epoch (the median step
-times the steps of an epoch); bytes of the optimizer's state; the test metric of the real commands (configs/finetune.py and
-configs/feature_extraction.py), mean ± std over the seeds; and whether the exported encoder equals the model's own bit for bit. The
-frozen and the cached way learn the same head, so only the cached one is trained to the end. A line of JSON with everything is appended
-to benchmarks/results.jsonl.
+For each way it prints: the number of trained parameters; FLOPs per text as the compiler counts them; seconds per epoch
+(the median step times the steps of an epoch); bytes of the optimizer's state; the test metric of the real commands
+(configs/finetune.py and configs/feature_extraction.py), mean ± std over the seeds; and whether the exported encoder
+equals the model's own bit for bit. The frozen and the cached way learn the same head, so only the cached one is trained
+to the end. A line of JSON with everything is appended to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def measure_step(options: argparse.Namespace, way: str, steps: int) -> dict[str,
 
 
 def run_command(options: argparse.Namespace, way: str, workdir: Path) -> tuple[list[float], bool]:
-    """Run the real command; return the test metric of every seed, and whether the exported encoder equals the model's."""
+    """Run the real command; return the test metric of every seed and whether the exported encoder is unchanged."""
     tuned = way == "tuned"
     fields: dict[str, Any] = {
         "model.path": options.model, "task.kind": options.kind, "data.train": options.train, "data.validation": options.validation,

@@ -1,9 +1,11 @@
 """Measure how a tokenizer cuts a corpus, say what to do about it, and choose tokens to add.
 
-    python benchmarks/measure_vocab.py --tokenizer=DIR --corpus=FILE [--general=FILE] [--texts=N] [--plot=FILE.png] [--tokens=40]
+    python benchmarks/measure_vocab.py --tokenizer=DIR --corpus=FILE [--general=FILE] [--texts=N] \
+        [--plot=FILE.png] [--tokens=40]
 
-It prints the table, the splits and the sentence that the vocabulary recipes log, with the seconds that measuring took. With --plot it
-writes their plot. With --tokens it prints the tokens that would be added, each with the tokens that it saves on the corpus.
+It prints the table, the splits and the sentence that the vocabulary recipes log, with the seconds that measuring took.
+With --plot it writes their plot. With --tokens it prints the tokens that would be added, each with the tokens that it
+saves on the corpus.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The real MLM training step of a model of given sizes on rows of given sizes: what the benchmarks of the step share."""
+"""The real MLM training step of a model of given sizes on rows of given sizes, for the benchmarks of the step."""
 
 import dataclasses
 import math
@@ -57,7 +57,10 @@ class Case:
     logit_parts: int = 1
 
     def varied(self, assignments: str) -> "Case":
-        """Return the case with fields changed: 'rows=8,unroll=false'. Exit with a message for an unknown field or a wrong value."""
+        """Return the case with fields changed: 'rows=8,unroll=false'.
+
+        Exit with a message for an unknown field or a wrong value.
+        """
         kinds = {entry.name: type(entry.default) for entry in dataclasses.fields(Case)}
         values: dict[str, Any] = {}
         for assignment in filter(None, (part.strip() for part in assignments.split(","))):
@@ -87,8 +90,8 @@ class Case:
 def flops_of_step(case: Case) -> float:
     """Return the multiplications and additions of a step's matrix products.
 
-    Counted are one forward and two backward passes of projections, attention over whole rows and the head at the masked positions.
-    What is recomputed does not count; padding does.
+    Counted are one forward and two backward passes of projections, attention over whole rows and the head at the masked
+    positions. What is recomputed does not count; padding does.
     """
     c = case.encoder()
     projections = c.layers * (2 * c.width * 4 * c.width + 4 * c.width * c.ffn_width)
@@ -142,12 +145,15 @@ class Work:
         return seconds
 
     def compiler_flops(self) -> float:
-        """Return the FLOPs of a step over all devices. The compiler counts those of the program that each device runs."""
+        """Return the FLOPs of a step over all devices.
+
+        The compiler counts those of the program that each device runs.
+        """
         cost: Any = self.compiled.cost_analysis()
         return float((cost if isinstance(cost, dict) else cost[0])["flops"]) * jax.device_count()
 
     def peak_bytes(self) -> int:
-        """Return the peak memory of one device, by its own count where it keeps one (GPU, TPU), else by the compiler's plan."""
+        """Return the peak memory of one device: by its own count (GPU, TPU), or else by the compiler's plan."""
         device = jax.local_devices()[0].memory_stats()
         if device and "peak_bytes_in_use" in device:
             return int(device["peak_bytes_in_use"])
@@ -156,7 +162,7 @@ class Work:
 
 
 def product_rate(dtype: config.Precision) -> float:
-    """Return the FLOP/s of a large matrix product in the factors' `dtype` on this machine, median of 10: the limit for MFU."""
+    """Return the FLOP/s of a large matrix product in the factors' `dtype`, median of 10: the limit for MFU."""
     on_cpu = jax.default_backend() == "cpu"
     m, k, n = (2048, 768, 3072) if on_cpu else (8192, 8192, 8192)
     factors = resolve_compute(config.Compute(dtype=dtype, attention="plain"), sharding.make_mesh(config.Mesh())).operands

@@ -2,9 +2,10 @@
 
     python benchmarks/precision_curves.py --out=DIR [--steps=300] [--set=model.path=DIR --set=data.train=FILE ...]
 
-Both runs have the same rows, masks and dropout (`configs/dapt.py` with the fields of each --set). It prints the largest relative
-difference of the training loss averaged over 20 steps, and the validation losses. DIR/precision.png shows both curves. A line of JSON
-is appended to benchmarks/results.jsonl. Exit status: 1 if the averaged curves differ by more than 1 %, else 0.
+Both runs have the same rows, masks and dropout (`configs/dapt.py` with the fields of each --set). It prints the largest
+relative difference of the training loss averaged over 20 steps, and the validation losses. DIR/precision.png shows both
+curves. A line of JSON is appended to benchmarks/results.jsonl. Exit status: 1 if the averaged curves differ by more
+than 1 %, else 0.
 """
 
 import argparse

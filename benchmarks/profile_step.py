@@ -1,12 +1,14 @@
 """Show where a training step's time goes: the trace of JAX's profiler as a table.
 
-    python benchmarks/profile_step.py [--preset=base] [--length=512] [--tokens=4096] [--case="unroll=false"] [--steps=5] [--top=15]
+    python benchmarks/profile_step.py [--preset=base] [--length=512] [--tokens=4096] [--case="unroll=false"] \
+        [--steps=5] [--top=15]
 
-It prints the share of matrix products, attention (its two products and softmax), embedding tables (gathers, scatters), elementwise work
-(GELU, LayerNorm, dropout, loss, casts), the optimizer with clipping, and gaps in which nothing ran; then the most expensive operations
-one by one. An operation belongs to a part by its opcode and by the scope in which the code was traced ("attention", "optimizer"). On a
-CPU, operations run on several threads at once: shares are of the threads' busy time, and a gap is a time in which no thread was busy. A
-line of JSON is appended to benchmarks/results.jsonl.
+It prints the share of matrix products, attention (its two products and softmax), embedding tables (gathers, scatters),
+elementwise work (GELU, LayerNorm, dropout, loss, casts), the optimizer with clipping, and gaps in which nothing ran;
+then the most expensive operations one by one. An operation belongs to a part by its opcode and by the scope in which
+the code was traced ("attention", "optimizer"). On a CPU, operations run on several threads at once: shares are of the
+threads' busy time, and a gap is a time in which no thread was busy. A line of JSON is appended to
+benchmarks/results.jsonl.
 """
 
 import argparse

@@ -27,7 +27,7 @@ def processor() -> str:
 
 
 def append(benchmark: str, figures: dict[str, Any]) -> None:
-    """Append a line of JSON to results.jsonl beside this file: `figures`, the command, the hardware, the packages' versions."""
+    """Append a line of JSON to results.jsonl beside this file: figures, command, hardware, versions of packages."""
     import jax
 
     versions = {}

@@ -1,11 +1,12 @@
-"""Measure how tokens per second and peak memory change with row length, batch size, vocabulary and depth; a table and a plot.
+"""Measure how tokens per second and peak memory change with row length, batch size, vocabulary and depth.
 
-    python benchmarks/scaling.py --out=DIR [--preset=base] [--tokens=4096] [--steps=5] [--sweeps=length,rows,vocab,layers] \
-        [--case="dropout=0"]
+    python benchmarks/scaling.py --out=DIR [--preset=base] [--tokens=4096] [--steps=5] \
+        [--sweeps=length,rows,vocab,layers] [--case="dropout=0"]
 
-Each sweep changes one size and keeps the others: rows of 128 tokens and `--tokens` tokens per batch. The sweep of lengths keeps the
-tokens, so it has fewer, longer rows. Cases are measured as in step_time.py, each in a process of its own. It prints a table per sweep,
-draws DIR/scaling.png and appends a line of JSON per sweep to benchmarks/results.jsonl.
+Each sweep changes one size and keeps the others: rows of 128 tokens and `--tokens` tokens per batch. The sweep of
+lengths keeps the tokens, so it has fewer, longer rows. Cases are measured as in step_time.py, each in a process of its
+own. It prints a table per sweep, draws DIR/scaling.png and appends a line of JSON per sweep to
+benchmarks/results.jsonl.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python benchmarks/show_masking.py --tokenizer=DIR --corpus=FILE [--tokens=1000000] [--text="hospital, (COVID-19)"]
 
-For single tokens and for whole words it prints the share of masked tokens; of those, the shares that became [MASK], another token, or
-stayed; masked special tokens; and rows that broke the exact budget or masked a part of a word. The last two must be 0. Then it prints
-the words of each --text.
+For single tokens and for whole words it prints the share of masked tokens; of those, the shares that became [MASK],
+another token, or stayed; masked special tokens; and rows that broke the exact budget or masked a part of a word. The
+last two must be 0. Then it prints the words of each --text.
 """
 
 import argparse

@@ -2,12 +2,13 @@
 
     python benchmarks/startup.py [--config=configs/dapt.py] [--rounds=3] [--set train.batch_size=8 …]
 
-Cold: nothing is cached; the corpus is tokenized and every step is compiled. Warm: the same command again in a new workdir, with tokens
-and compiled steps from the cache. The first step is finished when its record is in metrics.jsonl. The figures are medians over the
-rounds, cold and warm in turn; each round has an empty cache of its own.
+Cold: nothing is cached; the corpus is tokenized and every step is compiled. Warm: the same command again in a new
+workdir, with tokens and compiled steps from the cache. The first step is finished when its record is in metrics.jsonl.
+The figures are medians over the rounds, cold and warm in turn; each round has an empty cache of its own.
 
-Where the time goes is measured in further starts, one cold and one warm per round: the same command in a process whose functions are
-timed. It prints both totals and the seconds of each part, and appends a line of JSON to benchmarks/results.jsonl.
+Where the time goes is measured in further starts, one cold and one warm per round: the same command in a process whose
+functions are timed. It prints both totals and the seconds of each part, and appends a line of JSON to
+benchmarks/results.jsonl.
 """
 
 import argparse
@@ -87,7 +88,7 @@ class Clock:
         return wrapped
 
     def event(self, event: str, duration_secs: float, **_: Any) -> None:
-        """Count JAX's event, which comes when a piece of work is done; its seconds are subtracted from the part that is open."""
+        """Count JAX's event, which comes at the end of its work; its seconds are taken from the part that is open."""
         name = EVENTS.get(event.rsplit("/", 1)[-1])
         if name is None or threading.current_thread() is not threading.main_thread():
             return

@@ -1,18 +1,20 @@
-"""Measure the MLM training step by model and row sizes: time, real tokens per second, share of the machine's limit, memory.
+"""Measure the MLM training step by model and row sizes: time, tokens per second, share of the machine's limit, memory.
 
     python benchmarks/step_time.py [--presets=base,large] [--lengths=128,512] [--tokens=4096,16384] [--steps=10] \
-        [--variants="as it is; unroll=false; masked=1.0; attention=plain; texts=8"] [--xla_flags="; --xla_…=true; --xla_…=0 --xla_…=1"]
+        [--variants="as it is; unroll=false; masked=1.0; attention=plain; texts=8"] \
+        [--xla_flags="; --xla_…=true; --xla_…=0 --xla_…=1"]
 
-One step is forward, backward, clipping and AdamW on rows of random tokens (`--tokens` is rows × length). Rows are full, so every token
-is real. Each case runs in a process of its own, one after the other. A variant changes fields of the case (`mlm_work.Case`): preset,
-rows, length, texts, masked, layers, vocab, dropout, dtype, unroll, attention, remat, logit_parts. `--xla_flags` are sets of XLA's flags,
-separated by semicolons: each case runs with each set ("" is none).
+One step is forward, backward, clipping and AdamW on rows of random tokens (`--tokens` is rows × length). Rows are full,
+so every token is real. Each case runs in a process of its own, one after the other. A variant changes fields of the
+case (`mlm_work.Case`): preset, rows, length, texts, masked, layers, vocab, dropout, dtype, unroll, attention, remat,
+logit_parts. `--xla_flags` are sets of XLA's flags, separated by semicolons: each case runs with each set ("" is none).
 
-It prints one line per case. FLOPs are counted twice: analytically and by the compiler. The analytic count has the matrix products of
-one forward and two backward passes (projections, attention over whole rows, the head at the masked positions); what is recomputed does
-not count. MFU is the analytic count divided by the time and by the rate of a large matrix product, measured in the same process, times
-the number of devices. So 100 % is what this machine can multiply, not a number from a data sheet. Peak memory is that of one device. A
-line of JSON with everything is appended to benchmarks/results.jsonl.
+It prints one line per case. FLOPs are counted twice: analytically and by the compiler. The analytic count has the
+matrix products of one forward and two backward passes (projections, attention over whole rows, the head at the masked
+positions); what is recomputed does not count. MFU is the analytic count divided by the time and by the rate of a large
+matrix product, measured in the same process, times the number of devices. So 100 % is what this machine can multiply,
+not a number from a data sheet. Peak memory is that of one device. A line of JSON with everything is appended to
+benchmarks/results.jsonl.
 """
 
 import argparse

@@ -4,10 +4,10 @@ No TPU is needed, but its compiler is. It needs an environment of its own, where
   python -m venv tpu && tpu/bin/pip install 'jax[tpu]' -e .
   TPU_SKIP_MDS_QUERY=1 tpu/bin/python benchmarks/tpu_compile.py [--topology v5e:4x4] [--rows-per-device 16]
 
-It prints one line per case: rows and row length L per device, attention, remat; GiB per device of arguments (parameters, AdamW's
-moments, batch) and of temporaries at their peak; TFLOP per device and step as the compiler counts them; seconds of compiling. The
-compiler counts the loop over the blocks once, so use --unroll for TFLOP, and nothing inside of splash. Rows are split over all devices;
-every device has all parameters.
+It prints one line per case: rows and row length L per device, attention, remat; GiB per device of arguments
+(parameters, AdamW's moments, batch) and of temporaries at their peak; TFLOP per device and step as the compiler counts
+them; seconds of compiling. The compiler counts the loop over the blocks once, so use --unroll for TFLOP, and nothing
+inside of splash. Rows are split over all devices; every device has all parameters.
 """
 
 import argparse

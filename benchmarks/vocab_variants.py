@@ -3,13 +3,13 @@
     python benchmarks/vocab_variants.py --model=DIR --train=train.txt --validation=validation.txt [--characters=600000]
         [--few=300] [--many=3000] [--seeds=1,2,3] [--only=NAME,NAME]
 
-It runs the real commands: configs/dapt.py; configs/extend_vocab.py with `few` tokens and every `vocab.init`, and with `many`;
-configs/exbert.py with `many`, training the extension alone or all weights. A step has the same rows in all of them. A vocabulary that
-cuts the text into fewer tokens needs fewer steps for the same characters. Whole words are masked, so that a word is hidden in the same
-way however many tokens it has.
+It runs the real commands: configs/dapt.py; configs/extend_vocab.py with `few` tokens and every `vocab.init`, and with
+`many`; configs/exbert.py with `many`, training the extension alone or all weights. A step has the same rows in all of
+them. A vocabulary that cuts the text into fewer tokens needs fewer steps for the same characters. Whole words are
+masked, so that a word is hidden in the same way however many tokens it has.
 
-It prints the MLM loss per character on the validation text before and after, mean ± std over the seeds, with steps and seconds of
-training. A line of JSON with everything is appended to benchmarks/results.jsonl.
+It prints the MLM loss per character on the validation text before and after, mean ± std over the seeds, with steps and
+seconds of training. A line of JSON with everything is appended to benchmarks/results.jsonl.
 """
 
 import argparse

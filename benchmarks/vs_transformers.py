@@ -1,15 +1,17 @@
 """Compare the speed of the same MLM training work in jaxplm and in transformers' PyTorch on this machine.
 
-    python benchmarks/vs_transformers.py --model=DIR --corpus=FILE [--rows=32] [--length=128] [--steps=6] [--rounds=3] [--line_by_line]
+    python benchmarks/vs_transformers.py --model=DIR --corpus=FILE [--rows=32] [--length=128] [--steps=6] [--rounds=3] \
+        [--line_by_line]
 
-Both get the same checkpoint, the same packed rows, the same masks, the checkpoint's dropout, AdamW with weight decay and clipping by
-global norm. jaxplm projects the masked positions alone and keeps the texts of a row apart. transformers' BertForMaskedLM projects every
-position and attends over the whole row, as run_mlm.py does. With --line_by_line, PyTorch gets the same texts of a step one per row,
-padded to the longest of the step, as run_mlm.py --line_by_line does: compare so for TAPT.
+Both get the same checkpoint, the same packed rows, the same masks, the checkpoint's dropout, AdamW with weight decay
+and clipping by global norm. jaxplm projects the masked positions alone and keeps the texts of a row apart.
+transformers' BertForMaskedLM projects every position and attends over the whole row, as run_mlm.py does. With
+--line_by_line, PyTorch gets the same texts of a step one per row, padded to the longest of the step, as run_mlm.py
+--line_by_line does: compare so for TAPT.
 
-Each contestant runs in a process of its own, one after the other, `rounds` times. The first steps (compilation, warm-up) are not
-counted. It prints real tokens per second (padding is not counted), the median over all counted steps, and the ratio to each contestant.
-A line of JSON with everything is appended to benchmarks/results.jsonl.
+Each contestant runs in a process of its own, one after the other, `rounds` times. The first steps (compilation,
+warm-up) are not counted. It prints real tokens per second (padding is not counted), the median over all counted steps,
+and the ratio to each contestant. A line of JSON with everything is appended to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -86,7 +88,7 @@ def jaxplm_worker(options: argparse.Namespace, batches: list) -> tuple[list[floa
 
 
 def torch_arrays(batch, line_by_line: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return token ids, mask and labels (-100: no loss), int64: the packed rows [B, L], or one text per row, [texts, longest]."""
+    """Return int64 ids, mask and labels (-100: no loss): packed rows [B, L], or one text per row [texts, longest]."""
     labels = np.full(batch.input_ids.shape, -100, np.int64)
     for row, (positions, answers, weights) in enumerate(zip(batch.mlm_positions, batch.mlm_labels, batch.mlm_weights, strict=True)):
         labels[row, positions[weights > 0]] = answers[weights > 0]

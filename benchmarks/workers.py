@@ -34,7 +34,9 @@ def selected(contestants: Contestants, only: str) -> Contestants:
 
 
 def run_in_turn(contestants: Contestants, rounds: int, *arguments: str) -> Iterator[tuple[int, str, Any]]:
-    """Run contestants one after the other, so that a slow minute of the machine meets all of them; yield (round, name, result).
+    """Run contestants one after the other; yield (round, name, result).
+
+    So a slow minute of the machine meets all of them.
 
     Args:
       contestants: the ones to run. Each process is this script with its own arguments, --worker and `arguments`.

@@ -1,30 +1,33 @@
-"""Say in one sentence what to do about a vocabulary, with the reasons: keep it, append to it, exBERT, another one, or a larger one."""
+"""Say in one sentence what to do about a vocabulary, with the reasons."""
 
 from typing import NamedTuple
 
 from jaxplm.vocab.measure import Measurement
 from jaxplm.vocab.splits import covered_share
 
-# Tokens per word up to which a vocabulary is kept. English vocabularies (BERT's and RoBERTa's) need 1.03 to 1.08 on general English,
-# so 1.15 is little more than that. A Korean eojeol has 2.2 morphemes on average, and one token per morpheme is the best to expect.
+# Tokens per word up to which a vocabulary is kept. English vocabularies (BERT's and RoBERTa's) need 1.03 to 1.08 on
+# general English, so 1.15 is little more than that. A Korean eojeol has 2.2 morphemes on average, and one token per
+# morpheme is the best to expect.
 KEEP, KEEP_KOREAN = 1.15, 2.25
-# Share of unknown tokens above which information is lost, not just cut up: vocabularies that fit stay below 0.5 %, those of another
-# script do not.
+# Share of unknown tokens above which information is lost, not just cut up: vocabularies that fit stay below 0.5 %,
+# those of another script do not.
 UNKNOWN = 0.02
-# Tokens per character. English is near 0.25, Korean in syllables near 0.6; from here on words are spelled character by character.
+# Tokens per character. English is near 0.25, Korean in syllables near 0.6; from here on words are spelled character by
+# character.
 SPELLED = 0.9
 # A normalizer is the wrong one if it makes this share of the vocabulary impossible (as in `jaxplm.hf.tokenizer`).
 LOST = 0.1
-# New rows that a resized table can learn: about 1 % of the vocabulary. They are the remedy where they take away a third of what
-# splitting costs; where they do not, the tail of rare words is too long for them.
+# New rows that a resized table can learn: about 1 % of the vocabulary. They are the remedy where they take away a third
+# of what splitting costs; where they do not, the tail of rare words is too long for them.
 FEW, FEW_COVER = 0.01, 1 / 3
 # exBERT's own extension is a bit more than half of the base vocabulary (Tai et al. 2020: 17,658 to 30,522).
 MANY = 0.5
 EXBERT_COVERS = 0.8  # share of the extra tokens that exBERT's number of tokens is chosen for
-# Words in one's own corpus, below which another base model is the better choice: BERT had 3.3 billion, SciBERT 3.1 billion tokens.
+# Words in one's own corpus, below which another base model is the better choice: BERT had 3.3 billion, SciBERT 3.1
+# billion tokens.
 SCRATCH_WORDS = 300_000_000
-# A vocabulary of the corpus's own should grow by half if that takes away this share of the tokens. A row learns little from a word
-# with fewer than NEW_ROW occurrences.
+# A vocabulary of the corpus's own should grow by half if that takes away this share of the tokens. A row learns little
+# from a word with fewer than NEW_ROW occurrences.
 WORTH_HALF, NEW_ROW = 0.05, 10
 
 
@@ -32,7 +35,8 @@ class Advice(NamedTuple):
     """What to do about a vocabulary.
 
     Attributes:
-      kind: keep, append, exbert, scratch, settings (the tokenizer is read in a wrong way), or larger (of a new vocabulary).
+      kind: keep, append, exbert, scratch, settings (the tokenizer is read in a wrong way), or larger (of a new
+        vocabulary).
       tokens: how many to add, about.
       sentence: the advice with its reasons.
     """
@@ -77,7 +81,8 @@ def advise(measurement: Measurement, vocab_size: int, general: Measurement | Non
         )
     elif kind == "keep" and unspaced:
         sentence = (
-            f"Keep the vocabulary: {unknown}, and {letters} are usual in a script without spaces, where tokens per word say little"
+            f"Keep the vocabulary: {unknown}, and {letters} are usual in a script without spaces,"
+            " where tokens per word say little"
         )
     elif kind == "keep":
         sentence = (
@@ -115,10 +120,18 @@ def advise_new(measurement: Measurement, vocab_size: int) -> Advice:
     more = vocab_size // 2
     shorter = covered_share(measurement, more, NEW_ROW) * measurement.extra / max(1, measurement.totals.tokens)
     if shorter < WORTH_HALF:
-        return Advice("keep", 0, f"The new vocabulary of {vocab_size:,} has {summary}; {more:,} more would shorten the texts by"
-                                 f" {shorter:.1%} only, as the words that are still cut are rare.")
-    return Advice("larger", more, f"Consider vocab.size={vocab_size + more}: {summary}, and the {more:,} costliest split words made whole"
-                                  f" would shorten the texts by {shorter:.1%}.")
+        return Advice(
+            "keep",
+            0,
+            f"The new vocabulary of {vocab_size:,} has {summary}; {more:,} more would shorten the texts by"
+            f" {shorter:.1%} only, as the words that are still cut are rare.",
+        )
+    return Advice(
+        "larger",
+        more,
+        f"Consider vocab.size={vocab_size + more}: {summary}, and the {more:,} costliest split words made whole"
+        f" would shorten the texts by {shorter:.1%}.",
+    )
 
 
 def _is_korean(measurement: Measurement) -> bool:
@@ -138,7 +151,11 @@ def _unknown(measurement: Measurement) -> str:
 
 
 def _scratch_needs(words: int) -> str:
-    return "" if words >= SCRATCH_WORDS else f", which takes hundreds of millions of words (here: {words / 1e6:.1f} million)"
+    return (
+        ""
+        if words >= SCRATCH_WORDS
+        else f", which takes hundreds of millions of words (here: {words / 1e6:.1f} million)"
+    )
 
 
 def _kind(measurement: Measurement, few: int, lost: float) -> str:
@@ -152,12 +169,16 @@ def _kind(measurement: Measurement, few: int, lost: float) -> str:
 
 
 def _is_spelled(measurement: Measurement) -> bool:
-    """Return whether words are cut into characters. Scripts without spaces are, in vocabularies that fit them, and do not count."""
+    """Return whether words are cut into characters.
+
+    Scripts without spaces are, in vocabularies that fit them, and do not count.
+    """
     return measurement.tokens_per_character >= SPELLED and not _is_unspaced(measurement)
 
 
 def _exbert_tokens(measurement: Measurement, vocab_size: int) -> int:
-    """Return a number of tokens, in thousands, that covers enough of the extra ones: at most `MANY` of the vocabulary."""
+    """Return a number of tokens, in thousands, that covers enough of the extra ones: at most `MANY` of the vocabulary.
+    """
     most = max(1, int(MANY * vocab_size))
     step = max(1, min(1000, most // 4))
     return next((n for n in range(step, most, step) if covered_share(measurement, n) >= EXBERT_COVERS), most)

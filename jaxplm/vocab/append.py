@@ -1,8 +1,8 @@
 """Add entries to a tokenizer's own model; every old id stays as it is.
 
-transformers' `add_tokens` puts new tokens before the model: a "##" piece never matches there, a plain one matches inside other words,
-and thousands take minutes to load. Here they become entries of the vocabulary in which WordPiece looks up its longest match, or
-merges of a byte-level BPE (`merges`).
+transformers' `add_tokens` puts new tokens before the model: a "##" piece never matches there, a plain one matches
+inside other words, and thousands take minutes to load. Here they become entries of the vocabulary in which WordPiece
+looks up its longest match, or merges of a byte-level BPE (`merges`).
 """
 
 import copy
@@ -50,14 +50,15 @@ class ExtendedTokenizer:
 def append_tokens(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> ExtendedTokenizer:
     """Add entries to the model of a fast tokenizer, in their order.
 
-    Every old id keeps its token, special and added tokens included. Every text that gets no new id gets exactly the ids it had.
-    Normalizer, pre-tokenizer and post-processor stay. Each new entry is checked to occur in the tokens of some text.
+    Every old id keeps its token, special and added tokens included. Every text that gets no new id gets exactly the ids
+    it had. Normalizer, pre-tokenizer and post-processor stay. Each new entry is checked to occur in the tokens of some
+    text.
 
-    What is added beside `tokens` (`helpers`):
-      BPE: entries between the old pieces and a token of three or more of them, as few as possible.
-      WordPiece: if the vocabulary has no "##c" for a character c inside its entries, these. Otherwise the longest match could end
-        after a new entry, before such a character, and a word that was known would become [UNK]. No published BERT vocabulary is of
-        this kind.
+    What is added beside `tokens` (`helpers`): BPE: entries between the old pieces and a token of three or more of them,
+      as few as possible. WordPiece: if the vocabulary has no "##c" for a character c inside its entries, these.
+      Otherwise the longest match could end
+        after a new entry, before such a character, and a word that was known would become [UNK]. No published BERT
+        vocabulary is of this kind.
 
     Args:
       tokenizer: a fast transformers tokenizer, WordPiece or byte-level BPE; not changed.
@@ -114,7 +115,9 @@ def _wordpiece(model: dict[str, Any], reach: Reach, wanted: list[str]) -> dict[s
             rest = prefix + rest[end:]
         return pieces
 
-    return {token: pieces_of(token) for token in [*_missing_continuations(vocabulary, reach), *wanted]} if wanted else {}
+    return (
+        {token: pieces_of(token) for token in [*_missing_continuations(vocabulary, reach), *wanted]} if wanted else {}
+    )
 
 
 def _missing_continuations(vocabulary: dict[str, int], reach: Reach) -> list[str]:
@@ -123,7 +126,9 @@ def _missing_continuations(vocabulary: dict[str, int], reach: Reach) -> list[str
         return token.removeprefix(reach.prefix) if token.startswith(reach.prefix) else token[1:]
 
     chars = {char for token in vocabulary for char in inside(token)}
-    lacking = sorted(char for char in chars if reach.prefix + char not in vocabulary and reach.reason(reach.prefix + char) is None)
+    lacking = sorted(
+        char for char in chars if reach.prefix + char not in vocabulary and reach.reason(reach.prefix + char) is None
+    )
     # Entries that no text reaches, such as [unused1], need no continuation.
     return [reach.prefix + char for char in lacking
             if any(char in inside(token) and reach.reason(token) is None for token in vocabulary)]
@@ -147,7 +152,8 @@ def _byte_level(model: Any, reach: Reach, wanted: list[str], old: dict[str, int]
 def _include_added_tokens(state: dict[str, Any], bare: Reach) -> None:
     """Put added tokens from beyond the model's vocabulary into it, at their ids.
 
-    `tokenizers` renumbers what is not in the model when it reads a file, so their ids would change with every new entry.
+    `tokenizers` renumbers what is not in the model when it reads a file, so their ids would change with every new
+    entry.
 
     Args:
       state: tokenizer.json; its vocabulary is changed.
@@ -164,14 +170,21 @@ def _include_added_tokens(state: dict[str, Any], bare: Reach) -> None:
         # Is it always found before the model is asked? A byte-level BPE without a merge for it never forms it.
         plain = content == content.removeprefix(bare.prefix or content)
         always_first = plain and not token["single_word"] and (token["normalized"] or state["normalizer"] is None)
-        if not always_first and (bare.kind == WORDPIECE or state["model"].get("ignore_merges")) and bare.reason(content) is None:
-            raise UserError(f"the tokenizer's added token {content!r} is a word outside of its model's vocabulary and cannot keep its id "
-                            "while the vocabulary grows: remove it from the tokenizer and give it in vocab.terms")
+        if (
+            not always_first
+            and (bare.kind == WORDPIECE or state["model"].get("ignore_merges"))
+            and bare.reason(content) is None
+        ):
+            raise UserError(
+                f"the tokenizer's added token {content!r} is a word outside of its model's vocabulary and cannot keep its id "
+                "while the vocabulary grows: remove it from the tokenizer and give it in vocab.terms"
+            )
         vocabulary[content] = token["id"]
 
 
-def _rebuild(tokenizer: "PreTrainedTokenizerFast", state: dict[str, Any], ids: dict[str, int], merges: list[tuple[str, str]]
-             ) -> "PreTrainedTokenizerFast":
+def _rebuild(
+    tokenizer: "PreTrainedTokenizerFast", state: dict[str, Any], ids: dict[str, int], merges: list[tuple[str, str]]
+) -> "PreTrainedTokenizerFast":
     """Return a copy of the tokenizer with more entries and merges."""
     model = {**state["model"], "vocab": state["model"]["vocab"] | ids}
     if merges:
@@ -187,4 +200,6 @@ def _check_old_ids(old: dict[str, int], extended: "PreTrainedTokenizerFast") -> 
     new = extended.backend_tokenizer.get_vocab(with_added_tokens=True)
     changed = [token for token, index in old.items() if new.get(token) != index]
     if changed:
-        raise UserError(f"the tokenizer's token {changed[0]!r} would not keep its id {old[changed[0]]} while the vocabulary grows")
+        raise UserError(
+            f"the tokenizer's token {changed[0]!r} would not keep its id {old[changed[0]]} while the vocabulary grows"
+        )

@@ -1,18 +1,19 @@
 """Choose the entries that a vocabulary lacks: those that save the most tokens on a corpus, and those of a user's list.
 
-The search is greedy: it takes the entry that saves most and cuts the words that this changes again. What another entry would save is
-computed again when it comes to the top. Savings are exact (`jaxplm.vocab.segment`), not estimated from counts.
+The search is greedy: it takes the entry that saves most and cuts the words that this changes again. What another entry
+would save is computed again when it comes to the top. Savings are exact (`jaxplm.vocab.segment`), not estimated from
+counts.
 
-An occurrence in many texts weighs more than one in few: n occurrences in t texts weigh √(n·t), so a word of one long text cannot
-outweigh one that many texts need. What is left out, and why:
+An occurrence in many texts weighs more than one in few: n occurrences in t texts weigh √(n·t), so a word of one long
+text cannot outweigh one that many texts need. What is left out, and why:
 
-* Words in fewer than `min_texts` texts, before anything is counted: names of one document, and nearly all misspellings. A rule against
-  rare neighbours of frequent words would do harm: among 3,000 entries for medical answers, the 15 that differ in one letter from a word
-  twenty times as frequent are all words ("testes", "diagnoses", "injections").
+* Words in fewer than `min_texts` texts, before anything is counted: names of one document, and nearly all misspellings.
+  A rule against rare neighbours of frequent words would do harm: among 3,000 entries for medical answers, the 15 that
+  differ in one letter from a word twenty times as frequent are all words ("testes", "diagnoses", "injections").
 * Everything but letters and their marks, except digits inside a whole word that starts with a letter ("H1N1").
 * A letter repeated four times or more ("ㅋㅋㅋㅋ", "soooo"): such a word has endless spellings.
-* Parts of words that occur in fewer than three different words (whatever their case), or have fewer than three Latin letters or two
-  syllables of Hangul: a whole word serves as well there, or the part means nothing.
+* Parts of words that occur in fewer than three different words (whatever their case), or have fewer than three Latin
+  letters or two syllables of Hangul: a whole word serves as well there, or the part means nothing.
 """
 
 import heapq
@@ -42,9 +43,10 @@ class ChosenTokens:
     """Entries to add to a vocabulary.
 
     Attributes:
-      tokens: entries in the order to add them, as the vocabulary has them ("##ness", "Ġhospital"). For byte-level BPE each is two
-        tokens that were there before it, so every intermediate merge is among them.
-      saved: tokens that each saves on the corpus once those before it are there; 0 for an intermediate step to the next.
+      tokens: entries in the order to add them, as the vocabulary has them ("##ness", "Ġhospital"). For byte-level BPE
+        each is two tokens that were there before it, so every intermediate merge is among them.
+      saved: tokens that each saves on the corpus once those before it are there; 0 for an intermediate step to the
+        next.
       wanted: how many of them, at the beginning, come from the user's terms.
       known: terms that need nothing: each of their words is one token already.
       refused: {term: why it cannot be one token}.
@@ -57,22 +59,26 @@ class ChosenTokens:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def choose_tokens(measurement: Measurement, tokenizer: Any, count: int, *, terms: Iterable[str] = (), min_texts: int = 3) -> ChosenTokens:
+def choose_tokens(
+    measurement: Measurement, tokenizer: Any, count: int, *, terms: Iterable[str] = (), min_texts: int = 3
+) -> ChosenTokens:
     """Choose at most `count` entries; the same input gives the same entries, in the same order.
 
     Args:
       measurement: of the domain's texts, by this tokenizer.
       tokenizer: a fast transformers tokenizer, WordPiece or byte-level BPE.
       count: entries, including the intermediate steps of byte-level BPE.
-      terms: words or phrases to take first, those that save most at the beginning. A phrase is taken word by word, as no token crosses a
-        space, and a word as the tokenizer cuts it ("beta-blocker": beta, blocker).
+      terms: words or phrases to take first, those that save most at the beginning. A phrase is taken word by word, as
+        no token crosses a space, and a word as the tokenizer cuts it ("beta-blocker": beta, blocker).
       min_texts: texts in which other words must occur.
 
     Raises:
       UserError: the tokenizer's model is neither WordPiece nor byte-level BPE.
     """
     asked = term_words(terms, tokenizer)
-    frequent = [word for word, occurrences in measurement.table.items() if occurrences.texts >= min_texts and is_word(word.text)]
+    frequent = [
+        word for word, occurrences in measurement.table.items() if occurrences.texts >= min_texts and is_word(word.text)
+    ]
     words = list(dict.fromkeys([*asked.words, *frequent]))  # those of the terms first, in their order
     occurrences = [measurement.table.get(word, Occurrences(0, 0)) for word in words]
     search = _Search(segment_words(tokenizer, words), occurrences, Reach(tokenizer))
@@ -140,7 +146,8 @@ class _Search:
                 self._push(heap, seen, effect.words, whole)
 
     def _push(self, heap: list[tuple[float, str]], seen: set[str], numbers: Iterable[int], whole: set[str]) -> None:
-        """Put entries that were not seen before on the heap, with what they save where their tokens stand side by side."""
+        """Put entries that were not seen before on the heap, with what they save where their tokens stand side by side.
+        """
         gains: defaultdict[str, float] = defaultdict(float)
         for number in numbers:
             for entry, gain in self._candidates(number):
@@ -158,7 +165,10 @@ class _Search:
             yield self.segments.words[number], 1
         for begin, end in itertools.combinations(range(len(pieces) + 1), 2):
             if 2 <= end - begin and (end - begin <= _MOST_PIECES or end - begin == len(pieces)):
-                yield self.segments.entry(pieces[begin:end], begin == 0), (end - begin - 1) / self.segments.steps(end - begin)
+                yield (
+                    self.segments.entry(pieces[begin:end], begin == 0),
+                    (end - begin - 1) / self.segments.steps(end - begin),
+                )
 
     def _allowed(self, entry: str, whole: bool) -> bool:
         """Return whether an entry passes the rules of this module's docstring; `whole`: it is a whole word."""
@@ -173,11 +183,17 @@ class _Search:
 
     def _score(self, effect: Effect) -> float:
         """Return the weighted tokens saved per entry that is added."""
-        gains = (self._weights[number] * (_cost(self.segments.pieces[number]) - len(new)) for number, new in sorted(effect.words.items()))
+        gains = (
+            self._weights[number] * (_cost(self.segments.pieces[number]) - len(new))
+            for number, new in sorted(effect.words.items())
+        )
         return sum(gains) / len(effect.added)
 
     def _accept(self, entry: str, effect: Effect) -> None:
-        saved = sum(self._counts[number] * (_cost(self.segments.pieces[number]) - len(new)) for number, new in effect.words.items())
+        saved = sum(
+            self._counts[number] * (_cost(self.segments.pieces[number]) - len(new))
+            for number, new in effect.words.items()
+        )
         self.segments.accept(entry, effect)
         self.tokens += effect.added
         self.saved += [0] * (len(effect.added) - 1) + [saved]

@@ -1,4 +1,7 @@
-"""Measure how a tokenizer cuts the run's corpus, and show it in the log, in a plot and in report.md: every vocabulary recipe starts so."""
+"""Measure how a tokenizer cuts the run's corpus, and show it in the log, in a plot and in report.md.
+
+Every vocabulary recipe starts with this.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +30,9 @@ class CorpusReport:
 
 
 def report_corpus(config: Config, workdir: Path, tokenizer: Any, *, new: bool = False) -> CorpusReport:
-    """Measure `data.train` and, if it is given, the validation split of `data.general`; log the tables and draw the plot.
+    """Measure the run's corpus, log the tables and draw the plot.
+
+    The corpus is `data.train`. If `data.general` is given, its validation split is measured for comparison.
 
     Args:
       config: of the run.

@@ -1,14 +1,15 @@
 """Rules by which a language's text is normalised and cut into words before a vocabulary is trained on it.
 
-latin: for scripts written with spaces. WordPiece has BERT's own rules, byte-level BPE has GPT-2's and RoBERTa's, so that transformers'
-classes for them apply. Accents stay, because stripping them takes Hangul apart as well.
+latin: for scripts written with spaces. WordPiece has BERT's own rules, byte-level BPE has GPT-2's and RoBERTa's, so
+that transformers' classes for them apply. Accents stay, because stripping them takes Hangul apart as well.
 
-korean: Hangul stays composed. The form is NFC, never NFKC: NFKC turns the ㅋ of ㅋㅋㅋ into the first half of a syllable, which joins with
-the vowel that follows. All that NFKC would gain is full-width signs, which made up 9 in a million characters of 590,000 film reviews.
-A sign or a lone letter of Hangul stands at most `RUN` times in a row: without that, 118 of 16,000 entries are runs such as ㅋㅋㅋㅋ
-and ......., and 39 with it. Hangul, lone letters, Latin, numbers and runs of one sign are words of their own ("OST도" = OST + 도,
-"굿ㅋㅋ" = 굿 + ㅋㅋ); the trainer's pieces separate endings. Measured on these reviews with WordPiece of 16,000: 1.960 tokens per word;
-2.057 with every sign alone, 1.969 with every digit alone.
+korean: Hangul stays composed. The form is NFC, never NFKC: NFKC turns the ㅋ of ㅋㅋㅋ into the first half of a syllable,
+which joins with the vowel that follows. All that NFKC would gain is full-width signs, which made up 9 in a million
+characters of 590,000 film reviews. A sign or a lone letter of Hangul stands at most `RUN` times in a row: without that,
+118 of 16,000 entries are runs such as ㅋㅋㅋㅋ and ......., and 39 with it. Hangul, lone letters, Latin, numbers and runs
+of one sign are words of their own ("OST도" = OST + 도, "굿ㅋㅋ" = 굿 + ㅋㅋ); the trainer's pieces separate endings. Measured
+on these reviews with WordPiece of 16,000: 1.960 tokens per word; 2.057 with every sign alone, 1.969 with every digit
+alone.
 """
 
 from collections.abc import Mapping
@@ -48,8 +49,13 @@ def set_rules(tokenizer: Tokenizer, kind: str, language: str, cased: bool) -> No
 
 
 def _clean(cased: bool, han: bool) -> normalizers.Normalizer:
-    """Return BERT's cleaning: control characters removed, white space as spaces; `han`: spaces around each Chinese character."""
-    return normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=han, strip_accents=False, lowercase=not cased)
+    """Return BERT's cleaning: no control characters, white space as spaces.
+
+    With `han`, spaces are put around each Chinese character.
+    """
+    return normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=han, strip_accents=False, lowercase=not cased
+    )
 
 
 def _split(pattern: str, before: str) -> pre_tokenizers.PreTokenizer:
@@ -77,7 +83,8 @@ def _bpe(language: str, cased: bool) -> tuple[normalizers.Normalizer | None, pre
 
 def _unigram(language: str, cased: bool) -> tuple[normalizers.Normalizer, pre_tokenizers.PreTokenizer]:
     cut = [normalizers.Replace(_LONG_RUN, "")] if language == KOREAN else []
-    # A space on the left stays: the text after [MASK] is normalised by itself, and its first word has a space before it.
+    # A space on the left stays: the text after [MASK] is normalised by itself, and its first word has a space before
+    # it.
     one_space = [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip(left=False, right=True)]
     word = _KOREAN_WORD if language == KOREAN else _LATIN_WORD
     # "first": the rest of a word after [MASK] must not look like the beginning of a word.

@@ -1,8 +1,9 @@
-"""Measure how a tokenizer cuts the words of a corpus: fertility, unknown tokens, and every distinct word with its tokens.
+"""Measure how a tokenizer cuts the words of a corpus: fertility, unknown tokens, every distinct word.
 
-A word is what whole-word masking takes for one (`jaxplm.data.corpus.words`). In scripts with spaces it is what stands between spaces,
-with punctuation split off. In Korean that is the eojeol: a stem with its particles and endings. Words have a letter or a digit;
-punctuation and signs count as tokens only. Characters and bytes are counted without white space.
+A word is what whole-word masking takes for one (`jaxplm.data.corpus.words`). In scripts with spaces it is what stands
+between spaces, with punctuation split off. In Korean that is the eojeol: a stem with its particles and endings. Words
+have a letter or a digit; punctuation and signs count as tokens only. Characters and bytes are counted without white
+space.
 """
 
 from collections import Counter
@@ -67,7 +68,10 @@ class Measurement:
 
     @property
     def whole_distinct_share(self) -> float:
-        """Share of distinct words, each counted once, that are one known token; rare ones that left the table are missing."""
+        """Share of distinct words, each counted once, that are one known token.
+
+        Rare words that left the table are missing.
+        """
         words = [word for word in self.table if is_word(word.text)]
         return sum(len(word.ids) == 1 and word.ids[0] != self.unknown_id for word in words) / max(1, len(words))
 
@@ -90,12 +94,22 @@ def measure(texts: Iterable[str], tokenizer: Any, *, max_words: int = MAX_WORDS)
     totals, lengths = counter.totals()
     if not totals.words:
         raise UserError(f"no word in {counter.texts} texts: nothing to measure a vocabulary on")
-    return Measurement(counter.texts, counter.characters, counter.bytes, totals, lengths, counter.table(), counter.left_out,
-                       tokenizer.unk_token_id)
+    return Measurement(
+        counter.texts,
+        counter.characters,
+        counter.bytes,
+        totals,
+        lengths,
+        counter.table(),
+        counter.left_out,
+        tokenizer.unk_token_id,
+    )
 
 
 def remeasure(measurement: Measurement, tokenizer: Any) -> Measurement:
-    """Return the measurement of the same texts by a tokenizer that differs in its vocabulary alone, without reading them again.
+    """Return the measurement of the same texts by a tokenizer that differs in its vocabulary alone.
+
+    The texts are not read again.
 
     Every word of the table is tokenized again. Rare words that left the table keep their old tokens in the sums.
     """

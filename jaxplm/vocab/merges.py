@@ -1,13 +1,13 @@
 """Append merges to a byte-level BPE (Sennrich et al. 2016).
 
-The lowest-ranked merge is done first, so appended merges never change how the old ones cut a pre-token: they join what the old ones
-leave. A merge is not a rule about one word: it joins its pair in every word. Two choices follow:
+The lowest-ranked merge is done first, so appended merges never change how the old ones cut a pre-token: they join what
+the old ones leave. A merge is not a rule about one word: it joins its pair in every word. Two choices follow:
 
-* A new merge gives a new entry, or one that an earlier new merge gives, never an old entry. So a text whose ids are all old was cut by
-  the old merges alone, and has exactly its old ids.
-* Of the pairs that could be joined on the way to a token, one that is asked for itself comes first, then the one whose pieces are the
-  rarest. Ids tell how rare: they run from frequent to rare, in the order of the merges (GPT-2) or of counts (RoBERTa). Such a pair is
-  the least likely to occur in another word.
+* A new merge gives a new entry, or one that an earlier new merge gives, never an old entry. So a text whose ids are all
+  old was cut by the old merges alone, and has exactly its old ids.
+* Of the pairs that could be joined on the way to a token, one that is asked for itself comes first, then the one whose
+  pieces are the rarest. Ids tell how rare: they run from frequent to rare, in the order of the merges (GPT-2) or of
+  counts (RoBERTa). Such a pair is the least likely to occur in another word.
 """
 
 import math
@@ -78,7 +78,9 @@ class Merges:
             if not pairs:
                 self._take_back(*before)
                 return f"needs {''.join(span[:2])!r} as an intermediate step, which is an old entry: other words would change their tokens"
-            self._add(max(pairs, key=lambda pair: ("".join(pair) in wanted or "".join(pair) in self.ids, self._rarity(pair))))
+            self._add(
+                max(pairs, key=lambda pair: ("".join(pair) in wanted or "".join(pair) in self.ids, self._rarity(pair)))
+            )
         old = _span(self.old_cut(pretoken), start, len(token))
         assert old is not None  # the old pieces lie within the new ones
         self.pieces[token] = old
@@ -98,12 +100,16 @@ class Merges:
             del self.ids[entry], self.pieces[entry]
 
     def _rarity(self, pair: tuple[str, str]) -> float:
-        """Return minus the logarithm of how often the pieces meet by chance, under Zipf's law over ids, up to a constant."""
+        """Return minus the logarithm of how often the pieces meet by chance, up to a constant.
+
+        Zipf's law over ids gives the frequency of a piece.
+        """
         return sum(math.log(1 + self._old[piece]) for entry in pair for piece in self.pieces.get(entry, [entry]))
 
 
 def _span(entries: list[str], start: int, length: int) -> list[str] | None:
-    """Return the entries that make up `length` characters from `start`, or None if one crosses an edge of that stretch."""
+    """Return the entries that make up `length` characters from `start`, or None if one crosses an edge of that stretch.
+    """
     first = last = at = 0
     while first < len(entries) and at < start:
         at += len(entries[first])

@@ -3,8 +3,8 @@
 from jaxplm.vocab.measure import Measurement
 from jaxplm.vocab.splits import form_counts
 
-# Figure 2 of Gururangan et al. 2020 compares the 10,000 most frequent words without stop words. A list of stop words would be one
-# language's; instead a word among the 100 most frequent of both corpora counts as one.
+# Figure 2 of Gururangan et al. 2020 compares the 10,000 most frequent words without stop words. A list of stop words
+# would be one language's; instead a word among the 100 most frequent of both corpora counts as one.
 OVERLAP_WORDS, STOP_WORDS = 10_000, 100
 
 
@@ -16,8 +16,14 @@ def overlap(one: Measurement, other: Measurement, words: int = OVERLAP_WORDS, st
       words: how many of each to compare, or as many as the smaller one has.
       stop_words: a word that is among this many most frequent words of both corpora is left out of both.
     """
-    ranked = [[word for word, _ in sorted(form_counts(corpus).items(), key=lambda item: (-item[1], item[0])) if any(map(str.isalpha, word))]
-              for corpus in (one, other)]
+    ranked = [
+        [
+            word
+            for word, _ in sorted(form_counts(corpus).items(), key=lambda item: (-item[1], item[0]))
+            if any(map(str.isalpha, word))
+        ]
+        for corpus in (one, other)
+    ]
     stop = set(ranked[0][:stop_words]) & set(ranked[1][:stop_words])
     kept = [[word for word in corpus if word not in stop] for corpus in ranked]
     size = min(words, *map(len, kept))

@@ -1,8 +1,8 @@
 """Count the words of texts with the tokens of each, in one pass; every distinct word is tokenized once.
 
-A text is first cut at the white space that begins a word for the tokenizer. What stands between is tokenized when it first occurs, cut into
-the words of `jaxplm.data.corpus.words`, and remembered. So a pass costs little more than counting, and the counts are those of
-tokenizing every text as a whole.
+A text is first cut at the white space that begins a word for the tokenizer. What stands between is tokenized when it
+first occurs, cut into the words of `jaxplm.data.corpus.words`, and remembered. So a pass costs little more than
+counting, and the counts are those of tokenizing every text as a whole.
 """
 
 import itertools
@@ -16,7 +16,8 @@ import numpy as np
 from jaxplm.data.corpus.encode import Piece, token_arrays
 from jaxplm.data.corpus.words import word_tables
 
-# Unicode's White_Space, which the tokenizers go by; Python's str.split() also takes the control characters U+001C to U+001F.
+# Unicode's White_Space, which the tokenizers go by; Python's str.split() also takes the control characters U+001C to
+# U+001F.
 _SPACES = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _EVERY_SPACE = [chr(code) for code in range(0x3001) if re.match(f"[{_SPACES}]", chr(code))]
 _BETWEEN = re.compile(f"[^{_SPACES}]+")
@@ -26,7 +27,9 @@ _MEMORY_CHARS = 1 << 23  # characters of the strings whose words are remembered,
 MAX_WORDS = 1 << 19  # distinct words in the table, about 300 MB
 
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff\U00020000-\U0003ffff]")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff\U00020000-\U0003ffff]"
+)
 
 
 class Word(NamedTuple):
@@ -76,14 +79,15 @@ class Totals(NamedTuple):
 def _parts(backend: Any) -> re.Pattern[str]:
     """Match the parts of a text that this tokenizer cuts independently of each other.
 
-    Parts end at white space, but not at all of it: a tokenizer that has Metaspace alone begins a word at U+0020, and a no-break space
-    is a character of the word.
+    Parts end at white space, but not at all of it: a tokenizer that has Metaspace alone begins a word at U+0020, and a
+    no-break space is a character of the word.
     """
     def ids(text: str) -> list[int]:
         return backend.encode(text, add_special_tokens=False).ids
 
     separators = "".join(space for space in _EVERY_SPACE if ids(f"a{space}a") == ids("a") + ids(f"{space}a"))
-    # Where white space does not change the tokens, "a" at the start of a line and "a" after a space need not be told apart.
+    # Where white space does not change the tokens, "a" at the start of a line and "a" after a space need not be told
+    # apart.
     ignores_space = ids(" \n a") == ids("a")
     return re.compile(f"[^{separators}]+" if ignores_space else f"[{separators}]*[^{separators}]+")
 
@@ -93,8 +97,8 @@ class PieceCounter:
 
     Args:
       tokenizer: a fast transformers tokenizer; it is not changed.
-      max_words: distinct words that the table may hold. Beyond it the rarest are dropped until half is left. The totals still hold
-        them; the table lacks words that occurred at most `rarest` times in the texts read until then.
+      max_words: distinct words that the table may hold. Beyond it the rarest are dropped until half is left. The totals
+        still hold them; the table lacks words that occurred at most `rarest` times in the texts read until then.
 
     Attributes:
       texts, characters, bytes: of what was read so far; characters and UTF-8 bytes without white space.
@@ -187,7 +191,8 @@ class PieceCounter:
         return surface if normalizer is None else normalizer.normalize_str(surface).replace("▁", " ").strip()
 
     def _prune(self) -> None:
-        """Drop the rarest words from the table, all those of one count together, so that their order does not decide."""
+        """Drop the rarest words from the table, all those of one count together, so that their order does not decide.
+        """
         by_count = Counter(self._counts.values())
         left, limit = len(self._words), 0
         while left > self._max_words // 2:
@@ -200,7 +205,9 @@ class PieceCounter:
             del self._words[word], self._by_number[number], self._counts[number], self._in_texts[number]
         self.rarest, self.left_out = max(self.rarest, limit), self.left_out + len(dropped)
         # Strings that hold a dropped word have to be cut again when they occur.
-        self._known = {part: words for part, words in self._known.items() if all(map(self._by_number.__contains__, words))}
+        self._known = {
+            part: words for part, words in self._known.items() if all(map(self._by_number.__contains__, words))
+        }
         self._known_chars = sum(map(len, self._known))
 
     def _sums(self, words: dict[Word, int]) -> tuple[Totals, Counter[int]]:
@@ -228,7 +235,9 @@ def word_totals(word: Word, unknown_id: int | None) -> Totals:
     pieces, unknown = len(word.ids), word.ids.count(unknown_id) if unknown_id is not None else 0
     if not is_word(word.text):
         return Totals(pieces, unknown)
-    return Totals(pieces, unknown, 1, pieces, int(pieces == 1 and not unknown), is_korean(word.text), is_unspaced(word.text))
+    return Totals(
+        pieces, unknown, 1, pieces, int(pieces == 1 and not unknown), is_korean(word.text), is_unspaced(word.text)
+    )
 
 
 def _add_totals(one: Totals, other: Totals) -> Totals:

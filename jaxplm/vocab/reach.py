@@ -1,9 +1,9 @@
 """Decide which entries of a vocabulary some text can reach.
 
-The tokenizer itself is asked. Texts that spell an entry go through its normalizer and its pre-tokenizer, and the entry is reachable if it
-then stands where the model looks for it: at the beginning of a pre-token, after another character of one ("##ness"), or anywhere in one
-(byte-level BPE). So no rule of BERT's or of GPT-2's splitter is repeated here. Whether the merges of a BPE model ever form an entry is
-not decided here; `append.append_tokens` adds the merges.
+The tokenizer itself is asked. Texts that spell an entry go through its normalizer and its pre-tokenizer, and the entry
+is reachable if it then stands where the model looks for it: at the beginning of a pre-token, after another character of
+one ("##ness"), or anywhere in one (byte-level BPE). So no rule of BERT's or of GPT-2's splitter is repeated here.
+Whether the merges of a BPE model ever form an entry is not decided here; `append.append_tokens` adds the merges.
 
 >>> reach = Reach(bert)
 >>> reach.reason("hospital"), reach.reason("95%"), reach.reason("##-2")
@@ -113,8 +113,15 @@ class Reach:
 
     @functools.cached_property
     def ends(self) -> list[str]:
-        """Long whole words of the vocabulary. WordPiece's longest match ends after one, so any continuation can follow it."""
-        words = (word for word in self._backend.get_vocab(with_added_tokens=False) if not (self.prefix and word.startswith(self.prefix)))
+        """Long whole words of the vocabulary.
+
+        WordPiece's longest match ends after one, so any continuation can follow it.
+        """
+        words = (
+            word
+            for word in self._backend.get_vocab(with_added_tokens=False)
+            if not (self.prefix and word.startswith(self.prefix))
+        )
         longest = sorted(words, key=lambda word: (-len(word), word))
         return list(itertools.islice((word for word in longest if self.pretokens(word) == [word]), _ENDS))
 
@@ -148,7 +155,10 @@ class Reach:
         return any(index in self._cuts for index in self._backend.encode(text, add_special_tokens=False).ids)
 
     def _spellings(self, token: str) -> list[str]:
-        """Return texts with the bytes that `token` stands for. Where it begins or ends inside a character, several complete it."""
+        """Return texts with the bytes that `token` stands for.
+
+        Where it begins or ends inside a character, several complete it.
+        """
         if any(char not in self._alphabet for char in token):
             return []
         raw = bytes(self._alphabet[char] for char in token)
@@ -180,7 +190,11 @@ class Reach:
         if self._backend.normalizer is not None:
             normal = self._backend.normalizer.normalize_str(inner)
             if normal.strip() != inner.strip():
-                return f"is changed to {normal.strip()!r} by the normalizer" if normal.strip() else "is removed by the normalizer"
+                return (
+                    f"is changed to {normal.strip()!r} by the normalizer"
+                    if normal.strip()
+                    else "is removed by the normalizer"
+                )
         pretokens = self.pretokens(inner)
         if len(pretokens) > 1:
             return "is cut into " + ", ".join(map(repr, pretokens))
@@ -217,10 +231,17 @@ def kind_of(state: dict) -> str:
     if kind == WORDPIECE:
         return kind
     byte_level = '"ByteLevel"' in json.dumps(state.get("pre_tokenizer"))
-    if kind == BYTE_LEVEL and byte_level and not model.get("continuing_subword_prefix") and not model.get("end_of_word_suffix"):
+    if (
+        kind == BYTE_LEVEL
+        and byte_level
+        and not model.get("continuing_subword_prefix")
+        and not model.get("end_of_word_suffix")
+    ):
         return kind
-    raise UserError(f"the tokenizer's model is {'a BPE that is not byte-level' if kind == BYTE_LEVEL else kind}: tokens can be added to "
-                    "WordPiece and byte-level BPE vocabularies only; train a new one with configs/scratch.py")
+    raise UserError(
+        f"the tokenizer's model is {'a BPE that is not byte-level' if kind == BYTE_LEVEL else kind}: tokens can be added to "
+        "WordPiece and byte-level BPE vocabularies only; train a new one with configs/scratch.py"
+    )
 
 
 def _length(lead: int) -> int:
@@ -232,7 +253,9 @@ def _ending_in(tail: bytes) -> list[str]:
     """Return characters of different classes whose UTF-8 ends in the continuation bytes `tail`, with more before."""
     step = 64 ** len(tail)
     value = sum((byte & 0x3F) << (6 * n) for n, byte in enumerate(reversed(tail)))
-    return _of_each_class(code for code in range(value, 0x110000, step) if code >= (0x80, 0x800, 0x10000)[len(tail) - 1])
+    return _of_each_class(
+        code for code in range(value, 0x110000, step) if code >= (0x80, 0x800, 0x10000)[len(tail) - 1]
+    )
 
 
 def _beginning_with(begun: bytes) -> list[str]:
@@ -248,7 +271,10 @@ def _beginning_with(begun: bytes) -> list[str]:
 
 
 def _of_each_class(codes: Iterator[int] | range) -> list[str]:
-    """Return a few letters, digits, spaces and others among the code points; splitters treat the characters of a class alike."""
+    """Return a few letters, digits, spaces and others among the code points.
+
+    Splitters treat the characters of a class alike.
+    """
     classes: dict[str, list[str]] = {}
     for code in itertools.islice((code for code in codes if not 0xD800 <= code < 0xE000), _COMPLETIONS):
         char = chr(code)

@@ -20,13 +20,13 @@ def resize_embeddings(params: ParamTree, config: EncoderConfig, new_size: int, p
                       init: str = "subword_mean", seed: int = 0) -> tuple[ParamTree, EncoderConfig]:
     """Return parameters with rows for n new tokens, which have the last n ids below `new_size`.
 
-    Rows of old tokens stay bitwise equal. Where the table has spare rows without a token, new tokens take these first. Padding rows are
-    zero. A new row e [D] and its decoder bias b are initialised by one of:
+    Rows of old tokens stay bitwise equal. Where the table has spare rows without a token, new tokens take these first.
+    Padding rows are zero. A new row e [D] and its decoder bias b are initialised by one of:
 
-      subword_mean: the mean of its old pieces' rows and biases (FVT, Gee et al. 2022; AVocaDo, Hong et al. 2021). The decoder is tied,
-        so the new logit is the mean of the pieces' logits in every context.
-      mean: the mean of all old rows and biases, with noise of 0.01 standard deviations of each column in the row, much as transformers'
-        `mean_resizing` (Hewitt 2021). A new token then has about the average old logit.
+      subword_mean: the mean of its old pieces' rows and biases (FVT, Gee et al. 2022; AVocaDo, Hong et al. 2021). The
+        decoder is tied, so the new logit is the mean of the pieces' logits in every context.
+      mean: the mean of all old rows and biases, with noise of 0.01 standard deviations of each column in the row, much
+        as transformers' `mean_resizing` (Hewitt 2021). A new token then has about the average old logit.
       normal: N(0, init_std²) and bias 0, as in a model that is trained from scratch.
 
     Args:
@@ -38,14 +38,17 @@ def resize_embeddings(params: ParamTree, config: EncoderConfig, new_size: int, p
       seed: for the random numbers of `mean` and `normal`.
 
     Returns:
-      The parameters, with the two resized leaves as NumPy arrays and the others unchanged, and the config with the new V.
+      The parameters, with the two resized leaves as NumPy arrays and the others unchanged, and the config with the new
+      V.
 
     Raises:
       UserError: an unknown `init`; a model with an exBERT extension.
       ValueError: ids that do not come directly after the model's.
     """
     if config.extension:
-        raise UserError("the model has an exBERT extension, whose tokens come after the base's: no tokens can be put between them")
+        raise UserError(
+            "the model has an exBERT extension, whose tokens come after the base's: no tokens can be put between them"
+        )
     first = new_size - len(pieces)
     if not 0 < first <= config.vocab_size:
         raise ValueError(f"the new tokens begin at id {first}, but the model has rows for {config.vocab_size}")
@@ -82,6 +85,8 @@ def _new_rows(word: np.ndarray, bias: np.ndarray, pieces: Sequence[Sequence[int]
         noise = MEAN_NOISE * word.std(axis=0, keepdims=True, dtype=np.float64) * random.standard_normal((n, width))
         rows = word.mean(axis=0, keepdims=True, dtype=np.float64) + noise
         return rows.astype(word.dtype), np.full(n, bias.mean(dtype=np.float64), bias.dtype)
-    rows = np.stack([word[list(parts)].mean(axis=0, dtype=np.float64) for parts in pieces]) if n else np.zeros((0, width))
+    rows = (
+        np.stack([word[list(parts)].mean(axis=0, dtype=np.float64) for parts in pieces]) if n else np.zeros((0, width))
+    )
     biases = np.array([bias[list(parts)].mean(dtype=np.float64) for parts in pieces], bias.dtype)
     return rows.astype(word.dtype), biases

@@ -3,9 +3,9 @@
 Two models are followed exactly, for words that the tokenizer separates before it looks them up:
 
 * WordPiece (Wu et al. 2016): from the left, always the longest entry that fits. A new entry needs no other.
-* Byte-level BPE (Sennrich et al. 2016) with new merges at the end of the list: they join neighbouring tokens that all old merges have
-  left. A new entry of k tokens needs k - 1 merges, each an entry of its own. They join from the left where that works, else from the
-  right.
+* Byte-level BPE (Sennrich et al. 2016) with new merges at the end of the list: they join neighbouring tokens that all
+  old merges have left. A new entry of k tokens needs k - 1 merges, each an entry of its own. They join from the left
+  where that works, else from the right.
 
 An effect says what an entry would change. Nothing changes until it is accepted.
 """
@@ -62,11 +62,15 @@ class Segments(ABC):
 
     @abstractmethod
     def text(self, entry: str) -> str | None:
-        """Return the text of an entry, without a mark of space or continuation; None if it is not a whole number of characters."""
+        """Return the text of an entry, without a mark of space or continuation.
+
+        None if it is not a whole number of characters.
+        """
 
     @abstractmethod
     def effect(self, entry: str) -> Effect | None:
-        """Return what one more entry would change; None if it cannot be added, or if a word could no longer be written."""
+        """Return what one more entry would change; None if it cannot be added, or if a word could no longer be written.
+        """
 
     def steps(self, pieces: int) -> int:
         """Return how many entries it takes to make one token of this many."""
@@ -93,13 +97,19 @@ class Segments(ABC):
 class WordPieceSegments(Segments):
     """For WordPiece. `prefix` marks what continues a word ("##")."""
 
-    def __init__(self, vocabulary: Iterable[str], words: Sequence[str], pieces: Sequence[Pieces], prefix: str = "##") -> None:
+    def __init__(
+        self, vocabulary: Iterable[str], words: Sequence[str], pieces: Sequence[Pieces], prefix: str = "##"
+    ) -> None:
         self._prefix = prefix
         super().__init__(vocabulary, words, pieces)
         self._longest = max(map(len, self._vocabulary), default=1)
 
     def entry(self, pieces: Pieces, first: bool) -> str:
-        return ("" if first else self._prefix) + (pieces[0] if first else self._bare(pieces[0])) + "".join(map(self._bare, pieces[1:]))
+        return (
+            ("" if first else self._prefix)
+            + (pieces[0] if first else self._bare(pieces[0]))
+            + "".join(map(self._bare, pieces[1:]))
+        )
 
     def text(self, entry: str) -> str:
         return self._bare(entry)
@@ -157,7 +167,10 @@ class WordPieceSegments(Segments):
         self._longest = max(self._longest, len(entry))
 
     def _keys(self, number: int) -> Iterable[tuple[str, str]]:
-        """Yield each token with the character after it: a new entry that starts with the token has to continue with that."""
+        """Yield each token with the character after it.
+
+        A new entry that starts with the token has to continue with that character.
+        """
         word, end = self.words[number], 0
         if not self.pieces[number]:
             yield "", word
@@ -170,7 +183,9 @@ class WordPieceSegments(Segments):
 class ByteBpeSegments(Segments):
     """For byte-level BPE. `old` gives the tokens of a string by the old merges alone."""
 
-    def __init__(self, vocabulary: Iterable[str], words: Sequence[str], pieces: Sequence[Pieces], old: Callable[[str], Pieces]) -> None:
+    def __init__(
+        self, vocabulary: Iterable[str], words: Sequence[str], pieces: Sequence[Pieces], old: Callable[[str], Pieces]
+    ) -> None:
         self._old = old
         self._alphabet = byte_alphabet()
         self._ranks: dict[tuple[str, str], int] = {}  # of the new merges
@@ -203,7 +218,9 @@ class ByteBpeSegments(Segments):
                 ranks = {merge: rank for rank, merge in enumerate(merges)}
                 places = self._places.get(merges[0], ())
                 merged = {number: self._merge(self.pieces[number], ranks) for number in places}
-                return Effect(added, {number: new for number, new in merged.items() if new != self.pieces[number]}, merges)
+                return Effect(
+                    added, {number: new for number, new in merged.items() if new != self.pieces[number]}, merges
+                )
         return None
 
     def _merge(self, pieces: Sequence[str], ranks: dict[tuple[str, str], int]) -> Pieces:
@@ -236,7 +253,9 @@ def _join(pieces: Pieces, pair: tuple[str, str]) -> Pieces:
 
 
 def _chain(pieces: Pieces, place: int) -> list[tuple[str, str]]:
-    """Return merges that make one token of neighbouring ones: always of the first two (`place` 0) or of the last two (-2).
+    """Return merges that make one token of neighbouring ones.
+
+    They join always the first two (`place` 0) or the last two (-2).
 
     A merge joins its pair everywhere, so repeated tokens need fewer.
     """
@@ -260,7 +279,9 @@ def segment_words(tokenizer: Any, words: Sequence[Word]) -> Segments:
     tokens = [tuple(tokenizer.convert_ids_to_tokens(word.ids)) for word in words]
     if kind == WORDPIECE:
         pieces = [() if tokenizer.unk_token in of_word else of_word for of_word in tokens]
-        return WordPieceSegments(vocabulary, [word.text for word in words], pieces, state["model"]["continuing_subword_prefix"])
+        return WordPieceSegments(
+            vocabulary, [word.text for word in words], pieces, state["model"]["continuing_subword_prefix"]
+        )
     model = backend.model
     return ByteBpeSegments(vocabulary, ["".join(of_word) for of_word in tokens], tokens,
                            lambda text: tuple(token.value for token in model.tokenize(text)))

@@ -1,4 +1,4 @@
-"""Words that a tokenizer cuts into several tokens: the most frequent, the costliest, and what making them whole would save."""
+"""Find the words that a tokenizer cuts into several tokens, and what making them whole would save."""
 
 import math
 import unicodedata
@@ -46,8 +46,8 @@ def damaging_splits(measurement: Measurement, general: Measurement | None = None
 
     Args:
       measurement: of the domain.
-      general: of general text in the same language, if there is some. Then only words typical of the domain count: those at least
-        `TYPICAL` times as frequent as in general text (half an occurrence is added to both counts).
+      general: of general text in the same language, if there is some. Then only words typical of the domain count:
+        those at least `TYPICAL` times as frequent as in general text (half an occurrence is added to both counts).
       most: how many to return.
       min_texts: texts in which a word must occur. It must also start with a letter.
     """
@@ -60,8 +60,8 @@ def damaging_splits(measurement: Measurement, general: Measurement | None = None
 def covered_share(measurement: Measurement, words: int, min_count: int = 1) -> float:
     """Return the share of all extra tokens (beyond one per word) that the `words` costliest split words account for.
 
-    This share would go if these words were whole. It is a lower bound for as many well chosen tokens, as parts of words serve several.
-    Words that occur fewer than `min_count` times are left split.
+    This share would go if these words were whole. It is a lower bound for as many well chosen tokens, as parts of words
+    serve several. Words that occur fewer than `min_count` times are left split.
     """
     costs = sorted((split.cost for split in _splits(measurement) if split.count >= min_count), reverse=True)
     return sum(costs[:words]) / max(1, measurement.extra)

@@ -26,7 +26,10 @@ class Terms:
 
 
 def read_terms(file: str) -> list[str]:
-    """Return the terms of a file with one term per line; repeated ones once. Raises `UserError` if it cannot be read or is empty."""
+    """Return the terms of a file with one term per line; repeated ones once.
+
+    Raises `UserError` if it cannot be read or is empty.
+    """
     if not Path(file).is_file():
         raise UserError(f"vocab.terms={file}: no such file (it has one term per line)")
     return list(dict.fromkeys(open_texts(file, lines="true")))
@@ -35,15 +38,17 @@ def read_terms(file: str) -> list[str]:
 def term_words(terms: Iterable[str], tokenizer: Any) -> Terms:
     """Cut terms into words as in the middle of a text, and say what each term lacks.
 
-    No token crosses a space, so a phrase is taken word by word, and so is a word that the tokenizer itself cuts ("beta-blocker": beta,
-    blocker). Numbers count as words, punctuation does not. A term without a space that is cut into several words, each one token
-    already ("95%"), is refused: no new entry could make one token of it.
+    No token crosses a space, so a phrase is taken word by word, and so is a word that the tokenizer itself cuts
+    ("beta-blocker": beta, blocker). Numbers count as words, punctuation does not. A term without a space that is cut
+    into several words, each one token already ("95%"), is refused: no new entry could make one token of it.
     """
     result = Terms()
     counter = PieceCounter(tokenizer)
     for term in terms:
         words = counter.words_of(" " + term)  # in byte-level vocabularies the space belongs to the word
-        lacking = [word for word in words if is_word(word.text) and (len(word.ids) > 1 or tokenizer.unk_token_id in word.ids)]
+        lacking = [
+            word for word in words if is_word(word.text) and (len(word.ids) > 1 or tokenizer.unk_token_id in word.ids)
+        ]
         for word in lacking:
             result.words.setdefault(word, term)
         if lacking:

@@ -24,7 +24,9 @@ def add_special_tokens(tokenizer: Tokenizer, kind: str) -> None:
     special = special_tokens(kind)
     # The mask includes the space before it where that space is part of the token that the mask stands for.
     includes_space = {token: kind != "wordpiece" and "mask" in token.lower() for token in special}
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True, lstrip=includes_space[token]) for token in special])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True, lstrip=includes_space[token]) for token in special]
+    )
     if kind == "bpe":
         cls, sep = ((special[i], i) for i in (0, 2))  # one token type, for pairs too
         tokenizer.post_processor = processors.RobertaProcessing(sep, cls, add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
@@ -37,7 +39,9 @@ def add_special_tokens(tokenizer: Tokenizer, kind: str) -> None:
 
 
 def write_tokenizer(tokenizer: Tokenizer, kind: str, cased: bool, max_positions: int, directory: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and the classic files of the kind, so that `AutoTokenizer` reads the same tokenizer.
+    """Write the files from which `AutoTokenizer` reads the same tokenizer.
+
+    They are tokenizer.json, tokenizer_config.json and the classic files of the kind.
 
     Args:
       tokenizer: complete, see `add_special_tokens`.
@@ -56,7 +60,11 @@ def write_tokenizer(tokenizer: Tokenizer, kind: str, cased: bool, max_positions:
     family = family_of(FAMILIES[kind])
     settings: dict[str, Any] = {f"{role}_token": token for role, token in family.special_tokens.items()}
     settings |= {f"{alias}_token": family.special_tokens[role] for alias, role in family.role_aliases.items()}
-    settings |= {"model_max_length": max_positions, "tokenizer_class": _CLASSES[kind], "clean_up_tokenization_spaces": False}
+    settings |= {
+        "model_max_length": max_positions,
+        "tokenizer_class": _CLASSES[kind],
+        "clean_up_tokenization_spaces": False,
+    }
     if kind == "wordpiece":
         settings |= {"do_lower_case": not cased, "strip_accents": False}
     if kind == "bpe":
@@ -68,13 +76,17 @@ def write_tokenizer(tokenizer: Tokenizer, kind: str, cased: bool, max_positions:
 
     write()
     wanted = json.loads(tokenizer.to_str())
-    # A class of transformers rebuilds normalizer and pre-tokenizer by its own rules. Where those differ from ours, the class that
-    # takes tokenizer.json unchanged is named instead.
+    # A class of transformers rebuilds normalizer and pre-tokenizer by its own rules. Where those differ from ours, the
+    # class that takes tokenizer.json unchanged is named instead.
     read = json.loads(AutoTokenizer.from_pretrained(directory, local_files_only=True).backend_tokenizer.to_str())
     if any(read[part] != wanted[part] for part in ("normalizer", "pre_tokenizer", "model", "decoder")):
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
         for option in ("do_lower_case", "strip_accents", "add_prefix_space"):
             settings.pop(option, None)
     if settings["tokenizer_class"] == "PreTrainedTokenizerFast":  # it does not know the inputs of a model
-        settings["model_input_names"] = ["input_ids", *(["token_type_ids"] if family.token_types > 1 else []), "attention_mask"]
+        settings["model_input_names"] = [
+            "input_ids",
+            *(["token_type_ids"] if family.token_types > 1 else []),
+            "attention_mask",
+        ]
     write()

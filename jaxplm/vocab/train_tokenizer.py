@@ -25,12 +25,21 @@ _LONGEST_WORD = 200  # WordPiece, Korean: characters of a run without spaces; a 
 _CHUNK = 10_000  # repetitions of a word given to a trainer at once
 
 
-def train_tokenizer(texts: Iterable[str], kind: str, size: int, directory: Path, *, language: str = "auto", cased: bool = False,
-                    max_positions: int = 512) -> int:
+def train_tokenizer(
+    texts: Iterable[str],
+    kind: str,
+    size: int,
+    directory: Path,
+    *,
+    language: str = "auto",
+    cased: bool = False,
+    max_positions: int = 512,
+) -> int:
     """Train a tokenizer and write its directory, which `transformers.AutoTokenizer` reads.
 
-    wordpiece (Wu et al. 2016) and unigram (Kudo 2018) have BERT's special tokens. bpe (Sennrich et al. 2016, over bytes as in Radford
-    et al. 2019) has RoBERTa's special tokens with RoBERTa's ids. Memory is bounded, see `word_counts.MAX_WORDS`.
+    wordpiece (Wu et al. 2016) and unigram (Kudo 2018) have BERT's special tokens. bpe (Sennrich et al. 2016, over bytes
+    as in Radford et al. 2019) has RoBERTa's special tokens with RoBERTa's ids. Memory is bounded, see
+    `word_counts.MAX_WORDS`.
 
     Args:
       texts: read once.
@@ -82,7 +91,12 @@ def _detect_language(texts: Iterable[str], sample: int = 1_000_000) -> tuple[str
         if characters.total() >= sample:
             break
     language, share = detect(characters)
-    log.info("vocab.language=auto: %s (Hangul is %.1f %% of the letters of the first %d texts)", language, 100 * share, len(read))
+    log.info(
+        "vocab.language=auto: %s (Hangul is %.1f %% of the letters of the first %d texts)",
+        language,
+        100 * share,
+        len(read),
+    )
 
     def all_texts() -> Iterator[str]:
         yield from read
@@ -93,7 +107,10 @@ def _detect_language(texts: Iterable[str], sample: int = 1_000_000) -> tuple[str
 
 
 def _alphabet(words: dict[str, int], size: int, language: str) -> list[str]:
-    """Return the characters that get an entry, the most frequent ones. Words with other characters are not trained on."""
+    """Return the characters that get an entry, the most frequent ones.
+
+    Words with other characters are not trained on.
+    """
     counts: Counter[str] = Counter()
     for word, count in words.items():
         for char in word:
@@ -104,7 +121,10 @@ def _alphabet(words: dict[str, int], size: int, language: str) -> list[str]:
 
 
 def _ascii(cased: bool) -> tuple[str, str]:
-    """Return ASCII's letters and digits, and its punctuation. They get entries whatever the corpus, so that "utf8" is never [UNK]."""
+    """Return ASCII's letters and digits, and its punctuation.
+
+    They get entries whatever the corpus, so that "utf8" is never [UNK].
+    """
     return string.digits + (string.ascii_letters if cased else string.ascii_lowercase), string.punctuation
 
 
@@ -123,12 +143,15 @@ def _wordpiece(words: dict[str, int], size: int, language: str, cased: bool) -> 
             inside[char] += count
     inner = {char for char, count in inside.items() if count >= _MIN_COUNT} | set(letters)
     words = {word: count for word, count in words.items() if inner.issuperset(word[1:])}
-    # The trainer numbers what continues a word in the order of a hash map with a random key, and breaks ties by these numbers.
-    # Listed as special tokens, they have numbers beforehand. `models.WordPiece` below does not know that they were.
+    # The trainer numbers what continues a word in the order of a hash map with a random key, and breaks ties by these
+    # numbers. Listed as special tokens, they have numbers beforehand. `models.WordPiece` below does not know that they
+    # were.
     start = [*special_tokens("wordpiece"), *sorted(first), *("##" + char for char in sorted(inner))]
     if len(start) > size:
         raise UserError(f"vocab.size={size}: the characters of this corpus alone take {len(start)} entries; give more")
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=start, min_frequency=_MIN_COUNT, show_progress=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=start, min_frequency=_MIN_COUNT, show_progress=False
+    )
     longest = _LONGEST_WORD if language == KOREAN else 100
     vocabulary = _trained(models.WordPiece(unk_token="[UNK]"), trainer, words)["vocab"]  # pyright: ignore[reportCallIssue]
     return Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=longest))
@@ -138,12 +161,16 @@ def _bpe(words: dict[str, int], size: int, language: str, cased: bool) -> Tokeni
     del language, cased  # the alphabet is that of bytes
     letters, special = sorted(pre_tokenizers.ByteLevel.alphabet()), special_tokens("bpe")
     if size < len(letters) + len(special):
-        raise UserError(f"vocab.size={size}: bytes and special tokens alone take {len(letters) + len(special)} entries; give more")
+        raise UserError(
+            f"vocab.size={size}: bytes and special tokens alone take {len(letters) + len(special)} entries; give more"
+        )
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(special), min_frequency=_MIN_COUNT,
                                   initial_alphabet=letters, show_progress=False)
     state = _trained(models.BPE(), trainer, words)
     merges = [tuple(merge) for merge in state["merges"]]
-    return Tokenizer(models.BPE(state["vocab"], merges, continuing_subword_prefix="", end_of_word_suffix=""))  # as RoBERTa
+    return Tokenizer(
+        models.BPE(state["vocab"], merges, continuing_subword_prefix="", end_of_word_suffix="")
+    )  # as RoBERTa
 
 
 def _unigram(words: dict[str, int], size: int, language: str, cased: bool) -> Tokenizer:
@@ -161,7 +188,8 @@ def _unigram(words: dict[str, int], size: int, language: str, cased: bool) -> To
     # The trainer's own scores differ between runs by some hundredths, because it sums in the order of a hash map.
     scores = piece_scores(pieces, words)
     ranked = sorted(zip(pieces, scores, strict=True), key=lambda entry: (-entry[1], entry[0]))
-    # There are too many only if the trainer left out characters that never occur. Characters are kept, longer pieces make room.
+    # There are too many only if the trainer left out characters that never occur. Characters are kept, longer pieces
+    # make room.
     too_many = len(special) + len(ranked) - size
     dropped = {piece for piece, _ in [entry for entry in ranked if len(entry[0]) > 1][::-1][: max(0, too_many)]}
     kept = [entry for entry in ranked if entry[0] not in dropped]
@@ -169,7 +197,10 @@ def _unigram(words: dict[str, int], size: int, language: str, cased: bool) -> To
 
 
 def _trained(model: Any, trainer: Any, words: dict[str, int]) -> dict[str, Any]:
-    """Return the model part of tokenizer.json after training on words. They are cut already, and have marks in place of spaces."""
+    """Return the model part of tokenizer.json after training on words.
+
+    They are cut already, and have marks in place of spaces.
+    """
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
 

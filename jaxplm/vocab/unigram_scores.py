@@ -1,4 +1,5 @@
-"""Compute the log-probabilities of a Unigram vocabulary by expectation-maximisation (Kudo 2018), the same in every run."""
+"""Compute the log-probabilities of a Unigram vocabulary by expectation-maximisation (Kudo 2018), the same in every run.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -1,4 +1,7 @@
-"""Count the words of a corpus in bounded memory, for the trainers of vocabularies, which see these counts and never the corpus."""
+"""Count the words of a corpus in bounded memory.
+
+The trainers of vocabularies see these counts and never the corpus.
+"""
 
 import re
 from collections import Counter
@@ -6,7 +9,8 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer
 
-# Distinct words to keep: they take about 400 MB here and 4 GB in the BPE trainer, which needs most (0.85 million: 170 MB and 1.6 GB).
+# Distinct words to keep: they take about 400 MB here and 4 GB in the BPE trainer, which needs most (0.85 million: 170
+# MB and 1.6 GB).
 MAX_WORDS = 2_000_000
 _PENDING = 250_000  # distinct stretches of text after which they are cut into words
 _PENDING_CHARS = 1 << 26  # characters read after which they are
@@ -19,9 +23,9 @@ _STRETCH = re.compile(r"\s*\S+")
 class WordCounter:
     """Counts words as a tokenizer's normalizer and pre-tokenizer cut them.
 
-    Most stretches between spaces repeat, so each distinct one is cut once. When there are more than `max_words` distinct words, the
-    rarest are dropped, as in lossy counting (Manku & Motwani 2002); a dropped word that occurs later is counted from zero. No random
-    numbers: the same texts give the same counts.
+    Most stretches between spaces repeat, so each distinct one is cut once. When there are more than `max_words`
+    distinct words, the rarest are dropped, as in lossy counting (Manku & Motwani 2002); a dropped word that occurs
+    later is counted from zero. No random numbers: the same texts give the same counts.
 
     Args:
       tokenizer: its normalizer and pre-tokenizer are used.

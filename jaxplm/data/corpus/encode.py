@@ -18,7 +18,8 @@ from jaxplm.errors import UserError
 
 # Characters per batch: enough work for every core, about 30 MB of `Encoding`s.
 _BATCH_CHARS = 1 << 18
-# Longer texts are encoded in pieces cut before white space, so that the cores share one long text and memory stays bounded.
+# Longer texts are encoded in pieces cut before white space, so that the cores share one long text and memory stays
+# bounded.
 _PIECE_CHARS = 1 << 16
 
 
@@ -49,7 +50,8 @@ def _cut_before(text: str, begin: int, end: int) -> int:
             place -= 1
         if place > middle:
             return place
-    while end > middle and unicodedata.category(text[end]).startswith("M"):  # not between a base and its combining marks
+    # Not between a base and its combining marks.
+    while end > middle and unicodedata.category(text[end]).startswith("M"):
         end -= 1
     return end
 
@@ -150,7 +152,7 @@ def _append(file: BinaryIO, array: np.ndarray) -> None:
 def token_arrays(
     batch: list[Piece], encodings: list[tokenizers.Encoding], tables: WordTables
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return `ids [T]` int64 and `word_starts [T]` bool of all pieces, one after the other, and `lengths [pieces]` int64."""
+    """Return `ids [T]` int64 and `word_starts [T]` bool of all pieces in order, and `lengths [pieces]` int64."""
     id_lists = [encoding.ids for encoding in encodings]
     lengths = np.fromiter(map(len, id_lists), np.int64, len(id_lists))
     total = int(lengths.sum())

@@ -76,7 +76,9 @@ def hold_out_rows(keys: Sequence[str], share: float) -> tuple[np.ndarray, np.nda
     Raises:
       UserError: all keys are the same.
     """
-    hashes = np.array([int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") for key in keys], np.uint64)
+    hashes = np.array(
+        [int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") for key in keys], np.uint64
+    )
     groups, group_of, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     if len(groups) < 2:
         raise UserError(_ALL_THE_SAME)

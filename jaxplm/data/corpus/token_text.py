@@ -23,7 +23,9 @@ def is_byte_level(state: dict[str, Any]) -> bool:
 
 
 def token_bytes(backend: Any) -> list[bytes | None]:
-    """Return the UTF-8 bytes that each token of a `tokenizers.Tokenizer` stands for, by its id; its mark of a space is a space.
+    """Return the UTF-8 bytes that each token of a `tokenizers.Tokenizer` stands for, by its id.
+
+    The mark of a space is a space.
 
     None for special and added tokens and for ids without a token. A byte-level token may be part of a character.
     """
@@ -52,13 +54,17 @@ def token_bytes(backend: Any) -> list[bytes | None]:
 
 
 def token_characters(backend: Any) -> np.ndarray:
-    """Return the number of characters that each token stands for without white space, `[V]` float32; 0 for special and added tokens.
+    """Return how many characters each token stands for without white space, `[V]` float32.
 
-    A character that lies in several byte-level tokens counts in the first of them, even if it is a wide space. So the tokens of a text
-    add up to its characters.
+    Special and added tokens have 0.
+
+    A character that lies in several byte-level tokens counts in the first of them, even if it is a wide space. So the
+    tokens of a text add up to its characters.
     """
-    return np.array([0 if raw is None else sum(byte & 0xC0 != 0x80 for byte in raw) - _spaces(raw) for raw in token_bytes(backend)],
-                    np.float32)
+    return np.array(
+        [0 if raw is None else sum(byte & 0xC0 != 0x80 for byte in raw) - _spaces(raw) for raw in token_bytes(backend)],
+        np.float32,
+    )
 
 
 def _spaces(raw: bytes) -> int:

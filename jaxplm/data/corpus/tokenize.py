@@ -35,8 +35,8 @@ def default_cache() -> Path:
 def tokenize(texts: Texts, tokenizer: Any, cache_dir: Path | None = None) -> TokenStore:
     """Return the tokens of a corpus, from the cache or tokenized now.
 
-    The cache key is a hash of the texts' content, the tokenizer and the format. A store is complete or absent. Processes of one machine
-    that want the same store wait for the first of them.
+    The cache key is a hash of the texts' content, the tokenizer and the format. A store is complete or absent.
+    Processes of one machine that want the same store wait for the first of them.
 
     Args:
       texts: from `sources.texts.open_texts`.
@@ -119,8 +119,14 @@ def _build(texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, fina
         meta = encode_corpus(texts, backend, unk_id, staged)
         seconds = max(time.monotonic() - start, 1e-9)
         (staged / "meta.json").write_text(json.dumps(meta))
-    log.info("%s: %s texts, %s tokens, tokenized in %.1f s (%s tokens/s)", texts.describe, f"{meta['texts']:,}", f"{meta['tokens']:,}",
-             seconds, f"{meta['tokens'] / seconds:,.0f}")
+    log.info(
+        "%s: %s texts, %s tokens, tokenized in %.1f s (%s tokens/s)",
+        texts.describe,
+        f"{meta['texts']:,}",
+        f"{meta['tokens']:,}",
+        seconds,
+        f"{meta['tokens'] / seconds:,.0f}",
+    )
 
 
 def _warn_unknown(meta: dict[str, Any], tokenizer: Any, describe: str) -> None:
@@ -137,5 +143,7 @@ def _warn_unknown(meta: dict[str, Any], tokenizer: Any, describe: str) -> None:
             '"do_lower_case": false or "strip_accents": false in tokenizer_config.json'
         )
     else:
-        cause = "the vocabulary does not cover this language or script: take another checkpoint or extend its vocabulary"
+        cause = (
+            "the vocabulary does not cover this language or script: take another checkpoint or extend its vocabulary"
+        )
     log.warning("%s: %.0f %% of the words are %s; %s", describe, 100 * share, tokenizer.unk_token, cause)

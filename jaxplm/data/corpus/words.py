@@ -3,12 +3,12 @@
 The words are the tokenizer's pre-tokens (`Encoding.word_ids`), with three refinements:
 
 * Punctuation is a word of its own also where the pre-tokenizer leaves it attached ("hospital," under Metaspace).
-* In scripts written without spaces (Han, kana, Thai, Lao, Khmer, Myanmar), where a pre-token is a whole run, words are groups of about
-  four characters of one script.
+* In scripts written without spaces (Han, kana, Thai, Lao, Khmer, Myanmar), where a pre-token is a whole run, words are
+  groups of about four characters of one script.
 * A character is never cut: the byte-level pieces of one character, and its combining marks, stay together.
 
-Most texts need only tables over token ids (`word_starts`). Texts with a script without spaces also need the characters under the tokens
-(`refine`), whose offsets cost half as much as tokenization itself.
+Most texts need only tables over token ids (`word_starts`). Texts with a script without spaces also need the characters
+under the tokens (`refine`), whose offsets cost half as much as tokenization itself.
 
 >>> split_words("hospital, (COVID-19)", tokenizer)
 ['hospital', ',', '(', 'COVID', '-', '19', ')']
@@ -95,7 +95,9 @@ def needs_characters(text: str, tables: WordTables) -> bool:
 
 
 def word_starts(ids: np.ndarray, word_ids: np.ndarray, tables: WordTables) -> np.ndarray:
-    """Return the tokens at which a word starts, `[n]` bool. With several texts, the caller sets the first token of each.
+    """Return the tokens at which a word starts, `[n]` bool.
+
+    With several texts, the caller sets the first token of each.
 
     Args:
       ids: `[n]` token ids of one text, or of several one after the other.
@@ -119,8 +121,12 @@ def _same_pretoken(word_ids: np.ndarray) -> np.ndarray:
     return (word_ids[1:] == word_ids[:-1]) & (word_ids[1:] >= 0)
 
 
-def refine(text: str, ids: np.ndarray, word_ids: np.ndarray, offsets: np.ndarray, starts: np.ndarray, tables: WordTables) -> np.ndarray:
-    """Return the word starts of one text, `[n]` bool, corrected by its characters; this module's docstring has the rules.
+def refine(
+    text: str, ids: np.ndarray, word_ids: np.ndarray, offsets: np.ndarray, starts: np.ndarray, tables: WordTables
+) -> np.ndarray:
+    """Return the word starts of one text, `[n]` bool, corrected by its characters.
+
+    This module's docstring has the rules.
 
     Args:
       text: whose tokens these are.

@@ -1,8 +1,9 @@
 """The corpora that every installation has (`builtin:<name>`), as sources.
 
 `pydocs` is a domain corpus: the documentation inside this machine's own Python. It takes Python's language reference
-(`pydoc_data.topics`) and the docstrings of the standard library and of the installed scientific packages. Sources are parsed with
-`ast`, never imported. What is installed differs between machines, and so do perplexities on it: compare runs of one machine only.
+(`pydoc_data.topics`) and the docstrings of the standard library and of the installed scientific packages. Sources are
+parsed with `ast`, never imported. What is installed differs between machines, and so do perplexities on it: compare
+runs of one machine only.
 """
 
 import functools
@@ -14,7 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxplm.data.sources import builtin_labels
-from jaxplm.data.sources.docstrings import collector_paused, docstrings, module_files, package_directories, read_documentation
+from jaxplm.data.sources.docstrings import (
+    collector_paused,
+    docstrings,
+    module_files,
+    package_directories,
+    read_documentation,
+)
 from jaxplm.errors import UserError
 
 # Part of the fingerprint: raise it when the same machine would give other texts.
@@ -25,13 +32,18 @@ _PACKAGES = (
     *("matplotlib", "sklearn", "networkx", "statsmodels", "xarray", "sympy"),
 )
 # Names of distributions that differ from the name to import, for the versions in the fingerprint.
-_DISTRIBUTIONS = {"orbax": "orbax-checkpoint", "ml_collections": "ml-collections", "absl": "absl-py", "sklearn": "scikit-learn"}
+_DISTRIBUTIONS = {
+    "orbax": "orbax-checkpoint",
+    "ml_collections": "ml-collections",
+    "absl": "absl-py",
+    "sklearn": "scikit-learn",
+}
 _NAMES = ("pydocs", "pydocs-short", "pydocs-labels")
 _SHORT_CHARS, _SHORT_TEXTS = 160, 200
 _MIN_CHARS = 30
 _VALIDATION_PERCENT = 6
-# Parsing takes a second per 4 MB and is nearly all of the time. Files that are mostly code give little text for it, and a machine
-# with every package must not wait a minute for its default corpus.
+# Parsing takes a second per 4 MB and is nearly all of the time. Files that are mostly code give little text for it, and
+# a machine with every package must not wait a minute for its default corpus.
 _MIN_TEXT_SHARE = 0.3
 _MAX_PARSED_BYTES = 18_000_000
 
@@ -45,7 +57,9 @@ class BuiltinSource:
 
     def __init__(self, name: str, split: str) -> None:
         if name not in _NAMES:
-            raise UserError(f"builtin:{name} does not exist as data; there are {', '.join('builtin:' + n for n in _NAMES)}")
+            raise UserError(
+                f"builtin:{name} does not exist as data; there are {', '.join('builtin:' + n for n in _NAMES)}"
+            )
         splits = builtin_labels.SPLITS if name == "pydocs-labels" else ("train", "validation")
         if split not in splits:
             raise UserError(f"builtin:{name} has the splits {', '.join(splits[:-1])} and {splits[-1]}, not {split}")
@@ -87,8 +101,8 @@ def _pydocs() -> dict[str, list[str]]:
     by_module = sorted(_documented_modules())
     splits: dict[str, list[str]] = {"train": [], "validation": []}
     seen: set[str] = set()
-    # Validation comes first: a text that stands in modules of both splits is taken from training, so that the validation set
-    # does not depend on what else is installed.
+    # Validation comes first: a text that stands in modules of both splits is taken from training, so that the
+    # validation set does not depend on what else is installed.
     for split in ("validation", "train"):
         for module, texts in by_module:
             if in_validation(module) != (split == "validation"):

@@ -14,12 +14,13 @@ class WantedColumns:
     """What is wanted of the rows of a source.
 
     Attributes:
-      required: {column: the field of the config that names it, or "" where the name is fixed}. A row may lack one of them (ragged
-        JSON), but a column that no row has is an error.
+      required: {column: the field of the config that names it, or "" where the name is fixed}. A row may lack one of
+        them (ragged JSON), but a column that no row has is an error.
       optional: columns that are read where they exist. Of Parquet files and hub data sets only named columns are read.
-      text, label: what the column of texts is called in rows of .txt files and built-in corpora, and that of labels in the latter.
-      tagged: (tokens, tags), the columns of a tagged sentence. With it, .conll, .tsv and .txt files are read as CoNLL with these
-        two columns; without it, only .conll files are, with the columns `text` and `tokens`.
+      text, label: what the column of texts is called in rows of .txt files and built-in corpora, and that of labels in
+        the latter.
+      tagged: (tokens, tags), the columns of a tagged sentence. With it, .conll, .tsv and .txt files are read as CoNLL
+        with these two columns; without it, only .conll files are, with the columns `text` and `tokens`.
     """
 
     required: Mapping[str, str]
@@ -29,28 +30,38 @@ class WantedColumns:
     tagged: tuple[str, str] | None = None
 
     def present(self, names: list[str], where: object) -> list[str]:
-        """Return the columns to read out of those that exist; raises `UserError` for a required one that is not among them."""
+        """Return the columns to read out of those that exist; raise `UserError` if a required one does not."""
         for column in self.required:
             if column not in names:
                 raise missing_column(where, column, names, self.required[column])
-        return [*self.required, *(column for column in self.optional if column in names and column not in self.required)]
+        return [
+            *self.required,
+            *(column for column in self.optional if column in names and column not in self.required),
+        ]
 
 
 def missing_column(where: object, column: str, names: list[str], field: str) -> UserError:
-    """Return the error for a column that is not there. It names the columns that are, and the field that chooses it, if any."""
+    """Return the error for a column that is not there.
+
+    It names the columns that are, and the field that chooses it, if any.
+    """
     shown = ", ".join(repr(name) for name in names[:12]) + (" …" if len(names) > 12 else "")
-    return UserError(f"{where} has no column {column!r}; it has {shown or 'none'}" + (f" (set {field})" if field else ""))
+    return UserError(
+        f"{where} has no column {column!r}; it has {shown or 'none'}" + (f" (set {field})" if field else "")
+    )
 
 
-def require_columns(rows: Iterator[Row | None], required: Mapping[str, str], where: object, patience: int | None) -> Iterator[Row | None]:
+def require_columns(
+    rows: Iterator[Row | None], required: Mapping[str, str], where: object, patience: int | None
+) -> Iterator[Row | None]:
     """Yield the rows once each required column was seen in one of them; until then they are held back.
 
     Args:
       rows: None stands for a row that could not be parsed.
       required: {column: field of the config, or ""}.
       where: what the error names.
-      patience: rows after which a column that none of them has is taken to be missing, so that a file of many GB is not read to the
-        end to say so. None: all rows.
+      patience: rows after which a column that none of them has is taken to be missing, so that a file of many GB is not
+        read to the end to say so. None: all rows.
 
     Raises:
       UserError: no row has one of the columns.

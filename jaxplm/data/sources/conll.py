@@ -10,8 +10,8 @@ _TAG = re.compile(r"O|[BIESLU]-\S+")
 def read_conll(lines: Iterator[str]) -> Iterator[list[list[str]]]:
     """Yield each sentence as its tokens' columns, which are separated by tabs, or by spaces in lines without a tab.
 
-    `-DOCSTART-` lines and comments (`# …`, `## …`) are left out. A token may be a space, in data sets of single characters.
-    It may be `#`: such a line has as many columns as the line before it, and the last one is a tag.
+    `-DOCSTART-` lines and comments (`# …`, `## …`) are left out. A token may be a space, in data sets of single
+    characters. It may be `#`: such a line has as many columns as the line before it, and the last one is a tag.
     """
     sentence: list[list[str]] = []
     width = 0

@@ -11,8 +11,8 @@ from jaxplm.errors import UserError
 def read_delimited(path: Path, lines: Iterator[str], delimiter: str) -> Iterator[dict[str, str] | None]:
     """Yield the rows below a header row; None for a row of another width than the header's.
 
-    Quotes have a meaning in .csv files only: .tsv has no quoting (IANA text/tab-separated-values), and review corpora are full of
-    single `"` that would swallow the rows after them.
+    Quotes have a meaning in .csv files only: .tsv has no quoting (IANA text/tab-separated-values), and review corpora
+    are full of single `"` that would swallow the rows after them.
 
     Raises:
       UserError: a row that the csv module cannot parse.

@@ -29,7 +29,9 @@ def package_directories(package: str) -> list[Path]:
 def module_files(prefix: str, root: Path) -> Iterator[tuple[str, Path]]:
     """Yield (module, file) of every module under `root`, sorted by place; tests and vendored code are left out."""
     for directory, subdirectories, names in os.walk(root):
-        subdirectories[:] = sorted(name for name in subdirectories if name not in _SKIPPED_DIRECTORIES and name.isidentifier())
+        subdirectories[:] = sorted(
+            name for name in subdirectories if name not in _SKIPPED_DIRECTORIES and name.isidentifier()
+        )
         relative = Path(directory).relative_to(root).parts
         for name in sorted(names):
             if name.endswith(".py") and not name.startswith("test_") and not name.endswith("_test.py"):
@@ -67,7 +69,10 @@ def docstrings(source: bytes, *, is_topics: bool = False) -> list[str]:
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Pause the garbage collector. Parsing makes millions of short-lived nodes without cycles; collecting them takes half of the time."""
+    """Pause the garbage collector.
+
+    Parsing makes millions of short-lived nodes without cycles; collecting them takes half of the time.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -78,7 +83,7 @@ def collector_paused() -> Iterator[None]:
 
 
 def _docstrings(body: list[ast.stmt], owner: ast.AST) -> Iterator[str]:
-    """Yield the docstring of `owner`, then those of the classes and functions in `body`, outer ones first, in source order."""
+    """Yield the docstring of `owner`, then those in `body`, outer ones first, in source order."""
     if isinstance(owner, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and body:
         text = _constant(body[0].value) if isinstance(body[0], ast.Expr) else None
         if text:

@@ -25,7 +25,9 @@ def check_format(path: Path) -> str:
     """
     kind, compression = split_suffix(path)
     if kind in PICKLES:
-        raise UserError(f"{path} is refused: {kind} files can run code when they are opened; save the texts as .jsonl or .parquet")
+        raise UserError(
+            f"{path} is refused: {kind} files can run code when they are opened; save the texts as .jsonl or .parquet"
+        )
     if kind not in FORMATS:
         raise UserError(
             f"{path}: the format cannot be told from its name; known: {' '.join(FORMATS)}, plain or {' '.join(COMPRESSIONS)}"

@@ -13,7 +13,10 @@ _BATCH_ROWS = 1024
 
 
 def quiet_datasets() -> ModuleType:
-    """Return the `datasets` module without its log lines and progress bars. The import takes a second, so it comes late."""
+    """Return the `datasets` module without its log lines and progress bars.
+
+    The import takes a second, so it comes late.
+    """
     import datasets
 
     datasets.logging.set_verbosity(logging.CRITICAL)
@@ -57,7 +60,8 @@ class HubSource:
         """Yield the rows with the wanted columns; numbered classes are given by their names.
 
         Raises:
-          UserError: a required column or the split is not there (the error names those that are), or the connection failed.
+          UserError: a required column or the split is not there (the error names those that are), or the connection
+            failed.
         """
         where = f"hf:{self.name}"
         try:

@@ -1,7 +1,8 @@
 """Rows of JSON files: one object per line, an array of objects, or SQuAD; decoded piece by piece.
 
-The array is decoded here and not by ijson: its fast backend refuses NaN, which pandas and Python write, and integers of more than 64
-bits, and replaces a lone surrogate by "?" without a word, so that it could not be counted. It is 1.3 times as fast.
+The array is decoded here and not by ijson: its fast backend refuses NaN, which pandas and Python write, and integers of
+more than 64 bits, and silently replaces a lone surrogate by "?", so that it could not be counted. It would be
+1.3 times as fast.
 """
 
 import io
@@ -31,8 +32,8 @@ def read_json_lines(lines: Iterator[str]) -> Iterator[Row | None]:
 def read_json(path: Path, stream: io.TextIOBase) -> Iterator[Row | None]:
     """Yield the rows of a .json file: an array of objects, SQuAD, `{"data": [rows]}`, or JSON lines under that name.
 
-    SQuAD gives one row per question: `id title context question answers`, the last None where the file has none, and the
-    `is_impossible` of SQuAD 2.0. It is read whole; arrays and lines are not.
+    SQuAD gives one row per question: `id title context question answers`, the last None where the file has none, and
+    the `is_impossible` of SQuAD 2.0. It is read whole; arrays and lines are not.
 
     Raises:
       UserError: invalid JSON, or none of these shapes.

@@ -13,7 +13,8 @@ def has_text_per_line(path: Path, lines: str) -> bool:
 
     Args:
       path: the file; it is read only for `"auto"`.
-      lines: `data.lines`: `"true"`, `"false"`, or `"auto"`, which is true for a file without a blank line between two lines of text.
+      lines: `data.lines`: `"true"`, `"false"`, or `"auto"`, which is true for a file without a blank line between two
+        lines of text.
     """
     if lines != "auto":
         return lines == "true"

@@ -27,7 +27,9 @@ def source_name(source: Source) -> str:
 
 
 class SourceRows:
-    """The rows of one source in their order. None stands for a row that cannot be parsed, so that numbers of rows stay right.
+    """The rows of one source in their order.
+
+    None stands for a row that cannot be parsed, so that numbers of rows stay right.
 
     Memory does not grow with the source, but for a .json file of SQuAD, which is read whole.
 
@@ -35,7 +37,8 @@ class SourceRows:
       source: a file, a hub data set or a built-in corpus.
       columns: which columns are wanted; a .txt file has texts only, and so takes one required column at most.
       lines: of a .txt file: see `plain_text.has_text_per_line`.
-      every_line: of a .txt file read by lines: one row per line, even of a line over the length limit, of which the beginning is taken.
+      every_line: of a .txt file read by lines: one row per line, even of a line over the length limit, of which the
+        beginning is taken.
       patience: rows of a file after which a required column that none of them has is an error; None: at the end.
 
     Attributes:
@@ -86,8 +89,10 @@ class SourceRows:
     def _text_rows(self, path: Path, stream: io.TextIOWrapper) -> Iterator[Row]:
         column, required = self._columns.text, self._columns.required
         if [*required] != [column]:
-            raise UserError(f"{path}: a .txt file has texts alone, no columns; give a .jsonl, .csv, .tsv or .parquet file with"
-                            f" the columns {', '.join(map(repr, required))}")
+            raise UserError(
+                f"{path}: a .txt file has texts alone, no columns; give a .jsonl, .csv, .tsv or .parquet file with"
+                f" the columns {', '.join(map(repr, required))}"
+            )
         if not plain_text.has_text_per_line(path, self._lines):
             read = plain_text.read_paragraphs
         else:
@@ -119,7 +124,10 @@ def _sentence_rows(stream: io.TextIOWrapper) -> Iterator[Row]:
 
 
 def _tagged_rows(stream: io.TextIOWrapper, tokens: str, tags: str) -> Iterator[Row]:
-    """Yield rows of a list of tokens and one of tags. A sentence of which some lines lack the tag has fewer tags than tokens."""
+    """Yield rows of a list of tokens and one of tags.
+
+    A sentence of which some lines lack the tag has fewer tags than tokens.
+    """
     for sentence in read_conll(stream):
         row: Row = {tokens: [columns[0] for columns in sentence]}
         given = [columns[-1] for columns in sentence if len(columns) > 1]

@@ -11,9 +11,12 @@ from jaxplm.errors import UserError
 
 
 def same_files(one: str, other: str) -> list[str]:
-    """Return the files of spec `one` that are also in spec `other`, by place or by content (also where only one is compressed).
+    """Return the files of spec `one` that are also in spec `other`, by place or by content.
 
-    It serves to refuse a training file that is given as test set too. Hub names and built-ins are not compared: their splits differ.
+    Contents are compared also where only one file is compressed.
+
+    It serves to refuse a training file that is given as test set too. Hub names and built-ins are not compared: their
+    splits differ.
     """
     others = local_files(other)
     return [str(path) for path in local_files(one) if any(_same(path, file) for file in others)]

@@ -72,7 +72,9 @@ def _files_of(item: str) -> list[Path]:
 
 def _files_in(directory: Path) -> list[Path]:
     """Return the files of known formats in a directory, in depth; hidden ones (`.name`, `_name`) are passed over."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(directory)))
+    files = sorted(
+        path for path in directory.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(directory))
+    )
     files = [path for path in files if split_suffix(path)[0] in FORMATS]
     if not files:
         raise UserError(f"directory {directory} holds no {' '.join(FORMATS)} file")

@@ -1,8 +1,8 @@
 """Open a file as a stream of characters, whatever its compression, encoding and damage.
 
-Every text format is read through `open_text`, so compression, byte-order marks, line ends and unreadable bytes are treated alike
-everywhere. The builders of HF `datasets` are not used for text, JSON and CSV, for two measured reasons: they stop at an unreadable
-byte inside a .zst file, and at a JSON key that first appears late in a file.
+Every text format is read through `open_text`, so compression, byte-order marks, line ends and unreadable bytes are
+treated alike everywhere. The builders of HF `datasets` are not used for text, JSON and CSV, for two measured reasons:
+they stop at an unreadable byte inside a .zst file, and at a JSON key that first appears late in a file.
 """
 
 import codecs
@@ -19,8 +19,8 @@ from typing import BinaryIO
 from jaxplm.data.sources.formats import split_suffix
 from jaxplm.errors import UserError
 
-# Stands for an unreadable byte between the decoder and `remove_unreadable`. It is a permanent noncharacter of Unicode: it has no
-# meaning in a text, and unlike a lone surrogate it passes through json and csv.
+# Stands for an unreadable byte between the decoder and `remove_unreadable`. It is a permanent noncharacter of Unicode:
+# it has no meaning in a text, and unlike a lone surrogate it passes through json and csv.
 UNREADABLE = "\ufdd0"
 
 # A longer line, or a longer text in a file without blank lines, is cut to bound memory.
@@ -39,7 +39,10 @@ codecs.register_error("jaxplm.mark", _mark_unreadable)
 
 
 def remove_unreadable(text: str) -> tuple[str, bool]:
-    """Return the text without what no tokenizer takes, and whether there was any: unreadable bytes and lone surrogates (JSON's \\ud800)."""
+    """Return the text without what no tokenizer takes, and whether there was any.
+
+    That is unreadable bytes and lone surrogates (JSON's \\ud800).
+    """
     if text.isascii():
         return text, False
     kept = text.replace(UNREADABLE, "")
@@ -67,8 +70,9 @@ def errors_named(path: Path) -> Iterator[None]:
 def open_bytes(path: Path, raw: BinaryIO) -> BinaryIO:
     """Return the decompressed bytes of the file `path`, which is open as `raw`.
 
-    A file may hold several compressed streams one after the other (pzstd, appended files). One that ends inside a stream is an
-    `OSError` or an `EOFError`. The readers of `zstandard`, and so of fsspec, take such a .zst file for a complete one; Arrow's does not.
+    A file may hold several compressed streams one after the other (pzstd, appended files). One that ends inside a
+    stream is an `OSError` or an `EOFError`. The readers of `zstandard`, and so of fsspec, take such a .zst file for a
+    complete one; Arrow's does not.
     """
     compression = split_suffix(path)[1]
     if compression == ".gz":
@@ -81,7 +85,9 @@ def open_bytes(path: Path, raw: BinaryIO) -> BinaryIO:
 
 
 def open_text(path: Path, raw: BinaryIO) -> io.TextIOWrapper:
-    """Return the characters of the file `path`, which is open as `raw`: UTF-8, or UTF-16 where it has that byte-order mark.
+    """Return the characters of the file `path`, which is open as `raw`.
+
+    The encoding is UTF-8, or UTF-16 where the file has that byte-order mark.
 
     An unreadable byte becomes `UNREADABLE`; every kind of line end becomes a newline.
 
@@ -99,5 +105,8 @@ def open_text(path: Path, raw: BinaryIO) -> io.TextIOWrapper:
 
 
 def bounded_lines(stream: io.TextIOBase) -> Iterator[str]:
-    """Yield the lines of a stream; one of more than `MAX_TEXT_CHARS` comes in pieces, because some corpora are one line."""
+    """Yield the lines of a stream; one of more than `MAX_TEXT_CHARS` comes in pieces.
+
+    Some corpora are one line.
+    """
     return iter(functools.partial(stream.readline, MAX_TEXT_CHARS), "")

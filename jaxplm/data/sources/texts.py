@@ -30,14 +30,16 @@ _COLUMN_PATIENCE = 10_000
 
 
 class Texts:
-    """A corpus as a stream of texts that can be read again, in the same order each time. Memory does not grow with the corpus.
+    """A corpus as a stream of texts that can be read again, in the same order each time.
+
+    Memory does not grow with the corpus.
 
     Attributes:
       files: the local files, in the order in which they are read; empty for hub names and built-ins.
       describe: one line for the user.
-      counts: filled by an iteration: `texts` yielded, `empty` (dropped), `undecodable` (texts in which unreadable bytes were
-        skipped), `malformed` (rows that could not be parsed, dropped), `split` (cut for length), `repeated` (contexts of SQuAD).
-        With `every_row` nothing is dropped (see `open_texts`).
+      counts: filled by an iteration: `texts` yielded, `empty` (dropped), `undecodable` (texts in which unreadable bytes
+        were skipped), `malformed` (rows that could not be parsed, dropped), `split` (cut for length), `repeated`
+        (contexts of SQuAD). With `every_row` nothing is dropped (see `open_texts`).
     """
 
     def __init__(self, sources: list[Source], *, lines: str = "auto", text: str = "text", text_pair: str = "",
@@ -59,7 +61,13 @@ class Texts:
             f"{split_suffix(source)}:{file_digest(source)}" if isinstance(source, Path) else source.fingerprint
             for source in self._sources
         ]
-        options = [_READER_VERSION, self._lines, self._columns, self._max_rows, *(["every row"] if self._every_row else [])]
+        options = [
+            _READER_VERSION,
+            self._lines,
+            self._columns,
+            self._max_rows,
+            *(["every row"] if self._every_row else []),
+        ]
         return hashlib.sha256(json.dumps([options, parts]).encode()).hexdigest()
 
     @property
@@ -96,11 +104,18 @@ class Texts:
 
     def _read(self, source: Source, by_line: set[Path]) -> Generator[str, None, None]:
         """Yield the texts of one source, not cleaned."""
-        only_text = isinstance(source, BuiltinSource) or (isinstance(source, Path) and split_suffix(source)[0] == ".txt")
+        only_text = isinstance(source, BuiltinSource) or (
+            isinstance(source, Path) and split_suffix(source)[0] == ".txt"
+        )
         fields = dict(zip(self._columns, ("data.text", "data.text_pair"), strict=False))
         required = {self._columns[0]: "data.text"} if only_text else fields
-        rows = SourceRows(source, WantedColumns(required, text=self._columns[0]), lines="true" if source in by_line else "false",
-                          every_line=self._every_row, patience=_COLUMN_PATIENCE)
+        rows = SourceRows(
+            source,
+            WantedColumns(required, text=self._columns[0]),
+            lines="true" if source in by_line else "false",
+            every_line=self._every_row,
+            patience=_COLUMN_PATIENCE,
+        )
         self._reading = rows
         try:
             if only_text:
@@ -151,7 +166,9 @@ class Texts:
             raise UserError(f"{self.describe}: no text found" + (f" ({detail})" if detail else ""))
         if counts["undecodable"]:
             hint = "; is it really UTF-8? (iconv converts others)" if counts["undecodable"] > 0.1 * rows else ""
-            log.warning("%s: unreadable bytes skipped in %d of %d texts%s", self.describe, counts["undecodable"], rows, hint)
+            log.warning(
+                "%s: unreadable bytes skipped in %d of %d texts%s", self.describe, counts["undecodable"], rows, hint
+            )
         if counts["malformed"]:
             outcome = "taken as empty texts" if self._every_row else "left out"
             log.warning("%s: %d of %d rows could not be parsed, %s", self.describe, counts["malformed"], rows, outcome)
@@ -168,7 +185,7 @@ def _joined(values: list, columns: tuple[str, ...]) -> str:
 
 
 def clean(text: str) -> tuple[str, bool]:
-    """Return a text as a tokenizer takes it, without white space at the ends, and whether unreadable parts were removed."""
+    """Return a text as a tokenizer takes it, stripped, and whether unreadable parts were removed."""
     text, had_unreadable = text_stream.remove_unreadable(text)
     return text.strip(), had_unreadable
 
@@ -178,7 +195,9 @@ def _names(paths: list[Path]) -> str:
     return shown + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
-def open_corpus(data: Data, spec: str, *, split: str = "train", max_rows: int | None = None, every_row: bool = False) -> Texts:
+def open_corpus(
+    data: Data, spec: str, *, split: str = "train", max_rows: int | None = None, every_row: bool = False
+) -> Texts:
     """Open a corpus with the columns and the reading of lines that a config gives; see `open_texts`."""
     return open_texts(spec, lines=data.lines, text=data.text, text_pair=data.text_pair, max_rows=max_rows, split=split,
                       every_row=every_row)
@@ -190,14 +209,14 @@ def open_texts(spec: str, *, lines: str = "auto", text: str = "text", text_pair:
 
     Args:
       spec: a path, a glob, a directory, `hf:<name>`, `builtin:<name>`, or several separated by commas.
-      lines: of .txt files only. `"true"`: one text per line. `"false"`: texts separated by blank lines. `"auto"`: one text per line
-        in files without a blank line between lines; the choice is logged.
+      lines: of .txt files only. `"true"`: one text per line. `"false"`: texts separated by blank lines. `"auto"`: one
+        text per line in files without a blank line between lines; the choice is logged.
       text: the column that holds the text (`.jsonl .json .csv .tsv .parquet`, hub).
       text_pair: a second column, joined to the first by a newline.
       max_rows: texts after which to stop.
       split: the split of hub names and built-ins: `"train"`, `"validation"` or `"test"`.
-      every_row: text i is that of row i, or of line i. Empty texts are kept, and repeated contexts of SQuAD; a row that cannot be
-        parsed is an empty text.
+      every_row: text i is that of row i, or of line i. Empty texts are kept, and repeated contexts of SQuAD; a row that
+        cannot be parsed is an empty text.
 
     Raises:
       UserError: here or while iterating: something is missing, unreadable or empty.
@@ -211,5 +230,12 @@ def open_texts(spec: str, *, lines: str = "auto", text: str = "text", text_pair:
         describe = spec
     else:
         describe = f"{spec} ({len(sources)} sources)" if len(spec) < 60 else f"{len(sources)} sources"
-    return Texts(sources, lines=str(lines).lower(), text=text, text_pair=text_pair, max_rows=max_rows, every_row=every_row,
-                 describe=describe)
+    return Texts(
+        sources,
+        lines=str(lines).lower(),
+        text=text,
+        text_pair=text_pair,
+        max_rows=max_rows,
+        every_row=every_row,
+        describe=describe,
+    )

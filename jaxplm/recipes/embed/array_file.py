@@ -10,7 +10,10 @@ import numpy as np
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
-    """Return the header of a .npy file. NumPy leaves room in it for the first dimension to grow, so its size stays the same."""
+    """Return the header of a .npy file.
+
+    NumPy leaves room in it for the first dimension to grow, so its size stays the same.
+    """
     buffer = io.BytesIO()
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, described)
@@ -24,7 +27,8 @@ class ArrayFile:
       path: of the complete file; until then the file has another name beside it.
       row_shape: of one row; () for an array of one dimension.
       dtype: of the values.
-      keep: rows to keep that an earlier `ArrayFile` of this path wrote; new ones come after them. 0 starts from the beginning.
+      keep: rows to keep that an earlier `ArrayFile` of this path wrote; new ones come after them. 0 starts from the
+        beginning.
 
     Raises:
       ValueError: the file holds fewer rows than `keep`.
@@ -75,5 +79,7 @@ class ArrayFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

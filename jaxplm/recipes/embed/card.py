@@ -4,7 +4,11 @@ from jaxplm.config import Config
 from jaxplm.recipes.embed.model import EmbeddingModel
 from jaxplm.reporting.card import Card, card_header, command_section, licence_sentence, usage_section
 
-_POOLED = {"cls": "the vector of the first token", "mean": "the mean over all tokens", "max": "the maximum over all tokens"}
+_POOLED = {
+    "cls": "the vector of the first token",
+    "mean": "the mean over all tokens",
+    "max": "the maximum over all tokens",
+}
 _USAGE = '''from sentence_transformers import SentenceTransformer
 
 vectors = SentenceTransformer("path/to/this/directory").encode(["a text", "another one"])'''
@@ -13,9 +17,15 @@ vectors = SentenceTransformer("path/to/this/directory").encode(["a text", "anoth
 def embedding_card(config: Config, model: EmbeddingModel, command: str) -> str:
     """Return the text of `export/README.md`."""
     settings, used = config.embed, model.config.layers
-    layer = "the last layer" if used == model.blocks else f"layer {used} of {model.blocks} (the layers above it are left out)"
+    layer = (
+        "the last layer"
+        if used == model.blocks
+        else f"layer {used} of {model.blocks} (the layers above it are left out)"
+    )
     scaled = ", scaled to length 1" if settings.normalize else ""
-    card = Card(usage=_USAGE, pipeline_tag="feature-extraction", library="sentence-transformers", tags=["sentence-transformers"])
+    card = Card(
+        usage=_USAGE, pipeline_tag="feature-extraction", library="sentence-transformers", tags=["sentence-transformers"]
+    )
     parts = [
         card_header(config, card),
         f"# {config.export.name or f'Embeddings by {config.model.path}'}",

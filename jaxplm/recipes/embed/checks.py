@@ -15,11 +15,23 @@ FIELDS = {"embed": (
 
 def check(config: Config) -> None:
     """Raise a `UserError` for values that do not go together."""
-    refuse(config, "train.seeds", "train.metric", "train.reinit_layers", "task.kind", "data.mask_rate_end", "data.short_len",
-           "vocab.mask_new", "vocab.new_rows_first", "model.pairs")
+    refuse(
+        config,
+        "train.seeds",
+        "train.metric",
+        "train.reinit_layers",
+        "task.kind",
+        "data.mask_rate_end",
+        "data.short_len",
+        "vocab.mask_new",
+        "vocab.new_rows_first",
+        "model.pairs",
+    )
     check_layers(config.embed)
     if not config.data.train:
-        raise UserError("data.train is empty: give the texts to embed: a path, a glob, a directory, hf:<name> or builtin:pydocs")
+        raise UserError(
+            "data.train is empty: give the texts to embed: a path, a glob, a directory, hf:<name> or builtin:pydocs"
+        )
 
 
 def check_layers(settings: Embed, prefix: str = "embed.") -> None:

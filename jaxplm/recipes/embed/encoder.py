@@ -53,8 +53,8 @@ class BlockBatches(FixedBatches):
 class TextEncoder:
     """Computes the vectors of units; compiled once.
 
-    Where `embed.layers` names several layers, a token's vector is their weighted mean, and pooling comes after it, as in
-    sentence-transformers' WeightedLayerPooling.
+    Where `embed.layers` names several layers, a token's vector is their weighted mean, and pooling comes after it, as
+    in sentence-transformers' WeightedLayerPooling.
 
     Args:
       model: the encoder.
@@ -64,8 +64,16 @@ class TextEncoder:
       rows, length: B and L of every batch.
     """
 
-    def __init__(self, model: EmbeddingModel, settings: Embed, mesh: jax.sharding.Mesh, compute: nn.Compute, *, rows: int,
-                 length: int) -> None:
+    def __init__(
+        self,
+        model: EmbeddingModel,
+        settings: Embed,
+        mesh: jax.sharding.Mesh,
+        compute: nn.Compute,
+        *,
+        rows: int,
+        length: int,
+    ) -> None:
         self.by_token = settings.pooling == "none"
         self.dtype = np.dtype(settings.dtype)
         self.rows, self.length, self._mesh, self._pad_id = rows, length, mesh, model.config.pad_id
@@ -99,7 +107,9 @@ class TextEncoder:
           UserError: float16 cannot hold a value, or the model gives numbers that are not finite.
         """
         values: np.ndarray | None = None
-        results = cast("Generator[np.ndarray, None, None]", sweep(self._step, self._params, batches, self.rows, self._mesh))
+        results = cast(
+            "Generator[np.ndarray, None, None]", sweep(self._step, self._params, batches, self.rows, self._mesh)
+        )
         with closing(results):  # so that no thread is left where `between` raises
             for index, result in enumerate(results):
                 if values is None:

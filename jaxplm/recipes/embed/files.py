@@ -1,4 +1,5 @@
-"""Write a run's vectors to a directory: shards in the order of the input, and a record of the shards that are complete."""
+"""Write a run's vectors to a directory: shards in the order of the input, and a record of the shards that are complete.
+"""
 
 import hashlib
 import json
@@ -30,8 +31,8 @@ def read_index(directory: Path) -> dict[str, Any]:
 class VectorFiles:
     """Writes embeddings-00000.npy, ... [vectors, D], each complete or absent, and at the end index.json.
 
-    With `by_token` there are also tokens.npy [T] int32, the token of each vector, and offsets.npy [rows + 1] int64. Row i has the vectors
-    offsets[i] to offsets[i + 1] - 1, counted over all shards; those of one row are in one shard.
+    With `by_token` there are also tokens.npy [T] int32, the token of each vector, and offsets.npy [rows + 1] int64. Row
+    i has the vectors offsets[i] to offsets[i + 1] - 1, counted over all shards; those of one row are in one shard.
 
     Args:
       directory: created if it does not exist; shards that an interrupted run has completed are kept.
@@ -49,7 +50,9 @@ class VectorFiles:
       UserError: the directory holds the beginning of another model's vectors, or cannot be written.
     """
 
-    def __init__(self, directory: Path, width: int, dtype: np.dtype, shard_rows: int, identity: str, *, by_token: bool) -> None:
+    def __init__(
+        self, directory: Path, width: int, dtype: np.dtype, shard_rows: int, identity: str, *, by_token: bool
+    ) -> None:
         self._directory, self._shard_rows, self._by_token = directory, shard_rows, by_token
         self._width, self._dtype = width, dtype
         self._progress = directory / _PROGRESS
@@ -82,7 +85,9 @@ class VectorFiles:
                 except ValueError:  # the last line was being written when the power failed
                     break
             if records and records[0].get("identity") != identity:
-                raise UserError(f"{self._directory} was written with other weights or another tokenizer; choose another --workdir")
+                raise UserError(
+                    f"{self._directory} was written with other weights or another tokenizer; choose another --workdir"
+                )
         shards = []
         for record in records[1:]:
             file = self._directory / record["file"]
@@ -107,7 +112,9 @@ class VectorFiles:
           tokens, sizes: with `by_token`, ids [t] and the number of vectors of each row [rows].
         """
         if self._shard is None:
-            self._shard = ArrayFile(self._directory / f"embeddings-{len(self.shards):05}.npy", (self._width,), self._dtype)
+            self._shard = ArrayFile(
+                self._directory / f"embeddings-{len(self.shards):05}.npy", (self._width,), self._dtype
+            )
             self._shard_counts = {"first_row": self.rows, "rows": 0, **dict.fromkeys(counts, 0)}
         self._shard.append(vectors)
         for name, value in {"rows": rows, **counts}.items():

@@ -16,7 +16,8 @@ from jaxplm.recipes.embed.checks import check_layers
 from jaxplm.recipes.embed.encoder import TextEncoder
 from jaxplm.recipes.embed.model import load_embedding_model
 
-# Where the caller gives no length: most checkpoints were trained with texts of this length at most, and longer rows cost more.
+# Where the caller gives no length: most checkpoints were trained with texts of this length at most, and longer rows
+# cost more.
 _LONGEST = 512
 _PREFIX = "jaxplm.embed: "  # of messages: the caller gives arguments, not fields of a config
 
@@ -32,13 +33,19 @@ def embed(texts: Iterable[str], path: str, settings: Embed, *, seq_len: int | No
             raise UserError(f"jaxplm.embed: texts[{i}] is a {type(text).__name__}, not a str")
     _check(settings, seq_len, batch_size, compute)
     if settings.pooling == "none":
-        raise UserError("jaxplm.embed: pooling='none' gives no array of one row per text; configs/embed.py writes the vectors of tokens")
+        raise UserError(
+            "jaxplm.embed: pooling='none' gives no array of one row per text; configs/embed.py writes the vectors of tokens"
+        )
     model = load_embedding_model(path, settings, _PREFIX)
     if seq_len is not None:
         model.config.check_length(seq_len, "jaxplm.embed: seq_len", path)
     if not given:
         return np.zeros((0, model.config.width), settings.dtype)
-    blocks = list(text_blocks((clean(text)[0] for text in given), model.tokenizer, seq_len or min(model.config.max_positions, _LONGEST)))
+    blocks = list(
+        text_blocks(
+            (clean(text)[0] for text in given), model.tokenizer, seq_len or min(model.config.max_positions, _LONGEST)
+        )
+    )
     lengths = np.concatenate([block.encoded.lengths for block in blocks])
     length = row_length(lengths, int(lengths.max()), model.config.width)
     mesh = sharding.make_mesh(Mesh())
@@ -52,7 +59,9 @@ def embed(texts: Iterable[str], path: str, settings: Embed, *, seq_len: int | No
 def _check(settings: Embed, seq_len: int | None, batch_size: int, compute: str) -> None:
     """Raise a `UserError` that names the argument of `jaxplm.embed` whose value is impossible."""
     arguments = {f"embed.{name}": value for name, value in vars(settings).items() if name != "shard_rows"}
-    arguments |= {"train.batch_size": batch_size, "compute.dtype": compute} | ({} if seq_len is None else {"data.seq_len": seq_len})
+    arguments |= {"train.batch_size": batch_size, "compute.dtype": compute} | (
+        {} if seq_len is None else {"data.seq_len": seq_len}
+    )
     for field, value in arguments.items():
         argument = "compute" if field == "compute.dtype" else field.rpartition(".")[2]
         check_value(field, value, _PREFIX + argument)

@@ -81,8 +81,10 @@ def layer_shares(settings: Embed, blocks: int, prefix: str = "embed.") -> np.nda
     shares = np.zeros(blocks + 1, np.float64)
     if settings.mix:
         if len(settings.mix) != blocks + 1:
-            raise UserError(f"{prefix}mix has {len(settings.mix)} weights; this model needs {blocks + 1}, for the embeddings and its"
-                            f" {blocks} layers")
+            raise UserError(
+                f"{prefix}mix has {len(settings.mix)} weights; this model needs {blocks + 1}, for the embeddings and its"
+                f" {blocks} layers"
+            )
         shares[:] = settings.mix
     elif settings.layers == "mean":
         shares[:] = 1
@@ -91,6 +93,8 @@ def layer_shares(settings: Embed, blocks: int, prefix: str = "embed.") -> np.nda
     else:
         number = int(settings.layers)
         if not -blocks - 1 <= number <= blocks:
-            raise UserError(f"{prefix}layers={number}: this model has the layers 0 (embeddings) to {blocks}; -1 is its last")
+            raise UserError(
+                f"{prefix}layers={number}: this model has the layers 0 (embeddings) to {blocks}; -1 is its last"
+            )
         shares[number] = 1
     return (shares / shares.sum()).astype(np.float32)

@@ -67,8 +67,16 @@ def run(config: Config, workdir: Path, command: str) -> None:
 class _Run:
     """One pass over the corpus, from the first row whose vector is missing to the end."""
 
-    def __init__(self, config: Config, workdir: Path, command: str, texts: Texts, model: EmbeddingModel, mesh: jax.sharding.Mesh,
-                 stop: StopRequest) -> None:
+    def __init__(
+        self,
+        config: Config,
+        workdir: Path,
+        command: str,
+        texts: Texts,
+        model: EmbeddingModel,
+        mesh: jax.sharding.Mesh,
+        stop: StopRequest,
+    ) -> None:
         self.config = config
         self.workdir = workdir
         self.command = command
@@ -85,8 +93,14 @@ class _Run:
 
     def _open_files(self) -> VectorFiles:
         settings = self.config.embed
-        return VectorFiles(self.workdir / "embeddings", self.model.config.width, np.dtype(settings.dtype), settings.shard_rows,
-                           self.model.fingerprint(), by_token=self.by_token)
+        return VectorFiles(
+            self.workdir / "embeddings",
+            self.model.config.width,
+            np.dtype(settings.dtype),
+            settings.shard_rows,
+            self.model.fingerprint(),
+            by_token=self.by_token,
+        )
 
     def go(self) -> None:
         """Compute and write what is missing, then the index and the export.
@@ -114,11 +128,20 @@ class _Run:
                 self.files.close()
 
     def _encoder(self) -> TextEncoder:
-        """Return the encoder for rows that suit the beginning of the corpus, also where the run resumes from a later row."""
+        """Return the encoder for rows that suit the beginning of the corpus.
+
+        A run that resumes from a later row gets the same one.
+        """
         longest = self.config.data.seq_len
-        sample = next(text_blocks(self.texts, self.model.tokenizer, longest, max_rows=_SAMPLE_ROWS, max_chars=_SAMPLE_CHARS))
+        sample = next(
+            text_blocks(self.texts, self.model.tokenizer, longest, max_rows=_SAMPLE_ROWS, max_chars=_SAMPLE_CHARS)
+        )
         length = row_length(sample.encoded.lengths, longest, self.model.config.width)
-        log.info("rows of %d tokens, each filled with one or more texts; texts are cut at data.seq_len=%d tokens", length, longest)
+        log.info(
+            "rows of %d tokens, each filled with one or more texts; texts are cut at data.seq_len=%d tokens",
+            length,
+            longest,
+        )
         return TextEncoder(self.model, self.config.embed, self.mesh, resolve_compute(self.config.compute, self.mesh),
                            rows=self.config.train.batch_size, length=length)
 
@@ -131,7 +154,9 @@ class _Run:
             log.info("%s rows so far, %.0f rows/s", f"{self.rows:,}", self.rows / (now - self.began))
         if status := self.stop.agreed():
             saved = self.files.rows if self.files else 0
-            raise Interrupted(status, f"stopped, the vectors of {saved:,} rows are saved: the same command resumes after them")
+            raise Interrupted(
+                status, f"stopped, the vectors of {saved:,} rows are saved: the same command resumes after them"
+            )
 
     def _add(self, block: TextBlock, batches: BlockBatches, vectors: np.ndarray) -> None:
         """Write the vectors of a block."""
@@ -168,25 +193,48 @@ class _Run:
             log.warning("%s: %s of %s rows are longer than data.seq_len=%d tokens and were cut", texts.describe,
                         f"{index['truncated']:,}", f"{index['rows']:,}", config.data.seq_len)
         if self.rows:
-            log.info("%s rows, %s tokens in %.1f s: %.0f rows/s, %.0f tokens/s, %.1f %% of the computed tokens are padding",
-                     f"{self.rows:,}", f"{self.tokens:,}", seconds, self.rows / seconds, self.tokens / seconds,
-                     100 * (1 - self.tokens / self.places))
-        log.info("embeddings: %s vectors of %d numbers in %s", f"{index['vectors']:,}", index["width"], self.workdir / "embeddings")
+            log.info(
+                "%s rows, %s tokens in %.1f s: %.0f rows/s, %.0f tokens/s, %.1f %% of the computed tokens are padding",
+                f"{self.rows:,}",
+                f"{self.tokens:,}",
+                seconds,
+                self.rows / seconds,
+                self.tokens / seconds,
+                100 * (1 - self.tokens / self.places),
+            )
+        log.info(
+            "embeddings: %s vectors of %d numbers in %s",
+            f"{index['vectors']:,}",
+            index["width"],
+            self.workdir / "embeddings",
+        )
         log.info("%s", f"export for sentence-transformers: {exported}" if exported else
                  "no export for sentence-transformers, which cannot mix layers or give the vectors of tokens")
 
     def _export(self) -> Path | None:
-        """Write the encoder up to the layer that is used, and return its directory; None if layers are mixed or tokens not pooled."""
+        """Write the encoder up to the layer that is used, and return its directory.
+
+        None if layers are mixed or tokens are not pooled.
+        """
         settings, model = self.config.embed, self.model
         if self.by_token or not model.is_plain:
             return None
         return save_sentence_encoder(
-            self.workdir / "export", model.config, model.params, model.tokenizer, model.hf_config, pooling=settings.pooling,
-            normalize=settings.normalize, seq_len=self.config.data.seq_len,
-            files={"README.md": embedding_card(self.config, model, self.command)})
+            self.workdir / "export",
+            model.config,
+            model.params,
+            model.tokenizer,
+            model.hf_config,
+            pooling=settings.pooling,
+            normalize=settings.normalize,
+            seq_len=self.config.data.seq_len,
+            files={"README.md": embedding_card(self.config, model, self.command)},
+        )
 
 
-def _prepared_ahead(stream: Iterator[TextBlock], encoder: TextEncoder) -> Generator[tuple[TextBlock, BlockBatches], None, None]:
+def _prepared_ahead(
+    stream: Iterator[TextBlock], encoder: TextEncoder
+) -> Generator[tuple[TextBlock, BlockBatches], None, None]:
     """Yield the blocks with their batches; the next one is read, tokenized and packed while one is computed."""
     def next_block(_: int) -> tuple[TextBlock, BlockBatches] | None:
         block = next(stream, None)
