@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 TOGETHER = {"test_command_tasks": "tasks", "test_command_task_exports": "tasks", "test_command": "runs", "test_command_stopped": "runs"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests for `--dist loadgroup`."""
     for item in items:
