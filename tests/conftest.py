@@ -3,6 +3,8 @@
 import os
 import shutil
 import tempfile
+from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -36,15 +38,25 @@ def pytest_configure(config: pytest.Config) -> None:
         hidden_torch.hide()
 
 
-# pytest-xdist runs the tests of a file on one worker, and these files' too: they share runs of the command.
+# Files whose tests share runs of the command.
 TOGETHER = {"test_command_tasks": "tasks", "test_command_task_exports": "tasks", "test_command": "runs", "test_command_stopped": "runs"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for `--dist loadgroup`."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.stem, item.path.stem)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file on one worker, so that its fixtures are made once, and the files in the alphabet's order.
+
+    That order begins with the real command and ends with the vocabulary, so no long file is left to the end.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.split("::")[0]).stem
+            return TOGETHER.get(file, file)
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 def pytest_unconfigure() -> None:
