@@ -1,0 +1,78 @@
+"""What a recipe says it reads, against what its run reads: every field that is read is on the recipe's help page."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import LIMIT, ROOT, Lab, fields
+
+pytestmark = pytest.mark.slow
+
+# Runs command lines one after the other, and prints for each the fields that were read outside of checks and config.json.
+READER = """
+import dataclasses, json, sys
+from jaxplm import config, main
+
+# These look at every field, or at those of all recipes.
+SEE_ALL = ("jaxplm.config", "jaxplm.main", "jaxplm.engine.workdir", "jaxplm.reporting.card", "jaxplm.recipes.unread_fields",
+           "dataclasses", "copy", "ml_collections.config_flags.config_path")
+read = set()
+
+def watch(section, prefix):
+    names, original = {entry.name for entry in dataclasses.fields(section)}, section.__getattribute__
+    def get(self, name):
+        if name in names:
+            reader = sys._getframe(1).f_globals.get("__name__", "")
+            if reader not in SEE_ALL and not reader.endswith(".checks"):
+                read.add(prefix + name)
+        return original(self, name)
+    section.__getattribute__ = get
+
+for entry in dataclasses.fields(config.Config):
+    if dataclasses.is_dataclass(entry.type):
+        watch(entry.type, entry.name + ".")
+watch(config.Config, "")
+for arguments in json.loads(sys.argv[1]):
+    read.clear()
+    assert main.main(["jaxplm", *arguments]) == 0
+    print("read", *(name for name in sorted(read) if name in config.field_infos()), flush=True)
+"""
+
+
+def test_a_recipe_lists_every_field_that_it_reads(lab: Lab, tmp_path: Path):
+    from jaxplm.config import fields_matching
+    from jaxplm.main import RECIPES
+    from jaxplm.recipes.embed import checks as embed
+    from jaxplm.recipes.evaluate import checks as evaluate
+    from jaxplm.recipes.finetune import checks as finetune
+    from jaxplm.recipes.pretrain import checks as pretrain
+
+    rows = [{"text": line, "label": "ab"[i % 2]} for i, line in enumerate(lab.corpus.read_text().splitlines()[:40])]
+    labelled = tmp_path / "rows.jsonl"
+    labelled.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    short = {"model__path": lab.model, "data__seq_len": 32, "data__max_rows": 60, "train__batch_size": 4}
+    steps = {"train__steps": 2, "train__eval_every": 1, "train__patience": 1}
+    runs = {
+        "dapt": short | steps | {"data__train": lab.corpus, "data__general": lab.general, "data__short_len": 16},
+        "scratch": short | steps | {"model__path": "", "data__train": lab.corpus, "vocab__size": 300, "model__max_positions": 32},
+        "exbert": short | steps | {"data__train": lab.corpus, "vocab__new_tokens": 2, "vocab__terms": tmp_path / "terms.txt"},
+        "finetune": short | steps | {"data__train": labelled, "data__test": labelled.with_name("test.jsonl")},
+        "embed": short | {"data__train": lab.corpus},
+        "evaluate": {"model__path": lab.model, "data__seq_len": 32, "data__validation": lab.corpus, "data__general": lab.general},
+    }
+    (tmp_path / "terms.txt").write_text("firedog\nhousecat\n")
+    labelled.with_name("test.jsonl").write_text("".join(json.dumps(row | {"text": f"a {row['text']}"}) + "\n" for row in rows[:8]))
+    command_lines = [[f"--config={recipe}", f"--workdir={tmp_path / recipe}", *fields(**settings)] for recipe, settings in runs.items()]
+    done = subprocess.run([sys.executable, "-c", READER, json.dumps(command_lines)], cwd=ROOT, env=lab.environment(),
+                          capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    found = [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("read ")]
+    listed = pretrain.FIELDS | finetune.FIELDS | embed.FIELDS | evaluate.FIELDS
+    assert listed.keys() == RECIPES.keys()
+    for recipe, read in zip(runs, found, strict=True):
+        assert len(read) > 10
+        unlisted = read - {info.name for info in fields_matching(listed[recipe])} - {"recipe"}
+        # All recipes of one kind of model share their code: fields of the others are read where they are off.
+        assert unlisted <= {"model.pairs", "vocab.new_rows_first", "vocab.mask_new", "data.general"}, f"{recipe} reads {unlisted}"
