@@ -99,14 +99,14 @@ def test_more_classes_than_names_fit(tmp_path: Path) -> None:
 
 
 def test_korean_names_need_a_font(tmp_path: Path, no_hangul: None) -> None:
-    assert fonts.families(["positive", "négatif", "λ"]) == ["DejaVu Sans"]
-    assert fonts.families(KOREAN) is None
+    assert fonts.families_for(["positive", "négatif", "λ"]) == ["DejaVu Sans"]
+    assert fonts.families_for(KOREAN) is None
     assert write_confusion(tmp_path / "numbers.png", counts(3), KOREAN)
 
 
 def test_korean_names_with_a_font(tmp_path: Path, hangul: str) -> None:
-    assert fonts.families(KOREAN) == ["DejaVu Sans", hangul]
-    assert fonts.families([*KOREAN, "스"]) is None  # one letter too many
+    assert fonts.families_for(KOREAN) == ["DejaVu Sans", hangul]
+    assert fonts.families_for([*KOREAN, "스"]) is None  # one letter too many
     decomposed = [unicodedata.normalize("NFD", name) for name in KOREAN]
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of a glyph that it does not have
@@ -121,7 +121,7 @@ def test_fonts_that_are_gone(tmp_path: Path, no_hangul: None) -> None:
     (tmp_path / "broken.ttf").write_bytes(b"no font")
     for name in ("gone.ttf", "broken.ttf"):
         manager.ttflist.append(matplotlib.font_manager.FontEntry(fname=str(tmp_path / name), name="Lost", weight=400, style="normal"))
-    assert fonts.families(KOREAN) is None
+    assert fonts.families_for(KOREAN) is None
 
 
 @pytest.mark.slow

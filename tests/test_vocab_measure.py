@@ -231,7 +231,7 @@ def test_plot(bert, tmp_path, monkeypatch):
     path = tmp_path / "plots" / "vocabulary.png"
     assert write_vocabulary(path, domain, damaging_splits(domain), bert, domain) is False
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
-    monkeypatch.setattr("jaxplm.vocab.plot.families", lambda _: None)  # no font has the letters
+    monkeypatch.setattr("jaxplm.vocab.plot.families_for", lambda _: None)  # no font has the letters
     assert write_vocabulary(path, domain, damaging_splits(domain), bert) is True
     assert write_vocabulary(path, domain, [], bert) is True
-    assert fonts.families(["catx"]) == [fonts.DEFAULT]
+    assert fonts.families_for(["catx"]) == [fonts.DEFAULT]

@@ -1,1 +1,1 @@
-"""What a person sees of a run: console, metrics, report, plots, model card."""
+"""What a person sees of a run: log lines, metrics, report, plots, model card."""

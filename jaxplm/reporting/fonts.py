@@ -1,4 +1,4 @@
-"""Which installed fonts can draw a text. matplotlib's own has Latin, Greek and Cyrillic letters, but no Hangul."""
+"""Choice of installed fonts for a plot. matplotlib's own font has Latin, Greek and Cyrillic letters, but no Hangul."""
 
 import re
 from collections.abc import Iterable
@@ -8,8 +8,14 @@ _PLACEHOLDERS = "Last Resort"  # has a box for every character there is
 _PLAIN = re.compile(r"sans|gothic", re.IGNORECASE)
 
 
-def families(texts: Iterable[str]) -> list[str] | None:
-    """The fonts to draw `texts` with, matplotlib's own first; None if no two of them have every character."""
+def families_for(texts: Iterable[str]) -> list[str] | None:
+    """Return the families to draw `texts` with: matplotlib's own and, where it lacks a character, one that has all the others.
+
+    matplotlib takes each character from the first family of a list that has it, but does not know which installed ones do.
+
+    Returns:
+      The value of "font.family"; None if no installed font has all the missing characters.
+    """
     from matplotlib import font_manager
 
     missing = {ord(letter) for text in texts for letter in text if not letter.isspace()}
@@ -24,9 +30,10 @@ def families(texts: Iterable[str]) -> list[str] | None:
 
 
 def _characters(path: str) -> set[int]:
+    """Return the code points that a font file has."""
     from matplotlib.ft2font import FT2Font
 
     try:
         return set(FT2Font(path).get_charmap())
-    except (OSError, RuntimeError):  # gone since matplotlib listed it, or of a kind that it cannot draw (colour bitmaps)
+    except (OSError, RuntimeError):  # removed since matplotlib listed it, or a format that it cannot draw (colour bitmaps)
         return set()

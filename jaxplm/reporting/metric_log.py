@@ -14,16 +14,16 @@ from jaxplm.errors import UserError
 
 
 class MetricLog:
-    """`metrics.jsonl` and `tensorboard/` of a run.
+    """Writes `metrics.jsonl` and `tensorboard/` of a run.
 
     Args:
-      workdir: the run's directory; made if it is not there.
+      workdir: the run's directory; created if it does not exist.
       enabled: False writes nothing (all processes but the first).
-      resume_from: the step whose state the run resumes from. Rows of later steps will be written again, so they
-        are taken out now: a run that was killed and resumed has each row once. None: a new run, all rows go.
+      resume_from: the step from whose state the run resumes. Rows of later steps will be written again, so they are removed now: a
+        run that was killed and resumed has each row once. None: a new run, all rows are removed.
 
     Raises:
-      UserError: a metrics.jsonl is there that is none.
+      UserError: the workdir has a metrics.jsonl that is not one.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], *, enabled: bool = True, resume_from: int | None = None) -> None:
@@ -38,17 +38,17 @@ class MetricLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         last = -1 if resume_from is None else resume_from
         if self.path.exists():
-            # Test rows are written at the very end: a resumed run has not come to its end, or does so again.
+            # Test rows are written at the very end: a run that resumes had not reached it, or reaches it again.
             _rewrite(self.path, [row for row in read_metrics(self.path) if row["step"] <= last and row["split"] != "test"])
         self._file = self.path.open("a", encoding="utf-8")
         # TensorBoard forgets what older event files say about steps from purge_step on.
         self._board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=last + 1, flush_secs=30, write_to_disk=True)
 
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        """Appends one row, `{"step": step, "split": split, **values}`.
+        """Append one row, `{"step": step, "split": split, **values}`.
 
         Args:
-          step: of the state that was measured.
+          step: number of the step whose state was measured.
           split: train, validation, test or general.
           values: numbers (Python's, numpy's or jax scalars); NaN and infinities become null.
         """
@@ -62,7 +62,7 @@ class MetricLog:
                 self._board.add_scalar(f"{split}/{name}", value, int(step))
 
     def close(self) -> None:
-        """Flushes and closes the files."""
+        """Flush and close the files."""
         if self._file is not None and self._board is not None:
             self._file.close()
             self._board.close()
@@ -76,9 +76,9 @@ class MetricLog:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, in order; a null comes as None.
+    """Return the rows of a metrics.jsonl, in order; a null is None.
 
-    The last line of a run that was killed may be half a line: it is left out.
+    The last line of a run that was killed may be incomplete: it is left out.
 
     Raises:
       UserError: another line is not a row.

@@ -1,13 +1,14 @@
-"""The curves of a run as PNG files. Needs no display."""
+"""Plots of a run's curves as PNG files. They need no display."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jaxplm.reporting.fonts import DEFAULT
 from jaxplm.scores.names import SHARES, title
 
-# Colours that stay apart for colour-blind readers and in grey print.
+# Colours that colour-blind readers can tell apart, and that differ in grey print.
 _COLOURS = {"train": "#4f6d8f", "validation": "#c8553d", "general": "#d9a21b", "test": "#2f7f6f"}
 _NAMES = {"train": "training", "validation": "validation", "general": "general text", "test": "test"}
 _MARKS = {"validation": "o", "general": "s", "test": "D"}
@@ -17,19 +18,19 @@ Rows = Sequence[dict[str, Any]]
 
 
 def write_plots(directory: Path, rows: Rows, *, exported_step: int | None = None, metric: str = "") -> list[tuple[str, Path]]:
-    """Draws what the rows hold: loss, a score, speed, learning rate.
+    """Draw loss, a score, speed and learning rate, each where the rows have it.
 
     Args:
-      directory: made if it is not there; files of an earlier call are replaced.
+      directory: created if it does not exist; files of an earlier call are replaced.
       rows: as in metrics.jsonl.
       exported_step: marked in the plots of loss and score.
-      metric: the score to draw; accuracy where it is empty or has its own plot (loss) anyway.
+      metric: the score to draw. Accuracy is drawn where this is empty or a loss, which has its own plot.
 
     Returns:
-      (caption, file) of each plot that there was something to draw for.
+      (caption, file) of each plot that was drawn.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    made = []
+    written = []
     score = "accuracy" if metric in ("", "loss", "perplexity") else metric
     for name, caption, draw in (
         ("loss", "Loss", lambda axes: _loss(axes, rows, exported_step)),
@@ -39,18 +40,18 @@ def write_plots(directory: Path, rows: Rows, *, exported_step: int | None = None
     ):
         path = directory / f"{name}.png"
         if _save(path, draw):
-            made.append((caption, path))
-    return made
+            written.append((caption, path))
+    return written
 
 
 def series(rows: Rows, split: str, name: str) -> tuple[list[int], list[float]]:
-    """(steps, values) of one number of one split; rows without it, and nulls, are left out."""
+    """Return (steps, values) of one number of one split; rows without it, and nulls, are left out."""
     points = [(row["step"], row[name]) for row in rows if row["split"] == split and row.get(name) is not None]
     return [step for step, _ in points], [value for _, value in points]
 
 
 def smooth(values: Sequence[float], span: int) -> list[float]:
-    """Mean over a window of `span` values around each; the window shrinks evenly at the ends, so nothing lags."""
+    """Return the mean over a window of `span` values around each value. The window shrinks evenly at the ends, so nothing lags."""
     sums = [0.0]
     for value in values:
         sums.append(sums[-1] + value)
@@ -62,15 +63,21 @@ def smooth(values: Sequence[float], span: int) -> list[float]:
 
 
 @contextmanager
-def canvas(width: float, height: float, **options: Any) -> Iterator[Any]:
-    """A `matplotlib.figure.Figure` of `width` × `height` inches, drawn in the style of all plots inside the block."""
-    # Imported here: half a second that a run should not wait for at its start.
+def canvas(width: float, height: float, families: list[str] | None = None, **options: Any) -> Iterator[Any]:
+    """Yield a `matplotlib.figure.Figure` in the style of all plots, which holds inside the block.
+
+    Args:
+      width, height: in inches.
+      families: of the fonts, see `jaxplm.reporting.fonts.families_for`; None: matplotlib's own.
+      options: further ones of the figure.
+    """
+    # Imported here: it takes half a second, and a run needs it at its end.
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     style: Any = {
-        "font.family": "DejaVu Sans", "font.size": 10, "text.color": INK, "axes.labelcolor": INK,
+        "font.family": families or [DEFAULT], "text.parse_math": False, "font.size": 10, "text.color": INK, "axes.labelcolor": INK,
         "axes.edgecolor": "#999999", "xtick.color": "#666666", "ytick.color": "#666666",
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
         "grid.linewidth": 0.8, "axes.axisbelow": True, "axes.titlelocation": "left", "axes.titlesize": 12,
@@ -114,7 +121,7 @@ def _loss(axes: Any, rows: Rows, exported_step: int | None) -> bool:
         axes.plot(steps, values, color=_COLOURS["train"], linewidth=2, label="training")
     drawn |= _evaluations(axes, rows, "loss", "{:.3f}")
     axes.set_title("Loss")
-    axes.set_ylabel("cross-entropy, nats a predicted token" if _is_mlm(rows) else "loss")
+    axes.set_ylabel("cross-entropy, nats per predicted token" if _is_mlm(rows) else "loss")
     _finish(axes, exported_step)
     return drawn
 
@@ -126,7 +133,7 @@ def _score(axes: Any, rows: Rows, name: str, exported_step: int | None) -> bool:
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     axes.set_title(title(name))
     if name == "accuracy":
-        axes.set_ylabel("masked tokens predicted right" if _is_mlm(rows) else "predicted right")
+        axes.set_ylabel("share of masked tokens predicted correctly" if _is_mlm(rows) else "share predicted correctly")
     else:
         axes.set_ylabel(title(name))
     _finish(axes, exported_step)
@@ -147,7 +154,7 @@ def _speed(axes: Any, rows: Rows) -> bool:
     axes.set_ylim(0, max(values) * 1.12 or 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_title("Speed")
-    axes.set_ylabel("real tokens per second (no padding)")
+    axes.set_ylabel("tokens per second (without padding)")
     return True
 
 
@@ -157,7 +164,7 @@ def _learning_rate(axes: Any, rows: Rows) -> bool:
         return False
     axes.plot(steps, values, color=_COLOURS["train"], linewidth=2)
     axes.set_ylim(0, max(values) * 1.08 or 1)
-    axes.locator_params(axis="y", nbins=5, steps=[1, 2, 5, 10])  # ticks that two digits can name
+    axes.locator_params(axis="y", nbins=5, steps=[1, 2, 5, 10])  # ticks that two digits can show
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.1e}".replace("e-0", "e-") if value else "0")
     axes.set_title("Learning rate")
     axes.set_ylabel("learning rate")

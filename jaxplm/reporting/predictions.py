@@ -1,4 +1,4 @@
-"""`predictions.jsonl`: one object a row, in the order of the input."""
+"""`predictions.jsonl`: one object per row, in the order of the input."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from jaxplm.data import atomic
 
 
 def write_predictions(path: Path, predictions: Iterable[Mapping[str, Any]]) -> None:
-    """Writes the file; it appears whole, in place of one of the same name."""
+    """Write the file, complete or not at all, in place of one of the same name."""
     with atomic.open_new(path) as file:
         for prediction in predictions:
             file.write(json.dumps(prediction, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""Numbers as tables of text: scores before and after, classes, seeds."""
+"""Tables of text: scores before and after, classes, seeds; and sentences with the result."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ Table = Sequence[Sequence[str]]
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One number of one split, before the first step and as exported; `before` is None where it was not measured."""
+    """A score of one split, before the first step and as exported; `before` is None where it was not measured."""
 
     split: str
     name: str
@@ -27,7 +27,7 @@ class Score:
 
 
 def scores(rows: Sequence[Mapping[str, Any]], exported_step: int) -> list[Score]:
-    """What was measured, before and after.
+    """Return the scores before the first step and as exported.
 
     Args:
       rows: as in metrics.jsonl.
@@ -52,7 +52,7 @@ def scores(rows: Sequence[Mapping[str, Any]], exported_step: int) -> list[Score]
 
 
 def score_table(found: Sequence[Score]) -> list[tuple[str, str, str, str]]:
-    """Rows of text for a table, the first one a heading: what, before, after, change."""
+    """Return rows of text, the first one a heading: score, before, after, change."""
     table = [("", "before", "after", "change")]
     for score in found:
         label = f"{SPLITS[score.split]} {score.name.replace('_', ' ')}"
@@ -77,7 +77,7 @@ def class_table(rows: Sequence[ClassScore], what: str) -> list[tuple[str, ...]]:
 
 
 def seed_table(runs: Mapping[int, Mapping[str, float]]) -> list[tuple[str, ...]]:
-    """Rows of text: a heading, one row a seed, and the mean ± standard deviation; shares in percent.
+    """Return rows of text: a heading, one row per seed, and the mean ± standard deviation; shares in percent.
 
     Args:
       runs: {seed: {score: value}}. A score is a name of `jaxplm.scores.names`, with words before it as wanted:
@@ -130,14 +130,14 @@ def _sentence(parts: Sequence[str]) -> str:
 
 
 def markdown(rows: Table, align: str) -> str:
-    """A table in Markdown; `align` has one letter a column, l or r. A cell is one line."""
+    """Return a table in Markdown; `align` has one letter per column, l or r. A cell is one line."""
     lines = ["| " + " | ".join(map(one_line, row)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join({"l": " --- ", "r": " ---: "}[side] for side in align) + "|")
     return "\n".join(lines)
 
 
 def one_line(text: str) -> str:
-    """Fit for a cell or a heading."""
+    """Return a text that fits into a cell or a heading: without line breaks, vertical bars escaped."""
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
@@ -150,7 +150,7 @@ def value_text(name: str, value: float) -> str:
 
 
 def change_text(score: Score) -> str:
-    """Relative for loss and perplexity, in percentage points for shares, else the difference."""
+    """Return the change: relative for loss and perplexity, in percentage points for shares, else the difference."""
     if score.before is None:
         return ""
     if score.name in _RELATIVE:

@@ -1,4 +1,4 @@
-"""From the logits of a question's windows to its answer (Devlin et al. 2019, section 4.3)."""
+"""The answer to a question from the logits of its windows (Devlin et al. 2019, section 4.3)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,11 +7,11 @@ import numpy as np
 
 
 class Window(NamedTuple):
-    """What the model says of one window of a question: [CLS] question [SEP] part of the context [SEP], L tokens."""
+    """Logits of one window of a question: [CLS] question [SEP] part of the context [SEP], L tokens."""
 
     start: Any  # [L], logits of the first token of the answer
     end: Any  # [L], logits of the last token
-    context: tuple[int, int]  # the tokens of the context: from, up to but without
+    context: tuple[int, int]  # the tokens of the context: first, last + 1
 
 
 class Span(NamedTuple):

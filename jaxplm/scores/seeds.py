@@ -1,4 +1,4 @@
-"""Several runs that differ in their seed: mean and standard deviation, and how they are written."""
+"""Mean and standard deviation of runs that differ in their seed."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from jaxplm.scores.names import SHARES
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
-    """(mean, standard deviation) with n - 1 in the denominator: NaN of a single value, both of none."""
+    """Return (mean, standard deviation), the latter with n - 1 in the denominator: NaN for a single value, both NaN for none."""
     if len(values) == 0:
         return float("nan"), float("nan")
     found = np.asarray(values, np.float64)
@@ -16,11 +16,11 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
 
 
 def format_mean_std(name: str, values: Sequence[float]) -> str:
-    """'84.2 ± 0.3': shares in percent, other scores as they are ('0.512 ± 0.010'); a single value has no ±."""
+    """Return '84.2 ± 0.3' for shares, in percent, and '0.512 ± 0.010' for other scores; a single value has no ±."""
     mean, std = mean_std(values)
     return format_score(name, mean) + (f" ± {format_score(name, std)}" if len(values) > 1 else "")
 
 
 def format_score(name: str, value: float) -> str:
-    """'84.2' of a share of 0.842; '0.512' of anything else."""
+    """Return '84.2' for a share of 0.842, and '0.512' for a score of 0.512 that is no share."""
     return f"{100 * value:.1f}" if name in SHARES else f"{value:.3f}"

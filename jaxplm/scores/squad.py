@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-# KorQuAD turns quotes and brackets into spaces, where other punctuation vanishes without one.
+# KorQuAD replaces quotes and brackets by spaces, and removes other punctuation.
 _KOREAN_MARKS = str.maketrans(dict.fromkeys("'\"《》<>〈〉()‘’", " "))
 
 
 def normalize_squad(text: str) -> str:
-    """Lower case, no punctuation (ASCII), no articles (a, an, the), single spaces (Rajpurkar et al. 2016)."""
+    """Return the text in lower case with no punctuation (ASCII), no articles (a, an, the), single spaces (Rajpurkar et al. 2016)."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def normalize_korquad(text: str) -> str:
-    """Quotes and brackets as spaces, lower case, no other punctuation (ASCII), single spaces (Lim et al. 2019)."""
+    """Return the text in lower case with spaces for quotes and brackets and no other punctuation (ASCII) (Lim et al. 2019)."""
     return " ".join(text.translate(_KOREAN_MARKS).lower().translate(_PUNCTUATION).split())
 
 
@@ -29,7 +29,7 @@ def _characters(text: str) -> list[str]:
     return list(text.replace(" ", ""))
 
 
-# name: (how texts are made comparable, the units that F1 counts)
+# name: (normalisation of a text, the units that F1 counts)
 RULES: dict[str, tuple[Callable[[str], str], Callable[[str], list[str]]]] = {
     "squad": (normalize_squad, _words),
     "korquad": (normalize_korquad, _characters),
@@ -37,13 +37,13 @@ RULES: dict[str, tuple[Callable[[str], str], Callable[[str], list[str]]]] = {
 
 
 def answer_scores(predicted: str, answers: Sequence[str], rules: str = "squad") -> tuple[float, float]:
-    """(exact match, F1) of one question, each the best over its answers, which need not be the same one.
+    """Return (exact match, F1) of one question, each the best over its answers, which need not be the same one.
 
-    Answers that are empty once normalised are dropped. Where none is left the question has no answer: both scores are 1
-    if the prediction is empty as well, else 0 (SQuAD 2.0).
+    Answers that are empty once normalised are dropped. A question without further answers has none: both scores are 1 if the
+    prediction is empty as well, else 0 (SQuAD 2.0).
 
     Args:
-      predicted: "" says that there is no answer.
+      predicted: a text; "" for no answer.
       answers: the gold ones.
       rules: 'squad' or 'korquad'.
     """
@@ -54,7 +54,7 @@ def answer_scores(predicted: str, answers: Sequence[str], rules: str = "squad") 
 
 
 def qa_scores(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]], rules: str = "squad") -> dict[str, float]:
-    """{'exact_match', 'f1'}: means over all questions, between 0 and 1; NaN without a question.
+    """Return {'exact_match', 'f1'}: means over all questions, between 0 and 1; NaN without a question.
 
     Args:
       predictions: {question's id: text}, "" for no answer; ids that are no question's are ignored.

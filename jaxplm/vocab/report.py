@@ -1,4 +1,4 @@
-"""How a tokenizer cuts the words of a corpus, as tables for a terminal and for report.md."""
+"""Tables of how a tokenizer cuts the words of a corpus, for a terminal and for report.md."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from jaxplm.vocab.splits import SHOWN, WordSplit, damaging_splits, frequent_spli
 
 
 def figures(columns: Sequence[tuple[str, Measurement]], overlap_with: Measurement | None = None) -> Table:
-    """A row a number, a column a corpus (or a vocabulary); the first row is a heading.
+    """Return a table with one row per number and one column per corpus or vocabulary; the first row is a heading.
 
     Args:
-      columns: (heading, measured), the domain's text first.
-      overlap_with: general text; a row tells what share of its frequent words the first column has.
+      columns: (heading, measurement), the domain's text first.
+      overlap_with: general text; a further row gives the share of its frequent words that the first column has.
     """
     table = [("", *(heading for heading, _ in columns))]
     for name, value in (
@@ -25,8 +25,8 @@ def figures(columns: Sequence[tuple[str, Measurement]], overlap_with: Measuremen
         ("words", lambda one: count(one.totals.words)),
         ("tokens", lambda one: count(one.totals.tokens)),
         ("tokens per word (fertility)", lambda one: f"{one.fertility:.3f}"),
-        ("tokens a character", lambda one: f"{one.tokens_per_character:.3f}"),
-        ("UTF-8 bytes a token", lambda one: f"{one.bytes_per_token:.2f}"),
+        ("tokens per character", lambda one: f"{one.tokens_per_character:.3f}"),
+        ("UTF-8 bytes per token", lambda one: f"{one.bytes_per_token:.2f}"),
         ("words kept whole", lambda one: f"{one.whole_share:.1%}"),
         ("distinct words kept whole", lambda one: f"{one.whole_distinct_share:.1%}"),
         ("unknown tokens", lambda one: f"{one.unknown_share:.2%}"),
@@ -38,13 +38,13 @@ def figures(columns: Sequence[tuple[str, Measurement]], overlap_with: Measuremen
 
 
 def split_table(splits: Sequence[WordSplit], tokenizer: Any) -> Table:
-    """Words with their tokens as entries of the vocabulary, occurrences, and tokens beyond one; the first row is a heading."""
+    """Return a table of words with their tokens, occurrences, texts, and tokens beyond one per occurrence; the first row is a heading."""
     rows = [(split.word, pieces(split, tokenizer), f"{split.count:,}", f"{split.texts:,}", f"{split.cost:,}") for split in splits]
     return [("word", "tokens", "occurrences", "texts", "extra tokens"), *rows]
 
 
 def pieces(split: WordSplit, tokenizer: Any) -> str:
-    """Return the tokens of a word as readable text, with WordPiece's "##" inside of a word; "␣" is a space."""
+    """Return the tokens of a word in readable form: decoded, with WordPiece's "##" inside a word, and "␣" for a space."""
     names = tokenizer.convert_ids_to_tokens(list(split.ids))
     if len(shown := [tokenizer.convert_tokens_to_string([name]) for name in names]) and all("\ufffd" not in text for text in shown):
         if any(name.startswith("##") for name in names):
@@ -54,7 +54,7 @@ def pieces(split: WordSplit, tokenizer: Any) -> str:
 
 
 def vocabulary_text(measured: Measurement, tokenizer: Any, advice: Advice, general: Measurement | None = None, most: int = SHOWN) -> str:
-    """Everything for a terminal: figures, the most frequent and the most damaging splits, the advice."""
+    """Return the text for a terminal: numbers, the most frequent and the most damaging splits, the advice."""
     columns = [("domain", measured), *([("general text", general)] if general else [])]
     parts = [plain_table(figures(columns, general), header=True)]
     for heading, splits in _splits(measured, general, most):
@@ -65,12 +65,12 @@ def vocabulary_text(measured: Measurement, tokenizer: Any, advice: Advice, gener
 
 def vocabulary_markdown(measured: Measurement, tokenizer: Any, advice: Advice, general: Measurement | None = None,
                         most: int = SHOWN) -> str:
-    """The section "Vocabulary" of report.md without its heading; the damaging splits have the numbers of `jaxplm.vocab.plot`."""
+    """Return the section "Vocabulary" of report.md without its heading. The damaging splits are numbered as in the plot."""
     columns = [("domain", measured), *([("general text", general)] if general else [])]
     parts = [advice.sentence, markdown(figures(columns, general), "l" + "r" * len(columns))]
     for heading, splits in _splits(measured, general, most):
         if splits:
-            table = split_table(splits, tokenizer)  # numbered: a plot without a font for the words has numbers in their place
+            table = split_table(splits, tokenizer)  # numbered: a plot without a font for the words shows numbers instead
             numbers = ["no.", *map(str, range(1, len(table)))]
             parts += [f"### {heading}", markdown([(number, *row) for number, row in zip(numbers, table, strict=True)], "rllrrr")]
     return "\n\n".join(parts)
