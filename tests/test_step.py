@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from helpers import random_batch, same, tiny_config, trainer
 from messages import refuses
@@ -144,6 +145,19 @@ def test_schedules():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize(("warmup", "steps"), [(0.06, 100), (10, 1000), (0, 37)])
+def test_schedules_are_those_of_optax(name, warmup, steps):
+    peak, warm = 5e-4, round(warmup * steps) if warmup < 1 else warmup
+    found = jax.vmap(optim.schedule(config.Train(learning_rate=peak, warmup=warmup, schedule=name), steps))(jnp.arange(steps + 5))
+    after = {"linear": optax.linear_schedule(peak, 0.0, steps - warm), "cosine": optax.cosine_decay_schedule(peak, steps - warm),
+             "constant": optax.constant_schedule(peak)}[name]
+    rising = optax.linear_schedule(0.0, peak, max(warm, 1))
+    with jax.numpy_dtype_promotion("standard"):
+        wanted = [float(rising(t + 1) if t < warm else after(t - warm)) for t in range(steps + 5)]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-7 * peak)
+
+
 def test_every_parameter_has_a_rule_and_every_moment_follows_it():
     mesh = sharding.make_mesh(config.Mesh(2, 2, 2))
     state, _, _ = trainer(MESH_SHAPE, mesh)
