@@ -38,8 +38,7 @@ def trained(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, count in (("train.jsonl", 60), ("test.jsonl", 7)):
         write_rows(here / name, count, count)
     settings = fields(model__path=lab.model, data__train=here / "train.jsonl", data__test=here / "test.jsonl", data__seq_len=32,
-                      task__overlap=8,
-                      train__batch_size=8, train__eval_every=6, train__log_every=2)
+                      task__overlap=8, train__batch_size=8, train__eval_every=6, train__log_every=2)
     done = lab.run([f"--config={here / 'words.py'}", f"--workdir={here / 'runs' / 'words'}", *settings], PYTHONPATH=f"{here}:{ROOT}")
     assert done.returncode == 0, done.stdout + done.stderr
     return here

@@ -16,9 +16,9 @@ _NEAR = 64
 
 
 class Answers(NamedTuple):
-    """The answers to a question about a context; an empty one says that the context has no answer."""
+    """The answers to a question about a context; without any, the context has no answer."""
 
-    texts: tuple[str, ...]  # as given, what predictions are compared with
+    texts: tuple[str, ...]  # as given: predictions are compared with them
     spans: tuple[tuple[int, int], ...]  # (first character, character after the last) of those found in the context
     moved: int = 0  # how many were found at another place than the data say
 

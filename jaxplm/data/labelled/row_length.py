@@ -1,11 +1,11 @@
-"""How long the rows should be that units of given lengths share."""
+"""The length of rows that units of given lengths share."""
 
 import numpy as np
 
 from jaxplm.data.labelled.unit_rows import plan_units
 
 _MULTIPLE = 16
-# Rows of so many times the longest unit: where most units take more than half of a row, only longer rows can be filled.
+# Rows are so many times as long as the longest unit: where most units take more than half of a row, only longer rows fill up.
 _TIMES = (1.0, 1.5, 2.0, 3.0, 4.0)
 
 

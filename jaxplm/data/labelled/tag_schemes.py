@@ -1,4 +1,4 @@
-"""How tags mark entities: IOB1, IOB2 and BIOES; which one a data set uses, and IOB2 from any of them."""
+"""Schemes of tags that mark entities, IOB1, IOB2 and BIOES: which one a data set uses, and conversion to IOB2."""
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ SCHEMES = ("IOB1", "IOB2", "BIOES")
 
 
 def split_tag(tag: str) -> tuple[str, str]:
-    """('B', 'PER') of B-PER, ('O', '') of O, ('B', '') of a bare B.
+    """Split a tag into prefix and type: ('B', 'PER') for B-PER, ('O', '') for O, ('B', '') for a bare B.
 
     Raises:
       UserError: the tag is neither O nor one of B, I, E, S with or without -TYPE.
@@ -24,12 +24,14 @@ def split_tag(tag: str) -> tuple[str, str]:
 
 
 def transitions(tags: Sequence[str]) -> Iterator[tuple[str, str, bool, bool]]:
-    """The reading of the CoNLL-2000/2003 script (Tjong Kim Sang & Buchholz 2000), which takes any sequence.
+    """Yield where entities start and end by the rules of the CoNLL-2000/2003 script (Tjong Kim Sang & Buchholz 2000).
+
+    The rules hold for any sequence, also one that breaks its scheme.
 
     An entity starts at every B and S; at every I or E after O, after the end of an entity (E, S) or after another type.
 
     Yields:
-      For each tag: prefix, type, whether an entity starts here, whether one that the tag before belongs to is over.
+      For each tag: prefix, type, whether an entity starts here, whether the entity of the tag before is over.
     """
     before, kind_before = "O", ""
     for tag in tags:
@@ -40,11 +42,11 @@ def transitions(tags: Sequence[str]) -> Iterator[tuple[str, str, bool, bool]]:
 
 
 def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
-    """The scheme of tag sequences: 'IOB1', 'IOB2' or 'BIOES'.
+    """Return the scheme of tag sequences: 'IOB1', 'IOB2' or 'BIOES'.
 
-    An E or S anywhere says BIOES. Else the starts of entities that only one of the other two schemes writes so are
-    counted: I at the start is IOB1's, B that does not follow an entity of its type is IOB2's; the more frequent wins,
-    so that a few slips of an annotator do not decide. IOB2 where nothing tells.
+    Any E or S means BIOES. Otherwise the starts of entities that only one of the other two schemes writes in this way are
+    counted: I at the start is IOB1's, B that does not follow an entity of its type is IOB2's. The more frequent one wins, so
+    that a few mistakes of an annotator do not decide. Without any such start the scheme is IOB2.
 
     Raises:
       UserError: a tag of no scheme (see `split_tag`).
@@ -66,10 +68,10 @@ def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
 
 
 def to_iob2(tags: Sequence[str], scheme: str) -> list[str]:
-    """One sequence's tags in IOB2: B at the start of every entity, I inside.
+    """Return the tags of one sequence in IOB2: B at the start of every entity, I inside.
 
     A sequence that breaks its own scheme, such as an I after O in IOB2, is read as the CoNLL script reads it, so the
-    result is IOB2 without exception.
+    result is always IOB2.
 
     Args:
       scheme: what the tags are in, 'IOB1', 'IOB2' or 'BIOES'.

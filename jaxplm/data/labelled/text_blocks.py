@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxplm.data.labelled.encodings import Encoded, TokenizerEncoder
 
-# Bounds of a block: rows, and characters that can reach a row of tokens (about two million tokens).
+# Bounds of a block: rows, and characters that count (about two million tokens).
 BLOCK_ROWS = 1 << 15
 BLOCK_CHARS = 1 << 23
 # A text counts for at most so many characters per token: what is longer is cut.
@@ -76,7 +76,7 @@ def text_tokens(encoded: Encoded, frame: tuple[int, int]) -> tuple[np.ndarray, n
 
 @dataclass
 class _Open:
-    """A block that is being filled."""
+    """A block while it is filled."""
 
     encoder: TokenizerEncoder
     seq_len: int
@@ -102,7 +102,7 @@ class _Open:
         encoded = self.encoder.cut(heads, None, self.seq_len)
         short = encoded.lengths < self.seq_len
         again = [i for i, text in enumerate(self.waiting) if short[i] and len(heads[i]) < len(text)]
-        if again:  # much white space, or long words: the beginning was not enough
+        if again:  # much white space, or long words: more of the text is needed
             for i in again:
                 heads[i] = self.waiting[i]
             encoded = self.encoder.cut(heads, None, self.seq_len)

@@ -1,7 +1,7 @@
-"""Which token predicts each word of a tagged sentence, and what the words' tags are when the tokens' are known.
+"""Which token predicts each word of a labelled sentence, and the tags of words from the tags of tokens.
 
 Pre-split words are predicted by their first token (Devlin et al. 2019). Where the tokens of the data are characters, a
-token of the model may stand for several of them: it carries the tag of the first, and the others go on with it.
+token of the model may stand for several of them: it has the tag of the first one, and the others continue it.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from jaxplm.data.labelled.encodings import Encoded
 from jaxplm.data.labelled.examples import Examples
 
 # How a word gets its tag.
-OWN = 0  # its token's
-CONTINUED = 1  # its token's, which an earlier word has taken: I- in place of B-
-NONE = 2  # it gives no token: O
-GAP = 3  # it gives no token, between characters (white space): inside an entity if both its neighbours are, else O
+OWN = 0  # that of its token
+CONTINUED = 1  # that of its token, which has an earlier word too: I- in place of B-
+NONE = 2  # the word has no token: O
+GAP = 3  # white space between characters has no token: inside an entity if both its neighbours are, else O
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class WordMap:
     how: np.ndarray
 
     def tags(self, names: tuple[str, ...], predicted: np.ndarray) -> list[list[str]]:
-        """The tags of every sentence's words.
+        """Return the tags of every sentence's words.
 
         Args:
           names: C names of tags.
@@ -57,16 +57,16 @@ class WordMap:
 
 
 def map_words(examples: Examples, encoded: Encoded, overlap: int, room: int) -> tuple[WordMap, np.ndarray]:
-    """Finds the token of each word.
+    """Find the token of each word.
 
     Args:
-      examples: tagged sentences.
-      encoded: their windows, each `overlap` tokens into the one before; in `Examples.characters` sets of the joined text.
+      examples: sentences as lists of words.
+      encoded: their windows, of which neighbours share `overlap` tokens; windows of the joined text if words are characters.
       room: tokens of the text in a full window.
 
     Returns:
-      The map, and [T] int64: the word whose tag is each token's training label, -1 for those that are not trained on.
-      So a word is learned once, where it is predicted, however many windows hold it.
+      The map, and [T] int64: the word whose label each token learns, -1 for tokens that learn nothing. A word is learned once,
+      where it is predicted, however many windows hold it.
     """
     assert examples.tokens is not None and encoded.word_ids is not None
     assert encoded.sequence_ids is not None and encoded.chars is not None
@@ -74,7 +74,7 @@ def map_words(examples: Examples, encoded: Encoded, overlap: int, room: int) -> 
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     total = int(offsets[-1])
 
-    # Content tokens: where in T, of which unit, and their number in the text when windows are laid together.
+    # Tokens of the text: their index in T, their unit, and their number in the text as if it had one window.
     token = np.flatnonzero(encoded.sequence_ids == 0)
     unit = np.repeat(np.arange(len(encoded.example)), encoded.lengths)[token]
     example = encoded.example[unit]
@@ -91,7 +91,7 @@ def map_words(examples: Examples, encoded: Encoded, overlap: int, room: int) -> 
         first = word = offsets[example] + encoded.word_ids[token]
         at = np.arange(len(token))
 
-    # Of the tokens of a word the first counts; of its places in several windows that with most context.
+    # Of the tokens of a word the first counts; of its places in several windows, the one with most context.
     earliest = np.full(total, np.iinfo(np.int64).max)
     np.minimum.at(earliest, word, number[at])
     chosen = number[at] == earliest[word]
@@ -108,7 +108,7 @@ def map_words(examples: Examples, encoded: Encoded, overlap: int, room: int) -> 
 
 def _characters(examples: Examples, chars: np.ndarray, example: np.ndarray,
                 offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of (word, content token that stands for the word's first character), of text whose words are characters.
+    """Return pairs of (word, token of the text that stands for the word's first character), of text whose words are characters.
 
     Returns:
       word [P] and token [P] of the pairs; [tokens] the word of each token's first character that is not white space, -1
@@ -120,8 +120,8 @@ def _characters(examples: Examples, chars: np.ndarray, example: np.ndarray,
     word_begin = np.cumsum(widths) - widths  # in the text of all sentences joined
     text_begin = np.concatenate([word_begin, [widths.sum()]])[offsets[:-1]]
     text = "".join(words)
-    black = np.array([not char.isspace() for char in text], bool)
-    places = np.flatnonzero(black)
+    visible = np.array([not char.isspace() for char in text], bool)
+    places = np.flatnonzero(visible)
     word_of = np.repeat(np.arange(len(words)), widths)
 
     begin, end = text_begin[example] + chars[:, 0], text_begin[example] + chars[:, 1]

@@ -1,4 +1,4 @@
-"""Evaluation alone: the MLM loss of a model on frozen masks, in its domain and on general text."""
+"""Evaluation of a masked language model: its loss on fixed masks, in its domain and on general text."""
 
 import logging
 import math
@@ -31,7 +31,8 @@ def run(config: Config, workdir: Path) -> None:
     The masks are those of the training runs' evaluations, so the numbers can be compared with theirs where
     `data.seq_len`, `data.packing`, `data.mask_rate` and `data.whole_word` are the same.
 
-    Raises UserError where model or data cannot be used.
+    Raises:
+      UserError: model or data cannot be used.
     """
     batch_size = config.train.batch_size
     mesh = sharding.make_mesh(config.mesh)

@@ -10,7 +10,7 @@ from jaxplm.recipes.evaluate import mlm, task
 
 
 def run(config: Config, workdir: Path, command: str) -> None:
-    """Evaluate `model.path` on the sets that the config names, as what its head says it is: a masked LM or a task's model.
+    """Evaluate `model.path` on the sets that the config names, as a masked language model or as a task's model, by its head.
 
     Raises:
       UserError: model or data cannot be used, or `task.kind` is given and the model has no head of a task.

@@ -31,7 +31,7 @@ RunOne = Callable[[Config, Path, str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a finished run of one seed left."""
+    """The result of a finished run of one seed."""
 
     seed: int
     workdir: Path
@@ -63,14 +63,14 @@ def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
     claim(workdir, config, write=is_first())
     outcomes = []
     for seed in config.train.seeds:
-        place = workdir / f"seed-{seed}"
-        log.info("seed %d: %s", seed, place)
-        run_one(dataclasses.replace(config, seed=seed, train=dataclasses.replace(config.train, seeds=())), place, command)
+        seed_workdir = workdir / f"seed-{seed}"
+        log.info("seed %d: %s", seed, seed_workdir)
+        run_one(dataclasses.replace(config, seed=seed, train=dataclasses.replace(config.train, seeds=())), seed_workdir, command)
         wait_for_all(f"seed {seed}")
-        outcomes.append(_outcome(seed, place))
+        outcomes.append(_outcome(seed, seed_workdir))
         if outcomes[-1].corpus != outcomes[0].corpus:
             raise UserError(f"the texts of {config.data.train} (or of the evaluation sets), or the rows per step on this machine, have"
-                            f" changed between {outcomes[0].workdir} and {place}: their scores cannot be compared;"
+                            f" changed between {outcomes[0].workdir} and {seed_workdir}: their scores cannot be compared;"
                             " choose another --workdir")
     if is_first():
         best = outcomes[0]
