@@ -53,8 +53,8 @@ class MaskedLM(nnx.Module):
         Each row holds one pair, [CLS] A [SEP] B [SEP]. The config must have `pooler` and `pair_head`.
         """
         hidden_BLD = self.encoder(input_ids, segment_ids, position_ids, token_types, key=key, compute=compute, max_segments_per_row=1)
-        pair_logits_B2 = self.pair_head(hidden_BLD[:, 0], self.pooler)
-        return jnp.take_along_axis(hidden_BLD, positions_BK[..., None], axis=1), pair_logits_B2
+        states_BKD = jnp.take_along_axis(hidden_BLD, positions_BK[..., None], axis=1)
+        return states_BKD, self.pair_head(hidden_BLD[:, 0], self.pooler)
 
     def hidden_states(self, input_ids: Any, attention_mask: Any = None, compute: Compute = Compute()) -> jax.Array:
         """Return the last hidden states [B, L, D] of one text per row, padded at the end.
