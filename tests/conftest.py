@@ -1,5 +1,6 @@
 """Strictness for every test: eight CPU devices, no silent dtype or rank promotion."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -57,6 +58,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     config.option.loadscopereorder = False
     return ByFile(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_log() -> None:
+    """Give each test the package's logger as it is after an import, whatever an earlier test or a shared run set."""
+    log = logging.getLogger("jaxplm")
+    log.handlers.clear()
+    log.setLevel(logging.NOTSET)
+    log.propagate = True
 
 
 def pytest_unconfigure() -> None:

@@ -52,12 +52,13 @@ def test_a_recipe_lists_every_field_that_it_reads(lab: Lab, tmp_path: Path):
     rows = [{"text": line, "label": "ab"[i % 2]} for i, line in enumerate(lab.corpus.read_text().splitlines()[:40])]
     labelled = tmp_path / "rows.jsonl"
     labelled.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    short = {"model__path": lab.model, "data__seq_len": 32, "data__max_rows": 60, "train__batch_size": 4}
+    short = {"model__path": lab.model, "data__seq_len": 32, "data__max_rows": 60, "train__batch_size": 4, "compute__unroll": False}
     steps = {"train__steps": 2, "train__eval_every": 1, "train__patience": 1}
     runs = {
-        "dapt": short | steps | {"data__train": lab.corpus, "data__general": lab.general, "data__short_len": 16},
-        "scratch": short | steps | {"model__path": "", "data__train": lab.corpus, "vocab__size": 300, "model__max_positions": 32},
-        "exbert": short | steps | {"data__train": lab.corpus, "vocab__new_tokens": 2, "vocab__terms": tmp_path / "terms.txt"},
+        "scratch": short | {"train__steps": 0, "model__path": "", "data__train": lab.corpus, "vocab__size": 300,
+                            "model__max_positions": 32},
+        "exbert": short | steps | {"data__train": lab.corpus, "data__general": lab.general, "vocab__new_tokens": 2,
+                                   "vocab__terms": tmp_path / "terms.txt"},
         "finetune": short | steps | {"data__train": labelled, "data__test": labelled.with_name("test.jsonl")},
         "embed": short | {"data__train": lab.corpus},
         "evaluate": {"model__path": lab.model, "data__seq_len": 32, "data__validation": lab.corpus, "data__general": lab.general},

@@ -27,13 +27,9 @@ from jaxplm.reporting.progress import Progress
 
 
 @pytest.fixture
-def own_logger() -> Iterator[logging.Logger]:
-    """The package's logger, put back afterwards."""
-    logger = logging.getLogger("jaxplm")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield logger
-    logger.handlers[:], level, logger.propagate = before[0], before[1], before[2]
-    logger.setLevel(level)
+def own_logger() -> logging.Logger:
+    """The package's logger, which conftest.py resets before each test."""
+    return logging.getLogger("jaxplm")
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -70,7 +70,7 @@ def hangul(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     manager = matplotlib.font_manager.fontManager
     bundled = str(Path(matplotlib.get_data_path()))
     monkeypatch.setattr(manager, "ttflist", [font for font in manager.ttflist if font.fname.startswith(bundled)])
-    manager.addfont(str(tmp_path / "boxes.ttf"))
+    monkeypatch.setattr(matplotlib.font_manager, "findSystemFonts", lambda: [str(tmp_path / "boxes.ttf")])  # installed just now
     return "Boxes"
 
 
@@ -79,6 +79,7 @@ def no_hangul(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only matplotlib's own fonts, as on a bare machine."""
     manager = matplotlib.font_manager.fontManager
     monkeypatch.setattr(manager, "ttflist", [font for font in manager.ttflist if font.fname.startswith(matplotlib.get_data_path())])
+    monkeypatch.setattr(matplotlib.font_manager, "findSystemFonts", lambda: [])
 
 
 @pytest.mark.slow

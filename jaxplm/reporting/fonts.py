@@ -22,11 +22,22 @@ def families_for(texts: Iterable[str]) -> list[str] | None:
     missing -= _characters(font_manager.findfont(DEFAULT))
     if not missing:
         return [DEFAULT]
+    _add_new_fonts()
     regular = [font for font in font_manager.fontManager.ttflist if font.style == "normal" and font.weight in (400, "normal", "regular")]
     for font in sorted(regular, key=lambda font: (not _PLAIN.search(font.name), font.name)):
         if not font.name.startswith(_PLACEHOLDERS) and missing <= _characters(font.fname):
             return [DEFAULT, font.name]
     return None
+
+
+def _add_new_fonts() -> None:
+    """Tell matplotlib of fonts that were installed since it listed them, which it does once and keeps in a cache."""
+    from matplotlib import font_manager
+
+    listed = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in font_manager.findSystemFonts():
+        if path not in listed and _characters(path):
+            font_manager.fontManager.addfont(path)
 
 
 def _characters(path: str) -> set[int]:
