@@ -17,7 +17,7 @@ __all__ = ["__version__", "embed", "load"]
 
 
 def load(path: str) -> "tuple[MaskedLM | TaskModel, PreTrainedTokenizerFast]":
-    """A model and its tokenizer, from a run's export, any directory in transformers' format, a hub id or builtin:tiny.
+    """Load a model and its tokenizer from a run's export, any directory in transformers' format, a hub id or builtin:tiny.
 
     A directory with the head of a task gives a `TaskModel`, whose `labels` are the names of its classes; any other
     gives a `MaskedLM`.
@@ -51,7 +51,7 @@ def load(path: str) -> "tuple[MaskedLM | TaskModel, PreTrainedTokenizerFast]":
 def embed(texts: "Iterable[str]", path: str, pooling: "VectorPooling" = "mean", layers: str | int = "last", normalize: bool = False, *,
           mix: tuple[float, ...] = (), dtype: "VectorType" = "float32", seq_len: int | None = None, batch_size: int = 32,
           compute: "Precision" = "bfloat16") -> "np.ndarray":
-    """Vectors of texts by the encoder at `path`: [n, D], row i that of text i.
+    """Return vectors of texts by the encoder at `path`: [n, D], row i that of text i.
 
     >>> vectors = jaxplm.embed(["a text", "another one"], "runs/dapt/export", pooling="mean")  # [2, D] float32
 

@@ -92,7 +92,7 @@ class Data:
     short_len: Annotated[int, Interval(ge=0, le=_MOST)] = setting(
         0, "tokens per row in the first data.short_share of the steps; 0: data.seq_len in all of them")
     short_share: Annotated[float, Interval(ge=0.01, le=0.99)] = setting(0.9, "share of the steps with rows of data.short_len tokens")
-    max_rows: Count | None = setting(None, "use only the first so many texts of data.train; None: all")
+    max_rows: Count | None = setting(None, "use only this many texts from the start of data.train; None: all")
     held_out: Annotated[float, Interval(ge=0.001, le=0.5)] = setting(
         0.05, "share of data.train that is held out where data.validation is empty")
     eval_rows: Count = setting(1000, "packed rows per evaluation, at most")
@@ -317,7 +317,7 @@ _PLURAL = {int: "integers", float: "numbers", str: "texts"}
 
 
 def _is_a(value: Any, kind: type) -> bool:
-    """Whether a value has a type; True is no integer, and an integer will do for a float."""
+    """Return whether a value has a type; True is no integer, and an integer will do for a float."""
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)

@@ -18,11 +18,11 @@ def best_fit(counts: np.ndarray, seq_len: int) -> Iterator[tuple[int, list[tuple
     al., "Efficient sequence packing without cross-contamination", 2021, call it longest-pack-first).
 
     Args:
-        counts: [seq_len + 1] pieces of each width.
-        seq_len: the room in a row.
+      counts: [seq_len + 1] pieces of each width.
+      seq_len: the room in a row.
 
     Yields:
-        (rows, [(width, repeat), ...]): so many rows that hold `repeat` pieces of each width.
+      (rows, [(width, repeat), ...]): so many rows that hold `repeat` pieces of each width.
     """
     groups: dict[int, list[tuple[int, tuple]]] = {}  # room left -> [(rows, content as a linked list)]
     rooms: list[int] = []  # the keys of `groups`, sorted

@@ -33,11 +33,11 @@ def fold(keys: int | np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     """Hash one more coordinate into each key: 64 random bits for each element of the broadcast shape.
 
     Args:
-        keys: what `key` or `fold` returned; a scalar or a uint64 array.
-        coordinates: integers, broadcast against `keys`.
+      keys: what `key` or `fold` returned; a scalar or a uint64 array.
+      coordinates: integers, broadcast against `keys`.
 
     Returns:
-        uint64 of the broadcast shape.
+      uint64 of the broadcast shape.
     """
     keys = np.atleast_1d(np.asarray(keys, np.uint64))  # scalars would warn where arrays wrap around
     x = (coordinates.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN) + keys
@@ -54,8 +54,8 @@ class RowDraws(NamedTuple):
     """The random numbers of some rows: functions of a key and of the number of each row.
 
     Attributes:
-        key: what the draws depend on besides the row, such as (seed, step).
-        rows: [b] number of each row among all the rows of that key.
+      key: what the draws depend on besides the row, such as (seed, step).
+      rows: [b] number of each row among all the rows of that key.
     """
 
     key: tuple[int, ...]
@@ -93,12 +93,12 @@ def permute(index: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
     "Ciphers with arbitrary finite domains", 2002): no memory, and O(1) for any place in any epoch.
 
     Args:
-        index: [n] int64 in [0, size).
-        size: how many there are.
-        keys: [n] uint64: which permutation to use for each.
+      index: [n] int64 in [0, size).
+      size: how many there are.
+      keys: [n] uint64: which permutation to use for each.
 
     Returns:
-        [n] int64; for equal keys a bijection of range(size).
+      [n] int64; for equal keys a bijection of range(size).
     """
     bits = max(2, (size - 1).bit_length())
     # Where `bits` is odd the halves differ by one and swap widths every turn; the number of turns is even.

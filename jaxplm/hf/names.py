@@ -221,7 +221,7 @@ def _spec(shapes: ParamTree, name: str, path: str, *index: Any, kernel_inputs: i
 
 def _linear(shapes: ParamTree, name: str, path: str, inputs: int = 1, layer: tuple[int, ...] = (),
             part: int | None = None) -> Iterator[TensorSpec]:
-    """Yield the weight and the bias of a linear layer whose kernel has so many input axes."""
+    """Yield the weight and the bias of a linear layer whose kernel has `inputs` input axes."""
     fused = () if part is None else (part,)
     yield _spec(shapes, f"{name}.weight", f"{path}/kernel", *layer, *((slice(None), *fused) if fused else ()), kernel_inputs=inputs)
     yield _spec(shapes, f"{name}.bias", f"{path}/bias", *layer, *fused)

@@ -30,7 +30,7 @@ def save_sentence_encoder(directory: str | Path, config: EncoderConfig, params: 
       hf_config: config.json of the checkpoint.
       pooling: cls, mean or max.
       normalize: whether vectors are scaled to length 1.
-      seq_len: longer texts are cut after so many tokens.
+      seq_len: longer texts are cut after this many tokens.
       files: further text files by name.
 
     Raises:

@@ -24,7 +24,7 @@ class ScalarMix(nnx.Module):
         self.gamma = nnx.Param(jnp.ones((), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., M, D] → [..., D]"""
+        """Mix the M layers of x [..., M, D]; return [..., D]."""
         shares = jax.nn.softmax(self.weights[...]) * self.gamma[...]
         return jnp.einsum("...md,m->...d", x, shares, precision=jax.lax.Precision.HIGHEST)
 
@@ -53,7 +53,7 @@ class TaskHead(nnx.Module):
         self.out = Linear(rngs.params(), (width,), (head.classes,), config.init_std)
 
     def __call__(self, features: jax.Array, segment_ids: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
-        """features [..., M, D] float32, segment_ids [B, L] → float32 logits [..., C]."""
+        """Return float32 logits [..., C] from features [..., M, D] float32 and segment_ids [B, L]."""
         keys = (None,) * 3 if key is None else jax.random.split(key, 3)
         x = self.mix(features) if self.head.layers == "mix" else features.squeeze(-2)
         if self.head.pooled:
@@ -67,7 +67,7 @@ class TaskHead(nnx.Module):
         return dense(x, self.out, _FLOAT32)
 
     def _through_body(self, x: jax.Array, segment_ids: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
-        """[B, L, D] → [B, L, D] or, from the LSTM, [B, L, 2h]; float32."""
+        """Run the body over x [B, L, D]; return [B, L, D] or, from the LSTM, [B, L, 2h]; float32."""
         if isinstance(self.body, BiLSTM):
             return self.body(x, segment_ids, compute)
         graph, stacked = nnx.split(self.body)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A picture that lies in the workdir already."""
+    """A picture that is already in the workdir."""
 
     caption: str
     path: str  # relative to the workdir: "plots/confusion.png"
@@ -42,7 +42,7 @@ class JobFacts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is said about a run."""
+    """Collects what the report and the model card say about a run."""
 
     title: str
     command: str  # that made the run

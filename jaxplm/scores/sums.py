@@ -20,7 +20,7 @@ def add(parts: Iterable[Mapping[str, Any]]) -> Sums:
 
 
 def mlm_metrics(sums: Mapping[str, float]) -> dict[str, float]:
-    """{'loss', 'perplexity', 'accuracy'} a masked token, from the sums 'loss', 'correct' and 'weight'.
+    """Return 'loss', 'perplexity' and 'accuracy' per masked token, from the sums 'loss', 'correct' and 'weight'.
 
     loss is in nats. With nothing masked (weight 0) all three are NaN. Where the sum 'characters' is there, the characters of
     the masked tokens, 'loss_per_character' is the loss divided by them.

@@ -13,17 +13,20 @@ class Task(Protocol):
     """A loss as sums, so that accumulation, packing, padding and unequal hosts stay unbiased by construction."""
 
     def weights_of(self, batch: Any) -> "dict[str, jax.Array]":
-        """{name of a loss's sum: the float32 number of things that it is a mean over in this batch}; known without the model.
+        """Return, by the name of a loss's sum, the float32 number of things that it is a mean over in this batch.
 
-        One is 'loss'. The sum of the means is differentiated.
+        It is known without the model. One name is 'loss'. The sum of the means is differentiated.
         """
         ...
 
     def sums(self, model: Any, batch: Any, *, key: "jax.Array | None", compute: "Compute") -> "dict[str, jax.Array]":
-        """float32 scalars: 'loss' and what else `weights_of` names, which are differentiated; 'weight', 'tokens' (real ones), and
-        the task's own."""
+        """Return the sums of a batch as float32 scalars.
+
+        They are 'loss' and what else `weights_of` names, which are differentiated; 'weight'; 'tokens', without padding; and the
+        task's own.
+        """
         ...
 
     def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """What is logged, from sums over any number of batches; has 'loss'."""
+        """Return what is logged, from sums over any number of batches. One name is 'loss'."""
         ...

@@ -113,7 +113,7 @@ class Reach:
 
     @functools.cached_property
     def ends(self) -> list[str]:
-        """Long whole words of the vocabulary.
+        """Return long whole words of the vocabulary.
 
         WordPiece's longest match ends after one, so any continuation can follow it.
         """

@@ -68,7 +68,7 @@ def read_examples(spec: str, kind: RowReader, data: DataFields, *, split: str = 
       kind: says which columns are needed and reads each row.
       data: names of columns, and how .txt files are read (`lines`).
       split: of hub names and built-ins.
-      max_rows: use the first so many rows that can be trained on; without `labelled`, that hold a text.
+      max_rows: use the first `max_rows` rows that can be trained on; without `labelled`, that hold a text.
       labelled: False: labels are read where there are some, and may be absent, as in .txt files.
 
     Returns:

@@ -5,7 +5,7 @@ import numpy as np
 from jaxplm.data.labelled.unit_rows import plan_units
 
 _MULTIPLE = 16
-# Rows are so many times as long as the longest unit: where most units take more than half of a row, only longer rows fill up.
+# Rows are this many times as long as the longest unit: where most units take more than half of a row, only longer rows fill up.
 _TIMES = (1.0, 1.5, 2.0, 3.0, 4.0)
 
 

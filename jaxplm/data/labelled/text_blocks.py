@@ -12,7 +12,7 @@ from jaxplm.data.labelled.encodings import Encoded, TokenizerEncoder
 # Bounds of a block: rows, and characters that count (about two million tokens).
 BLOCK_ROWS = 1 << 15
 BLOCK_CHARS = 1 << 23
-# A text counts for at most so many characters per token: what is longer is cut.
+# A text counts for at most this many characters per token; the rest is cut off.
 _CHARS_PER_TOKEN = 8
 # Characters tokenized at once; the texts themselves are not kept longer than that.
 _BATCH_CHARS = 1 << 20

@@ -20,15 +20,15 @@ class MlmBatches:
     """Training batches: rows in a new order and with new masks in every epoch.
 
     Args:
-        plan: the rows. Those of a `PairPlan`, pairs of segments, are cut and matched again for every step.
-        masking: what is masked.
-        batch_size: B, rows per step over all processes.
-        seed: of the order and of the masks.
-        local_rows: [b] which of the B rows of a step to build, in this order; all of them when None.
-        first_step: where the order of the rows begins, if these batches are for the steps from this one on.
+      plan: the rows. Those of a `PairPlan`, pairs of segments, are cut and matched again for every step.
+      masking: what is masked.
+      batch_size: B, rows per step over all processes.
+      seed: of the order and of the masks.
+      local_rows: [b] which of the B rows of a step to build, in this order; all of them when None.
+      first_step: where the order of the rows begins, if these batches are for the steps from this one on.
 
     Raises:
-        UserError: there are no rows.
+      UserError: there are no rows.
     """
 
     def __init__(self, plan: Plan, masking: Masking, *, batch_size: int, seed: int, local_rows: np.ndarray | None = None,
@@ -82,13 +82,13 @@ class FixedMaskBatches:
     the last batch is filled with empty rows (padding only, weights 0). Can be iterated any number of times.
 
     Args:
-        plan, masking, local_rows: see `MlmBatches`. The rate is that of step 0.
-        batch_size: B, rows per batch over all processes.
-        seed: of the masks, and of which rows are used when there are more than `max_rows`.
-        max_rows: use a random sample of so many rows; all when None.
+      plan, masking, local_rows: see `MlmBatches`. The rate is that of step 0.
+      batch_size: B, rows per batch over all processes.
+      seed: of the masks, and of which rows are used when there are more than `max_rows`.
+      max_rows: use a random sample of `max_rows` rows; all when None.
 
     Raises:
-        UserError: there are no rows.
+      UserError: there are no rows.
     """
 
     def __init__(self, plan: Plan, masking: Masking, *, batch_size: int, seed: int = 0, max_rows: int | None = None,

@@ -28,12 +28,12 @@ class Masking:
     """What is masked, and with what.
 
     Attributes:
-        rate: share of the maskable tokens of a row that are chosen, by step.
-        whole_word: choose whole words.
-        special: ids of the special tokens.
-        random_ids: [R] int32, the ids that random replacements are drawn from.
-        prefer_from: tokens of this id and above are preferred, see above; None prefers none. The number of chosen tokens
-            and what becomes of them stay the same.
+      rate: share of the maskable tokens of a row that are chosen, by step.
+      whole_word: choose whole words.
+      special: ids of the special tokens.
+      random_ids: [R] int32, the ids that random replacements are drawn from.
+      prefer_from: tokens of this id and above are preferred, see above; None prefers none. The number of chosen tokens
+        and what becomes of them stay the same.
     """
 
     rate: MaskRate
@@ -52,14 +52,14 @@ def mask_rows(rows: Rows | PairRows, masking: Masking, rate: float, capacity: in
     """Choose tokens of each row and replace them.
 
     Args:
-        rows: b rows; what is not maskable ends a word.
-        masking: how.
-        rate: share of the maskable tokens of a row to choose, at this step.
-        capacity: K, see the function of that name.
-        draws: decide what is chosen and what becomes of it.
+      rows: b rows; what is not maskable ends a word.
+      masking: how.
+      rate: share of the maskable tokens of a row to choose, at this step.
+      capacity: K, see the function of that name.
+      draws: decide what is chosen and what becomes of it.
 
     Raises:
-        ValueError: a row has more tokens to mask than `capacity`.
+      ValueError: a row has more tokens to mask than `capacity`.
     """
     budget = np.rint(rate * np.count_nonzero(rows.maskable, axis=1)).astype(np.int64)  # [b], as Python's round
     if budget.max(initial=0) > capacity:
@@ -111,7 +111,7 @@ def _random_order(at: np.ndarray, row_keys: np.ndarray) -> tuple[np.ndarray, np.
     """Shuffle the places of each row that are True in `at` [b, L].
 
     Returns:
-        sort keys [b, L], and those sorted; the places are in their low bits, what is not in `at` comes last.
+      sort keys [b, L], and those sorted; the places are in their low bits, what is not in `at` comes last.
     """
     places = np.arange(at.shape[1])
     keys = rng.shuffle_keys(rng.fold(row_keys[:, None], places), places, _index_bits(at.shape[1]))
@@ -169,7 +169,7 @@ def _choose_words(maskable: np.ndarray, word_starts: np.ndarray, budget: np.ndar
     most = int(np.count_nonzero(starts, axis=1).max(initial=0))
     chosen = np.zeros(maskable.size, bool)
     left = budget.copy()
-    # So many words use up nearly every budget; the others are looked at only in rows where some is left.
+    # This many words use up nearly every budget. The other words are tried only in rows whose budget is not used up.
     block = int(budget.max(initial=0)) + 8
     for begin in range(0, most, block):
         rows = np.flatnonzero(left)

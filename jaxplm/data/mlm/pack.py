@@ -22,10 +22,10 @@ from jaxplm.errors import UserError
 
 # How far a cut may move back to fall between words. Words of more tokens are rare, and are cut.
 _CUT_SLACK = 16
-# A cut leaves at least so many tokens, so that no piece of one or two tokens is without context. A higher number would
+# A cut leaves at least this many tokens, so that no piece of one or two tokens is without context. A higher number would
 # cost fill (0.2 % at 8, 3 % at 32), because short pieces fill the gaps of other rows.
 _MIN_TAIL = 8
-# Below so many texts still being cut, a loop over plain integers beats NumPy's cost per call.
+# Below this many texts still being cut, a loop over plain integers beats NumPy's cost per call.
 _FEW_TEXTS = 64
 
 
@@ -77,12 +77,12 @@ class RowPlan:
         """Build rows from the store.
 
         Args:
-            row_ids: [b] integers in [0, rows).
-            special: ids of the special tokens.
-            draws: not used; nothing about these rows is random.
+          row_ids: [b] integers in [0, rows).
+          special: ids of the special tokens.
+          draws: not used; nothing about these rows is random.
 
         Returns:
-            b rows, each array [b, L].
+          b rows, each array [b, L].
         """
         del draws
         row_ids = np.asarray(row_ids, np.int64)
@@ -133,21 +133,21 @@ def plan_rows(store: TokenArrays, seq_len: int, packing: str, seed: int = 0, tex
     """Divide texts into rows of `seq_len` tokens; every token is in exactly one row.
 
     Args:
-        store: the tokenized texts.
-        seq_len: L, tokens per row, special ones included.
-        packing: 'documents': each text is a segment of its own; longer ones are cut, between words where
-            possible, into full pieces and a rest; shorter ones share rows. 'stream': texts are joined by the
-            separator and cut every seq_len - 2 tokens.
-        seed: which texts of equal length share rows ('documents').
-        texts: indices of the texts to use; all of them when None.
+      store: the tokenized texts.
+      seq_len: L, tokens per row, special ones included.
+      packing: 'documents': each text is a segment of its own; longer ones are cut, between words where
+        possible, into full pieces and a rest; shorter ones share rows. 'stream': texts are joined by the
+        separator and cut every seq_len - 2 tokens.
+      seed: which texts of equal length share rows ('documents').
+      texts: indices of the texts to use; all of them when None.
 
     Returns:
-        The plan. The rows of 'documents' come in no useful order and want shuffling; those of 'stream' in the
-        order of the texts.
+      The plan. The rows of 'documents' come in no useful order and want shuffling; those of 'stream' in the
+      order of the texts.
 
     Raises:
-        UserError: `seq_len` leaves no room for text.
-        ValueError: unknown packing.
+      UserError: `seq_len` leaves no room for text.
+      ValueError: unknown packing.
     """
     if seq_len < 4:
         raise UserError(f"data.seq_len={seq_len} leaves no room for text: a row needs at least 4 tokens")

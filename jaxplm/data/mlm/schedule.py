@@ -73,10 +73,10 @@ class SeqLenScheduledBatches:
     Both phases have as many rows per step, and begin an epoch of their own. Two shapes: the train step is compiled twice.
 
     Args:
-        short: batches of short rows.
-        long: makes the batches of long rows, from the number of the first step that they are for.
-        schedule: how the steps are shared.
-        steps: of the run.
+      short: batches of short rows.
+      long: makes the batches of long rows, from the number of the first step that they are for.
+      schedule: how the steps are shared.
+      steps: of the run.
     """
 
     def __init__(self, short: Batches, long: Callable[[int], Batches], schedule: SeqLenSchedule, steps: int) -> None:

@@ -29,9 +29,9 @@ _SPECIAL = 3  # [CLS], [SEP], [SEP]
 _SHORTENED = 0.1
 # The cut of a stretch aims at a share of its tokens between these.
 _LEAST, _MOST = 0.1, 0.9
-_TRIES = 8  # stretches that a replacement is chosen from; with so many, one is of another text unless one text is nearly all
+_TRIES = 8  # stretches that a replacement is chosen from: of eight, one is of another text unless one text is nearly the whole corpus
 _CUT_SLACK = 16  # how far the end of a stretch may move back to fall between words
-_MIN_TAIL = 8  # a stretch leaves at least so many tokens of a text to the next one
+_MIN_TAIL = 8  # a stretch leaves at least this many tokens of a text to the next one
 _BLOCK = 1 << 22  # tokens that are searched for sentences at once
 _SENTENCE_ENDS = frozenset(".!?…。！？")
 _CLOSING = "\"')]”’»」』）"
@@ -92,12 +92,12 @@ class PairPlan:
         """Build rows from the store: cut each stretch in two, replace or exchange, and frame the parts.
 
         Args:
-            row_ids: [b] integers in [0, rows).
-            special: ids of the special tokens.
-            draws: decide where a stretch is cut and what becomes of it.
+          row_ids: [b] integers in [0, rows).
+          special: ids of the special tokens.
+          draws: decide where a stretch is cut and what becomes of it.
 
         Returns:
-            b rows.
+          b rows.
         """
         share = _LEAST + (_MOST - _LEAST) * rng.uniform(draws(_CUT))
         begin, length = self.starts[row_ids], self.lengths[row_ids].astype(np.int64)
@@ -130,19 +130,19 @@ def plan_pairs(store: TokenArrays, seq_len: int, kind: str, sentence_end: np.nda
     """Divide texts into stretches of at most `seq_len` - 3 tokens: of whole sentences where possible, else of whole words.
 
     Args:
-        store: the tokenized texts.
-        seq_len: L, tokens per row, special ones included.
-        kind: nsp or sop.
-        sentence_end: [V] bool by token id, see `sentence_ends`.
-        texts: indices of the texts to use; all of them when None.
-        source: how messages call the texts.
+      store: the tokenized texts.
+      seq_len: L, tokens per row, special ones included.
+      kind: nsp or sop.
+      sentence_end: [V] bool by token id, see `sentence_ends`.
+      texts: indices of the texts to use; all of them when None.
+      source: how messages call the texts.
 
     Returns:
-        The plan. Stretches of a single token, which make no pair, are left out.
+      The plan. Stretches of a single token, which make no pair, are left out.
 
     Raises:
-        UserError: no text has two tokens; or, for nsp, only one has.
-        ValueError: unknown kind.
+      UserError: no text has two tokens; or, for nsp, only one has.
+      ValueError: unknown kind.
     """
     if kind not in KINDS:
         raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
@@ -192,10 +192,10 @@ def _replacements(plan: PairPlan, row_ids: np.ndarray, a_lengths: np.ndarray, b:
     """Look for ends of stretches of other texts to replace B with.
 
     Args:
-        row_ids, a_lengths, b, keys: of the b rows: their stretches, the tokens of A, B itself, and random bits.
+      row_ids, a_lengths, b, keys: of the b rows: their stretches, the tokens of A, B itself, and random bits.
 
     Returns:
-        [b] bool, whether one was found, and what it is; B itself where none was.
+      [b] bool, whether one was found, and what it is; B itself where none was.
     """
     store, room = plan.store, plan.seq_len - _SPECIAL
     begin, length = b.begins.copy(), b.lengths.copy()

@@ -27,7 +27,7 @@ class ChunkSize(NamedTuple):
 
 
 def chunk_size(rows: int, length: int, heads: int, max_scores: int) -> ChunkSize:
-    """Return the largest chunk with at most so many scores that divides B rows of H heads; at least one head of one row."""
+    """Return the largest chunk with at most `max_scores` scores that divides B rows of H heads; at least one head of one row."""
     def largest(count: int, scores: int) -> int:
         return next(size for size in range(count, 0, -1) if count % size == 0 and (size == 1 or size * scores <= max_scores))
 
@@ -121,12 +121,12 @@ def _update_chunk(x: jax.Array, chunk: jax.Array, row: jax.Array, head: jax.Arra
 
 
 def _by_head(x: jax.Array) -> jax.Array:
-    """[R, L, G, Dh] → [U, L, Dh]"""
+    """Reshape [R, L, G, Dh] to [U, L, Dh]"""
     return x.swapaxes(1, 2).reshape(-1, x.shape[1], x.shape[3])
 
 
 def _by_token(x: jax.Array, size: ChunkSize) -> jax.Array:
-    """[U, L, Dh] → [R, L, G, Dh]"""
+    """Reshape [U, L, Dh] to [R, L, G, Dh]"""
     return x.reshape(*size, *x.shape[1:]).swapaxes(1, 2)
 
 

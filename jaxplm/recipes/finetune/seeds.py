@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
-        """{'validation': {...}, 'test': {...}} of the exported step; NaN for a score that is not a number, such as a correlation."""
+        """Return {'validation': {...}, 'test': {...}} of the exported step; NaN for a score that is not a number, such as a correlation."""
         return {row["split"]: {name: math.nan if value is None else value for name, value in row.items() if name not in NOT_SCORES}
                 for row in self.rows if row["split"] != "train" and row["step"] == self.step}
 

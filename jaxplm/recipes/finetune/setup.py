@@ -43,7 +43,7 @@ class TaskSetup:
 
     @property
     def fingerprint(self) -> str:
-        """Of all texts that were read, and of the rows per step, which depend on the devices.
+        """Identify all texts that were read, and the rows per step, which depend on the devices.
 
         A resumed run with other rows would be another run. The wording is in the config.json of existing runs.
         """

@@ -45,14 +45,14 @@ class CorpusReader:
     """Opens, tokenizes and packs the texts of a config as its objective needs them, and makes batches of this process's rows.
 
     Args:
-        local_rows: which of the `train.batch_size` rows of a batch this process builds.
+      local_rows: which of the `train.batch_size` rows of a batch this process builds.
 
     Attributes:
-        masking: of evaluation: the rate `data.mask_rate`, and no preferred tokens.
-        fingerprints: of the sources opened so far.
+      masking: of evaluation: the rate `data.mask_rate`, and no preferred tokens.
+      fingerprints: of the sources opened so far.
 
     Raises:
-        UserError: the tokenizer lacks a special token.
+      UserError: the tokenizer lacks a special token.
     """
 
     def __init__(self, config: Config, tokenizer: Any, local_rows: np.ndarray) -> None:
@@ -104,12 +104,12 @@ def load_corpus(config: Config, tokenizer: Any, local_rows: np.ndarray, prefer_f
     the texts is held out, and the log says so.
 
     Args:
-        local_rows: as for `CorpusReader`.
-        prefer_from: training masks prefer tokens of this id and above (`vocab.mask_new`). Evaluation masks prefer none, and
-            have the rate `data.mask_rate` in rows of `data.seq_len`.
+      local_rows: as for `CorpusReader`.
+      prefer_from: training masks prefer tokens of this id and above (`vocab.mask_new`). Evaluation masks prefer none, and
+        have the rate `data.mask_rate` in rows of `data.seq_len`.
 
     Raises:
-        UserError: a training file is also given as test, or there is nothing to train on.
+      UserError: a training file is also given as test, or there is nothing to train on.
     """
     data = config.data
     if data.test and (shared := same_files(data.train, data.test)):

@@ -70,7 +70,7 @@ class Pretraining:
         return measured
 
     def finish(self, params: nn.ParamTree, write: Callable[[str, Metrics], None]) -> None:
-        """Nothing is left to measure: the validation set was measured with these parameters."""
+        """Do nothing: the validation set was measured with these parameters."""
 
     def facts(self, steps: int) -> JobFacts:
         config, encoder_config, new = self.config, self._encoder_config, self.model.new
