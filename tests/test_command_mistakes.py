@@ -15,6 +15,8 @@ from commands import ROOT, Lab, fields
 from forked import LIMIT, Outcome, run_all
 from messages import assert_refusal
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -163,7 +165,6 @@ def test_no_config_at_all(lab):
     assert_one_line(lab.run([], alone=True), "--config", "--config=dapt")
 
 
-@pytest.mark.slow
 def test_a_batch_that_does_not_divide(lab, tmp_path):
     done = lab.train(tmp_path, *fields(train__batch_size=9), JAX_NUM_CPU_DEVICES="2")
     assert_one_line(done, "train.batch_size=9", "2")
@@ -178,7 +179,6 @@ runpy.run_module("jaxplm.main", run_name="__main__")
 """
 
 
-@pytest.mark.slow
 def test_no_disk_space(lab, tmp_path):
     done = subprocess.run([sys.executable, "-c", FULL, *lab.training(tmp_path / "run")], cwd=ROOT, env=lab.environment(),
                           capture_output=True, text=True, timeout=LIMIT, check=False)

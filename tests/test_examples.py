@@ -265,6 +265,7 @@ def test_questions_as_rows(tmp_path):
         read(path, "qa")
 
 
+@pytest.mark.slow
 def test_built_in_texts_have_no_labels():
     with refuses("builtin:pydocs-short", "'label'", "'text'"):
         read("builtin:pydocs-short")

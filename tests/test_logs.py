@@ -248,6 +248,7 @@ def on_terminal(size: tuple[int, int], kind: str) -> str:
     return output.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(0, 0), (24, 90)])  # some containers give a terminal without a size
 def test_on_a_terminal_there_is_a_bar_and_lines_stand_above_it(size: tuple[int, int]) -> None:
     text = on_terminal(size, "xterm")
@@ -257,6 +258,7 @@ def test_on_a_terminal_there_is_a_bar_and_lines_stand_above_it(size: tuple[int, 
     assert re.search(r"\x1b\[2Kdone\r\n$", text)  # and nothing is left of it at the end
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines() -> None:
     lines = on_terminal((24, 90), "dumb").splitlines()
     assert [line.split("  ")[0] for line in lines] == ["step 10/30", "validation loss 1.5", "step 20/30", "step 30/30", "done"]

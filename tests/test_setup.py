@@ -93,6 +93,7 @@ def test_abstract_parameters_are_enough():
     assert "tensor<8x24xi32>" in lowered.as_text() and setup.train_step.traces == 1
 
 
+@pytest.mark.slow
 def test_a_mesh_of_devices_elsewhere(configured, tmp_path, monkeypatch):
     """A job for it makes batches of no rows, which still tell the shapes of whole batches."""
     mesh = sharding.make_mesh(Mesh())
