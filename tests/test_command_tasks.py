@@ -18,7 +18,8 @@ from task_runs import CASES, NOUNS, SEEDS, Runs, predictions, train_all
 pytestmark = pytest.mark.slow
 
 SCORES = {"classify": {"accuracy", "macro_f1", "micro_f1", "mcc"}, "multilabel": {"accuracy", "macro_f1", "micro_f1"},
-          "regress": {"spearman", "pearson", "mse"}, "tag": {"f1", "precision", "recall", "accuracy"}, "qa": {"f1", "exact_match"}}
+          "regress": {"spearman", "pearson", "mse"}, "tag": {"f1", "precision", "recall", "strict_f1", "accuracy"},
+          "qa": {"f1", "exact_match"}}
 
 
 @pytest.fixture(scope="module")

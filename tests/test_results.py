@@ -175,7 +175,7 @@ def test_tags_over_windows():
     found = results(eval_set, logits)
     assert column(found, "label")[:2] == [tags, ["O", "B-B"]]
     assert [len(label) for label in column(found, "label")] == [48, 2, 2] == [len(scores) for scores in column(found, "scores")]
-    assert found.scores == {"f1": 1.0, "precision": 1.0, "recall": 1.0, "accuracy": 1.0}
+    assert found.scores == {"f1": 1.0, "precision": 1.0, "recall": 1.0, "strict_f1": 1.0, "accuracy": 1.0}
     assert [(one.name, one.support) for one in found.entities] == [("A", 12), ("B", 7)]
     assert found.classes == [] and found.confusion is None
     # One tag of the long sentence less: an entity is lost, and another one is found in its place.

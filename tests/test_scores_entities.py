@@ -1,4 +1,4 @@
-"""Entities and tag schemes against seqeval and a reading of the CoNLL script's rules."""
+"""Entities and tag schemes against seqeval in both modes and a reading of the CoNLL script's rules."""
 
 import math
 import warnings
@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import seqeval.metrics
 import seqeval.scheme
+from conlleval import conlleval
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from messages import refuses
 
 from jaxplm.data.labelled.tag_schemes import SCHEMES, detect_scheme, split_tag, to_iob2
 from jaxplm.errors import UserError
-from jaxplm.scores.entities import Entity, entities, entity_scores, per_type
+from jaxplm.scores.entities import Entity, entities, entity_scores, per_type, strict_entities
 
 SEQEVAL = {"IOB2": seqeval.scheme.IOB2, "BIOES": seqeval.scheme.IOBES}
 
@@ -55,8 +56,9 @@ def stretches(parts: list[tuple[str, int]]) -> list[Entity]:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @given(parts=segments)
 def test_what_obeys_its_scheme_is_read_as_written(scheme: str, parts) -> None:
+    assert entities(written(parts, scheme)) == stretches(parts)
     if scheme in SEQEVAL:
-        assert entities(written(parts, scheme), scheme) == stretches(parts)
+        assert strict_entities(written(parts, scheme), scheme) == stretches(parts)
     assert to_iob2(written(parts, scheme), scheme) == written(parts, "IOB2")
 
 
@@ -92,9 +94,9 @@ def test_tags_of_another_scheme() -> None:
     with refuses("'S-A'", "IOB2"):
         to_iob2(["S-A"], "IOB2")
     with refuses("'E-A'", "IOB2"):
-        entities(["E-A"], "IOB2")
+        strict_entities(["E-A"], "IOB2")
     with pytest.raises(ValueError, match="IOB1"):
-        entities([], "IOB1")
+        strict_entities([], "IOB1")
     with pytest.raises(ValueError, match="IOB3"):
         to_iob2([], "IOB3")
 
@@ -123,9 +125,10 @@ def by_the_script(tags: list[str]) -> list[Entity]:
 def test_any_sequence_by_the_rules_of_conll(scheme: str, data) -> None:
     tags = data.draw(any_tags(scheme))
     found = by_the_script(tags)
+    assert entities(tags) == found
     assert found == [(kind, first, last + 1) for kind, first, last in seqeval.metrics.sequence_labeling.get_entities(tags)]
     repaired = to_iob2(tags, scheme)
-    assert entities(repaired, "IOB2") == found and detect_scheme([repaired]) == "IOB2" and to_iob2(repaired, "IOB2") == repaired
+    assert strict_entities(repaired, "IOB2") == found and detect_scheme([repaired]) == "IOB2" and to_iob2(repaired, "IOB2") == repaired
 
 
 @pytest.mark.parametrize("scheme", SEQEVAL)
@@ -134,45 +137,57 @@ def test_any_sequence_by_the_rules_of_conll(scheme: str, data) -> None:
 def test_strict_is_seqeval_s(scheme: str, data) -> None:
     tags = data.draw(any_tags(scheme))
     theirs = [(entity.tag, entity.start, entity.end) for entity in seqeval.scheme.Tokens(tags, SEQEVAL[scheme]).entities] if tags else []
-    assert entities(tags, scheme) == theirs
+    assert strict_entities(tags, scheme) == theirs
 
 
 def test_strict_by_example() -> None:
-    assert entities(["I-X", "B-X", "I-Y", "I-X"], "IOB2") == [("X", 1, 2)]
-    assert entities(["B-X", "I-X", "O", "E-X", "B-X", "E-Y", "B-X", "E-X", "S-Y"], "BIOES") == [("X", 6, 8), ("Y", 8, 9)]
+    assert strict_entities(["I-X", "B-X", "I-Y", "I-X"], "IOB2") == [("X", 1, 2)]
+    assert strict_entities(["B-X", "I-X", "O", "E-X", "B-X", "E-Y", "B-X", "E-X", "S-Y"], "BIOES") == [("X", 6, 8), ("Y", 8, 9)]
 
 
-@pytest.mark.parametrize("scheme", SEQEVAL)
+def test_what_breaks_its_scheme_by_example() -> None:
+    """Without a B, conlleval counts the entity and the strict mode does not."""
+    tags = ["I-X", "I-X", "O", "B-Y", "I-X"]
+    assert entities(tags) == [("X", 0, 2), ("Y", 3, 4), ("X", 4, 5)] and strict_entities(tags, "IOB2") == [("Y", 3, 4)]
+    found = entity_scores([["B-X", "I-X", "O"]], [["I-X", "I-X", "O"]], "IOB2")
+    assert (found["f1"], found["precision"], found["recall"], found["strict_f1"]) == (1, 1, 1, 0)
+    assert entities(["B-X", "I-X", "B-X", "E-X"]) == [("X", 0, 2), ("X", 2, 4)]
+    assert strict_entities(["B-X", "I-X", "B-X", "E-X"], "BIOES") == [("X", 2, 4)]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_scores_are_seqeval_s(scheme: str, data) -> None:
+def test_scores_are_conlleval_s_and_seqeval_s(scheme: str, data) -> None:
     gold, predicted = (list(each) for each in zip(*data.draw(pairs(scheme)), strict=True))
     assume(any(gold))
-    options = {"mode": "strict", "scheme": SEQEVAL[scheme]}
-    found = entity_scores(gold, predicted, scheme)
+    found = entity_scores(gold, predicted, "BIOES" if scheme == "BIOES" else "IOB2")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = {
-            "f1": seqeval.metrics.f1_score(gold, predicted, **options),
-            "precision": seqeval.metrics.precision_score(gold, predicted, **options),
-            "recall": seqeval.metrics.recall_score(gold, predicted, **options),
+            "f1": seqeval.metrics.f1_score(gold, predicted),
+            "precision": seqeval.metrics.precision_score(gold, predicted),
+            "recall": seqeval.metrics.recall_score(gold, predicted),
+            "strict_f1": seqeval.metrics.f1_score(gold, predicted, mode="strict", scheme=SEQEVAL.get(scheme, SEQEVAL["IOB2"])),
             "accuracy": seqeval.metrics.accuracy_score(gold, predicted),
         }
-        rows = per_type(gold, predicted, scheme)
-        table = seqeval.metrics.classification_report(gold, predicted, output_dict=True, **options) if rows else {}
+        rows = per_type(gold, predicted)
+        table = seqeval.metrics.classification_report(gold, predicted, output_dict=True) if rows else {}
     assert found == pytest.approx(expected, abs=1e-12)
+    by_the_rules = conlleval(gold, predicted)
+    assert (found["precision"], found["recall"], found["f1"]) == pytest.approx(by_the_rules, abs=1e-12)
     for row in rows:
         theirs = table[row.name]
         np.testing.assert_allclose(np.nan_to_num(row[1:]), [theirs[name] for name in ("precision", "recall", "f1-score", "support")])
 
 
 def test_scores_at_the_edges() -> None:
-    assert entity_scores([["O", "O"]], [["O", "O"]], "IOB2") == {"f1": 0, "precision": 0, "recall": 0, "accuracy": 1}
-    assert entity_scores([["B-X"]], [["B-X"]], "IOB2") == {"f1": 1, "precision": 1, "recall": 1, "accuracy": 1}
+    assert entity_scores([["O", "O"]], [["O", "O"]], "IOB2") == {"f1": 0, "precision": 0, "recall": 0, "strict_f1": 0, "accuracy": 1}
+    assert entity_scores([["B-X"]], [["B-X"]], "IOB2") == {"f1": 1, "precision": 1, "recall": 1, "strict_f1": 1, "accuracy": 1}
     assert all(math.isnan(value) for value in entity_scores([], [], "IOB2").values())
     assert all(math.isnan(value) for value in entity_scores([[]], [[]], "IOB2").values())
-    assert per_type([["O"]], [["O"]], "IOB2") == []
-    (row,) = per_type([["B", "I"]], [["O", "O"]], "IOB2")
+    assert per_type([["O"]], [["O"]]) == []
+    (row,) = per_type([["B", "I"]], [["O", "O"]])
     assert row.name == "" and math.isnan(row.precision) and (row.recall, row.f1, row.support) == (0, 0, 1)
     # The same stretch in two texts is two entities.
     assert entity_scores([["B-X"], ["B-X"]], [["B-X"], ["O"]], "IOB2")["recall"] == 0.5

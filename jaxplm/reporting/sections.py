@@ -26,7 +26,9 @@ def classes_section(classes: Sequence[ClassScore], split: str, figures: Sequence
 
 def entities_section(types: Sequence[ClassScore], split: str) -> Section:
     """Return the section "Entities": precision, recall and F1 of each type of entity; arguments as in `classes_section`."""
-    return Section(f"Entities ({split})", markdown=markdown(class_table(types, "entity"), "lrrrr"))
+    text = ("`f1` and this table count entities by conlleval's rules, as seqeval does by default. `strict_f1` takes only entities that are"
+            " complete in their scheme.")
+    return Section(f"Entities ({split})", markdown=f"{markdown(class_table(types, 'entity'), 'lrrrr')}\n\n{text}")
 
 
 def seeds_section(runs: Mapping[int, Mapping[str, float]]) -> Section:

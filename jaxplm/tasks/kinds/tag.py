@@ -40,7 +40,7 @@ class Tag(WordKind):
     """
 
     name = "tag"
-    metrics = metrics_named("f1", "precision", "recall", "accuracy", "macro_f1", "micro_f1", "loss")
+    metrics = metrics_named("f1", "precision", "recall", "strict_f1", "accuracy", "macro_f1", "micro_f1", "loss")
     options = WordKind.options | {"class_weights", "label_smoothing"}
     named_outputs = True
     hf_class = "TokenClassification"
@@ -72,7 +72,7 @@ tag("a text")"""
     def metrics_for(self, labels: LabelSet) -> tuple[Metric, ...]:
         """Return entity-level scores for tags that mark entities, scores of classes for others."""
         if labels.scheme:
-            return metrics_named("f1", "precision", "recall", "accuracy", "loss")
+            return metrics_named("f1", "precision", "recall", "strict_f1", "accuracy", "loss")
         return metrics_named("accuracy", "macro_f1", "micro_f1", "loss")
 
     def describe_labels(self, labels: LabelSet) -> str:
@@ -107,7 +107,7 @@ tag("a text")"""
             return Result({}, predictions)
         gold, found = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         if scheme:
-            return Result(entity_scores(gold, found, scheme), predictions, entities=per_type(gold, found, scheme))
+            return Result(entity_scores(gold, found, scheme), predictions, entities=per_type(gold, found))
         counts = confusion(*_tag_ids(gold, found, names), len(names))
         return Result(classification_scores(counts), predictions, per_class(counts, names), confusion=counts)
 
