@@ -13,6 +13,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import seqeval.metrics
 import seqeval.scheme
 
@@ -47,8 +48,9 @@ def main() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = {
-            "f1": {"conlleval": conlleval(gold, predicted).f1, "seqeval, default": float(seqeval.metrics.f1_score(gold, predicted))},
-            "strict_f1": {"seqeval, strict": float(seqeval.metrics.f1_score(gold, predicted, **strict))},
+            "f1": {"conlleval": conlleval(gold, predicted).f1,
+                   "seqeval, default": np.asarray(seqeval.metrics.f1_score(gold, predicted)).item()},
+            "strict_f1": {"seqeval, strict": np.asarray(seqeval.metrics.f1_score(gold, predicted, **strict)).item()},
         }
     found = {"jaxplm": entity_scores(gold, predicted, "BIOES" if bioes else "IOB2")}
     if len(sys.argv) == 4:
