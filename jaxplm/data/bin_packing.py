@@ -11,6 +11,35 @@ def ramp(counts: np.ndarray, begins: np.ndarray) -> np.ndarray:
     return np.arange(int(counts.sum())) - np.repeat(begins, counts)
 
 
+def fill_rows(counts: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
+    """Put a histogram of pieces into rows by `best_fit`.
+
+    Args:
+      counts: [seq_len + 1] pieces of each width.
+      seq_len: the room in a row.
+
+    Returns:
+      ranks: [counts.sum()] int64, row after row: the rank of the piece among all pieces sorted by width.
+      row_ptr: [rows + 1] int64: row i holds ranks[row_ptr[i] : row_ptr[i + 1]].
+    """
+    taken = np.cumsum(counts) - counts  # first unused rank of each width
+    ranks = np.empty(int(counts.sum()), np.int64)
+    sizes, at = [], 0
+    for rows, content in best_fit(counts, seq_len):
+        each = sum(repeat for _, repeat in content)
+        block = ranks[at : at + rows * each].reshape(rows, each)
+        column = 0
+        for width, repeat in content:
+            begin = taken[width]
+            taken[width] += rows * repeat
+            block[:, column : column + repeat] = np.arange(begin, taken[width]).reshape(rows, repeat)
+            column += repeat
+        at += rows * each
+        sizes.append((each, rows))
+    each_row = np.repeat(*np.array(sizes, np.int64).reshape(-1, 2).T)
+    return ranks, np.concatenate([[0], np.cumsum(each_row)]).astype(np.int64)
+
+
 def best_fit(counts: np.ndarray, seq_len: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
     """Pack a histogram of pieces by best-fit-decreasing: widest pieces first, each into the fullest row that it fits.
 
@@ -22,7 +51,7 @@ def best_fit(counts: np.ndarray, seq_len: int) -> Iterator[tuple[int, list[tuple
       seq_len: the room in a row.
 
     Yields:
-      (rows, [(width, repeat), ...]): so many rows that hold `repeat` pieces of each width.
+      (rows, [(width, repeat), ...]): this number of rows, each with `repeat` pieces of each width.
     """
     groups: dict[int, list[tuple[int, tuple]]] = {}  # room left -> [(rows, content as a linked list)]
     rooms: list[int] = []  # the keys of `groups`, sorted

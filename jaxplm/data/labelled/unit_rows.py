@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from jaxplm.data.batch import EncoderBatch
-from jaxplm.data.bin_packing import best_fit, ramp
+from jaxplm.data.bin_packing import fill_rows, ramp
 from jaxplm.data.labelled.encodings import Encoded
 
 
@@ -42,7 +42,7 @@ class UnitPlan:
 
 
 def plan_units(lengths: np.ndarray, seq_len: int, max_units: int | None = None) -> UnitPlan:
-    """Pack units into rows, best fit decreasing (see `pack.best_fit`), with no more than `max_units` in any row.
+    """Pack units into rows, best fit decreasing (`bin_packing.best_fit`), with no more than `max_units` in any row.
 
     Args:
       lengths: [n] tokens of each unit, at most seq_len, n at least 1.
@@ -52,21 +52,7 @@ def plan_units(lengths: np.ndarray, seq_len: int, max_units: int | None = None) 
     max_units = max_units or default_max_units(seq_len)
     widths = np.maximum(lengths, -(-seq_len // max_units))
     counts = np.bincount(widths, minlength=seq_len + 1)
-    taken = np.cumsum(counts) - counts  # first unused rank of each width
-    ranks = np.empty(len(lengths), np.int64)
-    sizes, at = [], 0
-    for rows, content in best_fit(counts, seq_len):
-        each = sum(repeat for _, repeat in content)
-        block = ranks[at : at + rows * each].reshape(rows, each)
-        column = 0
-        for width, repeat in content:
-            begin = taken[width]
-            taken[width] += rows * repeat
-            block[:, column : column + repeat] = np.arange(begin, taken[width]).reshape(rows, repeat)
-            column += repeat
-        at += rows * each
-        sizes.append(np.full(rows, each, np.int64))
-    return UnitPlan(widths, ranks, np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64))
+    return UnitPlan(widths, *fill_rows(counts, seq_len))
 
 
 def units_of_rows(plan: UnitPlan, by_width: np.ndarray, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

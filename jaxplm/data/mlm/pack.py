@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxplm.config import choices
 from jaxplm.data import rng
-from jaxplm.data.bin_packing import best_fit, ramp
+from jaxplm.data.bin_packing import fill_rows, ramp
 from jaxplm.data.corpus.store import TokenArrays
 from jaxplm.data.mlm.rows import Rows, SpecialIds
 from jaxplm.data.rng import RowDraws
@@ -203,23 +203,9 @@ def _plan_documents(store: TokenArrays, starts: np.ndarray, lengths: np.ndarray,
     keys &= np.uint64((1 << index_bits) - 1)
     by_width = keys.astype(np.int64)
     counts = np.bincount(lengths + 2, minlength=seq_len + 1)
-    taken = np.cumsum(counts) - counts  # first unused piece of each width in `by_width`
-
-    order = np.empty(len(starts), np.int64)
-    row_sizes, at = [], 0
-    for rows, content in best_fit(counts, seq_len):
-        each = sum(repeat for _, repeat in content)
-        block = order[at : at + rows * each].reshape(rows, each)
-        column = 0
-        for width, repeat in content:
-            begin = taken[width]
-            taken[width] += rows * repeat
-            block[:, column : column + repeat] = by_width[begin : taken[width]].reshape(rows, repeat)
-            column += repeat
-        at += rows * each
-        row_sizes.append((each, rows))
-    each_row = np.repeat(*np.array(row_sizes, np.int64).reshape(-1, 2).T)
-    row_ptr = np.concatenate([[0], np.cumsum(each_row)]).astype(np.int64)
+    ranks, row_ptr = fill_rows(counts, seq_len)
+    order = by_width[ranks]
+    del by_width, ranks  # not held while the pieces are copied: a corpus has many
     return RowPlan(store, starts[order], lengths[order], row_ptr, seq_len, joined=False)
 
 
