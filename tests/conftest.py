@@ -5,16 +5,18 @@ import logging
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-# Compiled fast, not for speed: without LLVM's optimisations, by XLA's simpler code generator, each program by one thread. Read
-# when JAX opens its first device. `XLA_FLAGS= pytest` compiles as users' runs do, in twice the time.
+# Compiled fast, not for speed: without LLVM's optimisations, by XLA's simpler code generator (jaxlib 0.11 has no choice of it), each
+# program by one thread. Read when JAX opens its first device. `XLA_FLAGS= pytest` compiles as users' runs do, in twice the time.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    + (" --xla_cpu_use_fusion_emitters=false" if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11) else "")
 )
 
 # A compiled program serves all tests and commands of a session, and all workers of pytest-xdist, which inherit the variables.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import assert_says, refuses
-from tokenizers import pre_tokenizers
+from tokenizers import Regex, normalizers, pre_tokenizers
 
 from jaxplm import hf
 from jaxplm.reporting import fonts
@@ -48,6 +48,18 @@ def test_words_are_cut_at_the_white_space_that_the_tokenizer_cuts_at(by_white_sp
     found = backend.encode("the\u00a0dog reads", add_special_tokens=False)
     assert (totals.tokens, totals.unknown) == (len(found.ids), found.ids.count(tokenizer.unk_token_id))
     assert totals.unknown == (0 if by_white_space else 1)
+
+
+@pytest.mark.parametrize("text", ["1 \u00a0a", "the\u00a0dog", "the\u00a0\u00a0dog", "\u00a0a", "a\n\u3000dog \t a\u00a0a"])
+def test_runs_of_white_space_that_the_normalizer_writes_as_one_space(text):
+    tokenizer = checkpoints.tokenizer("camembert")
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.Strip(left=False)])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    counter = PieceCounter(tokenizer)
+    counter.add([text, f"dog {text}"])
+    totals, _ = counter.totals()
+    assert totals.tokens == sum(len(backend.encode(whole, add_special_tokens=False).ids) for whole in (text, f"dog {text}"))
 
 
 @settings(max_examples=60, deadline=None)

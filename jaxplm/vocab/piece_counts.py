@@ -80,12 +80,17 @@ def _parts(backend: Any) -> re.Pattern[str]:
     """Match the parts of a text that this tokenizer cuts independently of each other.
 
     Parts end at white space, but not at all of it: a tokenizer that has Metaspace alone begins a word at U+0020, and a
-    no-break space is a character of the word.
+    no-break space is a character of the word. If the normalizer writes a run of white space as one space, as that of
+    CamemBERT does in some releases, a no-break space beside other white space is no character of the word.
     """
     def ids(text: str) -> list[int]:
         return backend.encode(text, add_special_tokens=False).ids
 
     separators = "".join(space for space in _EVERY_SPACE if ids(f"a{space}a") == ids("a") + ids(f"{space}a"))
+    fused = "".join(space for space in _EVERY_SPACE if space not in separators and ids(f"a {space}a") == ids("a a"))
+    if fused:
+        either = separators + fused
+        return re.compile(f"[{either}]*(?:[^{either}]|(?<![{either}])[{fused}](?![{either}]))+")
     # Where white space does not change the tokens, "a" at the start of a line and "a" after a space need not be told
     # apart.
     ignores_space = ids(" \n a") == ids("a")
