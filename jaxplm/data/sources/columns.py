@@ -1,6 +1,7 @@
 """WantedColumns that a reader of rows must find, and the error for one that is not there."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +30,25 @@ class WantedColumns:
     label: str = "label"
     tagged: tuple[str, str] | None = None
 
+    @property
+    def named(self) -> frozenset[str]:
+        """All columns that are read."""
+        return frozenset((*self.required, *self.optional))
+
+    def check_once(self, names: Iterable[str], where: object) -> None:
+        """Raise `UserError` if two columns have the name of one that is read: which of them is meant is not known."""
+        counts = Counter(names)
+        for name in counts:
+            if counts[name] > 1 and name in self.named:
+                raise UserError(f"{where} has {counts[name]} columns {name!r}; rename or remove all but the one that is meant")
+
     def present(self, names: list[str], where: object) -> list[str]:
-        """Return the columns to read out of those that exist; raise `UserError` if a required one does not."""
+        """Return the columns to read out of those that exist.
+
+        Raises:
+          UserError: a required column does not exist, or a column exists twice.
+        """
+        self.check_once(names, where)
         for column in self.required:
             if column not in names:
                 raise missing_column(where, column, names, self.required[column])

@@ -3,8 +3,9 @@
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from jaxplm.data.sources import plain_text
+from jaxplm.data.sources import plain_text, text_stream
 from jaxplm.data.sources.builtin import BuiltinSource
 from jaxplm.data.sources.columns import Row, WantedColumns, require_columns
 from jaxplm.data.sources.conll import join_tokens, read_conll
@@ -13,7 +14,7 @@ from jaxplm.data.sources.formats import check_format
 from jaxplm.data.sources.hub import HubSource
 from jaxplm.data.sources.json_rows import read_json, read_json_lines
 from jaxplm.data.sources.parquet import read_parquet
-from jaxplm.data.sources.text_stream import errors_named, open_text
+from jaxplm.data.sources.text_stream import errors_named, open_text, too_long, whole_lines
 from jaxplm.errors import UserError
 
 Source = Path | HubSource | BuiltinSource
@@ -31,7 +32,7 @@ class SourceRows:
 
     None stands for a row that cannot be parsed, so that numbers of rows stay right.
 
-    Memory does not grow with the source, but for a .json file of SQuAD, which is read whole.
+    Memory does not grow with the source. A line or a record that is too long to be one is an error.
 
     Args:
       source: a file, a hub data set or a built-in corpus.
@@ -53,6 +54,7 @@ class SourceRows:
         self._source, self._columns = source, columns
         self._lines, self._every_line, self._patience = lines, every_line, patience
         self._tell: Callable[[], int] = lambda: 0
+        self._rows = 0
         self.cut = 0
 
     @property
@@ -70,21 +72,30 @@ class SourceRows:
 
     def _read_file(self, path: Path) -> Iterator[Row | None]:
         kind = check_format(path)
-        with errors_named(path), path.open("rb") as raw:
+        self._rows = 0
+        with errors_named(path, self._place), path.open("rb") as raw:
             self._tell = raw.tell
             try:
-                if kind == ".parquet":
-                    yield from read_parquet(path, self._columns)
-                    return
-                with open_text(path, raw) as stream:
-                    if self._columns.tagged and kind in (".conll", ".tsv", ".txt"):
-                        yield from self._checked(_tagged_rows(stream, *self._columns.tagged))
-                    elif kind == ".txt":
-                        yield from self._text_rows(path, stream)
-                    else:
-                        yield from self._checked(_column_rows(kind, path, stream))
+                for row in self._file_rows(kind, path, raw):
+                    yield row
+                    self._rows += 1
             finally:
                 self._tell = lambda: 0
+
+    def _place(self) -> str:
+        return f" after row {self._rows}" if self._rows else ""
+
+    def _file_rows(self, kind: str, path: Path, raw: BinaryIO) -> Iterator[Row | None]:
+        if kind == ".parquet":
+            yield from read_parquet(path, self._columns)
+            return
+        with open_text(path, raw) as stream:
+            if self._columns.tagged and kind in (".conll", ".tsv", ".txt"):
+                yield from self._checked(_tagged_rows(_sentence_lines(path, stream), *self._columns.tagged))
+            elif kind == ".txt":
+                yield from self._text_rows(path, stream)
+            else:
+                yield from self._checked(_column_rows(kind, path, stream, self._columns))
 
     def _text_rows(self, path: Path, stream: io.TextIOWrapper) -> Iterator[Row]:
         column, required = self._columns.text, self._columns.required
@@ -107,28 +118,39 @@ class SourceRows:
         return require_columns(rows, self._columns.required, source_name(self._source), self._patience)
 
 
-def _column_rows(kind: str, path: Path, stream: io.TextIOWrapper) -> Iterator[Row | None]:
+def _column_rows(kind: str, path: Path, stream: io.TextIOWrapper, columns: WantedColumns) -> Iterator[Row | None]:
     if kind == ".conll":
-        return _sentence_rows(stream)
+        return _sentence_rows(_sentence_lines(path, stream))
     if kind == ".json":
-        return read_json(path, stream)
+        return read_json(path, stream, columns)
+    lines = whole_lines(path, stream)
     if kind == ".jsonl":
-        return read_json_lines(stream)
-    return read_delimited(path, stream, "\t" if kind == ".tsv" else ",")
+        return read_json_lines(path, lines, columns)
+    return read_delimited(path, lines, "\t" if kind == ".tsv" else ",", columns)
 
 
-def _sentence_rows(stream: io.TextIOWrapper) -> Iterator[Row]:
-    for sentence in read_conll(stream):
+def _sentence_lines(path: Path, stream: io.TextIOWrapper) -> Iterator[str]:
+    """Yield the lines of a CoNLL file; raise `UserError` for a sentence without end."""
+    lines = chars = 0
+    for number, line in enumerate(whole_lines(path, stream), 1):
+        lines, chars = (lines + 1, chars + len(line)) if line.strip() else (0, 0)
+        if lines > text_stream.MAX_RECORD_LINES or chars > text_stream.MAX_RECORD_CHARS:
+            raise too_long(path, f"the sentence up to line {number}")
+        yield line
+
+
+def _sentence_rows(lines: Iterator[str]) -> Iterator[Row]:
+    for sentence in read_conll(lines):
         tokens = [columns[0] for columns in sentence]
         yield {"text": join_tokens(tokens), "tokens": tokens}
 
 
-def _tagged_rows(stream: io.TextIOWrapper, tokens: str, tags: str) -> Iterator[Row]:
+def _tagged_rows(lines: Iterator[str], tokens: str, tags: str) -> Iterator[Row]:
     """Yield rows of a list of tokens and one of tags.
 
     A sentence of which some lines lack the tag has fewer tags than tokens.
     """
-    for sentence in read_conll(stream):
+    for sentence in read_conll(lines):
         row: Row = {tokens: [columns[0] for columns in sentence]}
         given = [columns[-1] for columns in sentence if len(columns) > 1]
         yield row | ({tags: given} if given else {})

@@ -7,12 +7,13 @@ they stop at an unreadable byte inside a .zst file, and at a JSON key that first
 
 import codecs
 import contextlib
+import csv
 import functools
 import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +27,15 @@ UNREADABLE = "\ufdd0"
 # A longer line, or a longer text in a file without blank lines, is cut to bound memory.
 MAX_TEXT_CHARS = 1 << 24
 
+# A longer line or record of a file with columns is refused: JSON may take thirty times the memory of its text.
+MAX_RECORD_CHARS = 1 << 24
+# Lines per record (a quoted field, a sentence of CoNLL), at most: each takes some hundred bytes.
+MAX_RECORD_LINES = 1 << 20
+
 _BUFFER_BYTES = 1 << 20
+_PACKAGE = str(Path(__file__).parents[2])
+# What a library never raises because of what a file holds. Such an error is a fault of the code.
+_FAULTS = (TypeError, AttributeError, NameError, AssertionError, ImportError)
 
 
 def _mark_unreadable(error: UnicodeError) -> tuple[str, int]:
@@ -54,17 +63,45 @@ def remove_unreadable(text: str) -> tuple[str, bool]:
 
 
 @contextlib.contextmanager
-def errors_named(path: Path) -> Iterator[None]:
-    """Raise what goes wrong inside a file (no permission, damaged compression) as a `UserError` that names the file."""
+def errors_named(path: Path, place: Callable[[], str] = str) -> Iterator[None]:
+    """Raise what is wrong with a file as a `UserError` that names the file.
+
+    That is what the operating system, decompression, csv and Arrow say, and what any library raises while it reads:
+    values nested too deeply, bytes that are no characters, numbers out of range. Errors that this package's own code
+    raises are faults of the code and stay as they are.
+
+    Args:
+      path: the file.
+      place: returns the place in the file, such as " after row 7"; "" where it is not known.
+    """
     try:
         yield
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    except Exception as error:
-        # Arrow's own errors, known by their module: importing Arrow here would slow down every start.
-        if type(error).__module__.partition(".")[0] == "pyarrow":
-            raise UserError(f"{path} cannot be read: {error}") from error
+    except UserError:
         raise
+    except Exception as error:
+        if not _is_about_data(error):
+            raise
+        said = "values nested too deeply" if isinstance(error, RecursionError) else str(error) or type(error).__name__
+        raise UserError(f"{path} cannot be read{place()}: {said[:300]}") from error
+
+
+def _is_about_data(error: Exception) -> bool:
+    """Return whether an error tells something about the data that were read."""
+    if isinstance(error, (OSError, EOFError, zlib.error, csv.Error, MemoryError)):
+        return True
+    # Arrow's own errors, known by their module: importing Arrow here would slow down every start.
+    if type(error).__module__.partition(".")[0] == "pyarrow":
+        return True
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    raised_in = frame.tb_frame.f_code.co_filename if frame else ""
+    return not isinstance(error, _FAULTS) and not raised_in.startswith(_PACKAGE)
+
+
+def too_long(path: Path, what: str) -> UserError:
+    """Return the error for a line or a record that is refused for its length."""
+    return UserError(f"{path} {what} is longer than a record may be ({MAX_RECORD_CHARS:,} characters, {MAX_RECORD_LINES:,} lines); split it, or give plain text as .txt")
 
 
 def open_bytes(path: Path, raw: BinaryIO) -> BinaryIO:
@@ -102,6 +139,18 @@ def open_text(path: Path, raw: BinaryIO) -> io.TextIOWrapper:
         raise UserError(f"{path} holds packed or binary data that its name does not tell; rename it or unpack it")
     encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     return io.TextIOWrapper(stream, encoding=encoding, errors="jaxplm.mark", newline=None)
+
+
+def whole_lines(path: Path, stream: io.TextIOBase) -> Iterator[str]:
+    """Yield the lines of a stream.
+
+    Raises:
+      UserError: a line of more than `MAX_RECORD_CHARS`, before it is read whole.
+    """
+    for number, line in enumerate(iter(functools.partial(stream.readline, MAX_RECORD_CHARS + 1), ""), 1):
+        if len(line) > MAX_RECORD_CHARS:
+            raise too_long(path, f"line {number}")
+        yield line
 
 
 def bounded_lines(stream: io.TextIOBase) -> Iterator[str]:
