@@ -76,11 +76,14 @@ class Data:
     test: str = setting("", "test set, given as data.train is")
     general: str = setting("", "general text whose MLM loss is followed as well, to show what is forgotten")
     lines: Literal["auto", "true", "false"] = setting(
-        "auto", "how .txt files are read: true: one text per line; false: blank lines separate texts; auto: true where a file has no"
-        " blank line")
+        "auto", "how .txt files are read: true: one text per line; false: blank lines separate texts; auto: true where a file has"
+        " hardly a blank line; embeddings: a line is a row")
     text: str = setting("text", "name of the column with the text")
     text_pair: str = setting("", "name of the column with the second text of a pair; empty: there is none")
     label: str = setting("label", "name of the column with the label")
+    label_names: tuple[str, ...] = setting(
+        (), "names of the classes in the order of their numbers, where the data have numbers or lists of zeros and ones, one per class;"
+        " empty: the numbers")
     tokens: str = setting("tokens", "tagging: name of the column with a list of tokens (CoNLL files need none)")
     tags: str = setting("tags", "tagging: name of the column with a list of tags (CoNLL files need none)")
     seq_len: Annotated[int, Interval(ge=8, le=_MOST)] = setting(128, "tokens per row, special tokens included")

@@ -45,6 +45,15 @@ def as_format(kind: str, path) -> bytes:
     return "".join(f"{a}\n" for a, _ in PAIRS).encode()
 
 
+def test_nan_is_an_empty_text(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": NaN}\n{"text": "a"}\n{"text": "nan"}\n')
+    texts = open_texts(str(path))
+    assert list(texts) == ["a", "nan"] and texts.counts["empty"] == 1
+    pyarrow.parquet.write_table(pa.table({"text": ["a", None], "n": [1.5, float("nan")]}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet", text="text", text_pair="n") == ["a\n1.5"]
+
+
 @pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
 @pytest.mark.parametrize("kind", [".txt", ".jsonl", ".json", ".csv", ".tsv"])
 @pytest.mark.parametrize("crlf_bom", [False, True])
@@ -88,6 +97,8 @@ def test_parquet_streams_one_column(tmp_path):
         ("\n\na\nb\n\n\n", ["a", "b"]),  # blank lines around the text separate nothing
         ("a\r\n\r\nb", ["a", "b"]),
         ("\x0ca\u2028b\n", ["a\u2028b"]),  # only line ends end lines
+        ("a\n" * 70 + "\n" + "b\n" * 70, ["a"] * 70 + ["b"] * 70),  # an empty text among many
+        (("a\n" * 40 + "\n") * 3, ["\n".join("a" * 40)] * 3),
     ],
 )
 def test_auto_takes_lines_where_there_is_no_blank_line(tmp_path, data, auto, caplog):
@@ -100,6 +111,15 @@ def test_auto_takes_lines_where_there_is_no_blank_line(tmp_path, data, auto, cap
     assert read(path, lines="true") == lines
     assert "\n".join(read(path, lines="false")) == "\n".join(lines)
     assert open_texts(str(path)).fingerprint != open_texts(str(path), lines="true").fingerprint
+
+
+def test_for_one_result_per_row_a_line_is_a_row(tmp_path, caplog):
+    path = tmp_path / "a.txt"
+    path.write_text("first review\nsecond review\n\nfourth review\nfifth review\n")
+    with caplog.at_level(logging.INFO, "jaxplm"):
+        assert read(path, every_row=True) == ["first review", "second review", "", "fourth review", "fifth review"]
+    assert_line(caplog.text, "data.lines=auto", "line", "row", "a.txt")
+    assert read(path, every_row=True, lines="false") == ["first review\nsecond review", "fourth review\nfifth review"]
 
 
 def test_auto_decides_for_each_file(tmp_path, caplog):

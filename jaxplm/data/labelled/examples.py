@@ -57,6 +57,7 @@ class Examples:
       malformed: how many rows could not be parsed; they are not among the n.
       characters: the tokens are the characters of the text, spaces among them.
       scheme: how tags mark entities, 'IOB2' or 'BIOES'; '' where labels are no such tags.
+      classes: the names of all classes in their order, where the data or `data.label_names` say them; () where they do not.
     """
 
     describe: str
@@ -70,6 +71,7 @@ class Examples:
     malformed: int = 0
     characters: bool = False
     scheme: str = ""
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from jaxplm.data.labelled.examples import Examples
+from jaxplm.data.labelled.label_forms import listed
 from jaxplm.errors import UserError
 
 log = logging.getLogger("jaxplm")
 
 UNKNOWN = -1  # the id of a label that is not in the set
 UNLABELLED = -2  # stands for the id where a row has no label
-_SHOWN = 8  # names that a message lists
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +49,9 @@ class LabelSet:
         Raises:
           UserError: the counts are not known, as where the labels come from a checkpoint.
         """
-        if not self.counts.all():
+        if not self.total:
             raise UserError("task.class_weights=balanced needs the training data, which say how often each label occurs")
-        return (self.total / (len(self.names) * self.counts)).astype(np.float32)
+        return (self.total / (len(self.names) * np.maximum(self.counts, 1))).astype(np.float32)
 
 
 def named_labels(train: Examples, others: Iterable[Examples], *, least: int = 1, per_token: bool = False) -> LabelSet:
@@ -68,7 +68,7 @@ def named_labels(train: Examples, others: Iterable[Examples], *, least: int = 1,
       UserError: fewer names than `least`.
     """
     counted = _count(train)
-    names = sorted(counted, key=_order)
+    names = list(train.classes) or sorted(counted, key=_order)
     if len(names) < least:
         raise UserError(f"{train.describe}: a task needs two or more labels, its rows have {'only ' + repr(names[0]) if names else 'none'}"
                         " (see data.label, and data.max_rows where the file is sorted by label)")
@@ -76,9 +76,9 @@ def named_labels(train: Examples, others: Iterable[Examples], *, least: int = 1,
         theirs = _count(other)
         if new := sorted(theirs.keys() - counted.keys(), key=_order):
             log.warning("%s: %d %s with labels that training never saw, which count as errors: %s", other.describe,
-                        sum(theirs[name] for name in new), "tags" if per_token else "rows", _listed(new))
+                        sum(theirs[name] for name in new), "tags" if per_token else "rows", listed(new, names))
         if theirs and (lost := sorted(counted.keys() - theirs.keys(), key=_order)):
-            log.warning("%s: labels of the training data that do not occur here: %s", other.describe, _listed(lost))
+            log.warning("%s: labels of the training data that do not occur here: %s", other.describe, listed(lost))
     counts = np.array([counted[name] for name in names], np.int64)
     return LabelSet(tuple(names), counts, sum(counted.values()) if per_token else int(train.labelled.sum()), train.scheme)
 
@@ -89,7 +89,7 @@ def warn_unknown(labels: LabelSet, examples: Examples) -> None:
         theirs = _count(examples)
         if new := sorted(theirs.keys() - set(labels.names), key=_order):
             log.warning("%s: %d labels that the model does not have, which count as errors: %s", examples.describe,
-                        sum(theirs[name] for name in new), _listed(new))
+                        sum(theirs[name] for name in new), listed(new, labels.names))
 
 
 def _count(examples: Examples) -> Counter[str]:
@@ -107,8 +107,3 @@ def _order(name: str) -> tuple[bool, float, str]:
     except ValueError:
         value = math.nan
     return (False, value, name) if math.isfinite(value) else (True, 0.0, name)
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -1,11 +1,18 @@
 """Texts of a .txt file: one per line, or separated by blank lines."""
 
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaxplm.data.sources import text_stream
 from jaxplm.data.sources.text_stream import bounded_lines, errors_named, open_text
+
+# A file is one text per line where fewer blank lines than one in so many lines of text stand between texts: an empty text,
+# or the end of a part. Paragraphs and documents are shorter.
+_LINES_PER_BLANK = 100
+# Lines by which the rest of a file is judged.
+_JUDGED_LINES = 1 << 20
 
 
 def has_text_per_line(path: Path, lines: str) -> bool:
@@ -13,26 +20,31 @@ def has_text_per_line(path: Path, lines: str) -> bool:
 
     Args:
       path: the file; it is read only for `"auto"`.
-      lines: `data.lines`: `"true"`, `"false"`, or `"auto"`, which is true for a file without a blank line between two
+      lines: `data.lines`: `"true"`, `"false"`, or `"auto"`, which is true for a file with hardly a blank line between
         lines of text.
     """
     if lines != "auto":
         return lines == "true"
     with errors_named(path), path.open("rb") as raw, open_text(path, raw) as stream:
-        return not has_blank_line(stream)
+        texts, gaps = count_gaps(stream)
+        return gaps * _LINES_PER_BLANK < texts
 
 
-def has_blank_line(stream: io.TextIOBase) -> bool:
-    """Return whether a blank line (empty or white space only) stands between two lines of text."""
-    text_before = blank_between = False
-    for line in bounded_lines(stream):
+def count_gaps(stream: io.TextIOBase) -> tuple[int, int]:
+    """Return how many lines of text there are, and how many gaps of blank lines (empty or white space) between them.
+
+    The first million lines are counted.
+    """
+    texts = gaps = 0
+    after_blank = False
+    for line in itertools.islice(bounded_lines(stream), _JUDGED_LINES):
         if not line.strip():
-            blank_between = text_before
-        elif blank_between:
-            return True
-        else:
-            text_before = True
-    return False
+            after_blank = texts > 0
+            continue
+        texts += 1
+        gaps += after_blank
+        after_blank = False
+    return texts, gaps
 
 
 def read_lines(stream: io.TextIOBase, on_cut: Callable[[], None]) -> Iterator[str]:

@@ -101,7 +101,10 @@ def _is_about_data(error: Exception) -> bool:
 
 def too_long(path: Path, what: str) -> UserError:
     """Return the error for a line or a record that is refused for its length."""
-    return UserError(f"{path} {what} is longer than a record may be ({MAX_RECORD_CHARS:,} characters, {MAX_RECORD_LINES:,} lines); split it, or give plain text as .txt")
+    return UserError(
+        f"{path} {what} is longer than a record may be ({MAX_RECORD_CHARS:,} characters, {MAX_RECORD_LINES:,} lines); split it,"
+        " or give plain text as .txt"
+    )
 
 
 def open_bytes(path: Path, raw: BinaryIO) -> BinaryIO:

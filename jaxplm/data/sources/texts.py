@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxplm.config import Data
 from jaxplm.data.sources import text_stream
@@ -23,7 +24,7 @@ from jaxplm.errors import UserError
 log = logging.getLogger("jaxplm")
 
 # Part of every fingerprint: raise it when the same files start to give other texts.
-_READER_VERSION = 1
+_READER_VERSION = 2
 
 # Rows of a file without the wanted column that prove that it is not there.
 _COLUMN_PATIENCE = 10_000
@@ -146,11 +147,14 @@ class Texts:
 
     def _files_with_a_text_per_line(self) -> set[Path]:
         plain = [path for path in self.files if split_suffix(path)[0] == ".txt"]
-        by_line = {path for path in plain if has_text_per_line(path, self._lines)}
+        # For one result per row, a line is a row: a blank one is an empty text, and not the end of a paragraph.
+        lines = "true" if self._every_row and self._lines == "auto" else self._lines
+        by_line = {path for path in plain if has_text_per_line(path, lines)}
         if plain and self._lines == "auto" and not self._announced:
             self._announced = True
             by_paragraph = [path for path in plain if path not in by_line]
-            parts = [f"one text per line in {_names(sorted(by_line))} (no blank line there)"] if by_line else []
+            reason = "every line is a row" if self._every_row else "hardly a blank line there"
+            parts = [f"one text per line in {_names(sorted(by_line))} ({reason})"] if by_line else []
             parts += [f"texts separated by blank lines in {_names(by_paragraph)}"] if by_paragraph else []
             log.info("data.lines=auto: %s", "; ".join(parts))
         return by_line
@@ -181,7 +185,12 @@ def _joined(values: list, columns: tuple[str, ...]) -> str:
     for value, column in zip(values, columns, strict=True):
         if isinstance(value, (list, dict)):
             raise UserError(f"column {column!r} holds {type(value).__name__}s, not texts (set data.text)")
-    return "\n".join(str(value) for value in values if value is not None)
+    # NaN is how pandas writes an empty cell into JSON.
+    return "\n".join(_as_text(value) for value in values if value is not None and value == value)
+
+
+def _as_text(value: Any) -> str:
+    return value.decode("utf-8", "jaxplm.mark") if isinstance(value, bytes) else str(value)
 
 
 def clean(text: str) -> tuple[str, bool]:
@@ -210,7 +219,7 @@ def open_texts(spec: str, *, lines: str = "auto", text: str = "text", text_pair:
     Args:
       spec: a path, a glob, a directory, `hf:<name>`, `builtin:<name>`, or several separated by commas.
       lines: of .txt files only. `"true"`: one text per line. `"false"`: texts separated by blank lines. `"auto"`: one
-        text per line in files without a blank line between lines; the choice is logged.
+        text per line in files with hardly a blank line between lines, and with `every_row`; the choice is logged.
       text: the column that holds the text (`.jsonl .json .csv .tsv .parquet`, hub).
       text_pair: a second column, joined to the first by a newline.
       max_rows: texts after which to stop.

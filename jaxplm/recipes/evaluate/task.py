@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxplm import hf, nn
 from jaxplm.config import Config, Fallback, Task
+from jaxplm.data.labelled.label_forms import LabelForms, without_mark
 from jaxplm.data.labelled.label_set import LabelSet, warn_unknown
 from jaxplm.data.labelled.reading import read_examples
 from jaxplm.data.labelled.task_batches import FixedBatches, FixedRows, task_batch
@@ -78,7 +79,8 @@ def run(config: Config, workdir: Path) -> None:
 def _eval_set(config: Config, split: str, source: str, labels: LabelSet, loaded: hf.LoadedTask) -> EvalSet:
     data, kind = config.data, KINDS[loaded.head.kind]
     loaded.config.check_length(data.seq_len, "data.seq_len", config.model.path)
-    examples = read_examples(source, kind, data, split=split, labelled=False).in_scheme(labels.scheme)
+    examples = read_examples(source, kind, data, split=split, labelled=False)
+    examples = without_mark(LabelForms.of_model(labels.names, data.label_names).apply(examples)).in_scheme(labels.scheme)
     examples.warn_unscored()
     warn_unknown(labels, examples)
     encoded = kind.encode(examples, loaded.tokenizer, data.seq_len, config.task.overlap)

@@ -6,7 +6,8 @@ from jaxplm.recipes.training_checks import TRAINING_FIELDS, check_training
 from jaxplm.recipes.unread_fields import refuse
 from jaxplm.tasks.kinds import KINDS, TaskKind
 
-_TASK = (*TRAINING_FIELDS, "data.label", "data.tokens", "data.tags", "task.*", "train.seeds", "train.metric", "train.reinit_layers")
+_TASK = (*TRAINING_FIELDS, "data.label", "data.label_names", "data.tokens", "data.tags", "task.*", "train.seeds", "train.metric",
+         "train.reinit_layers")
 
 # Recipe → patterns of the fields that it reads.
 FIELDS = {"finetune": _TASK, "feature_extraction": _TASK}
@@ -17,6 +18,14 @@ def kind_named(name: str) -> TaskKind:
     if name not in KINDS:
         raise UserError(f"task.kind={name!r}: must be one of {', '.join(KINDS)}{did_you_mean(name, KINDS)}")
     return KINDS[name]
+
+
+def check_label_names(names: tuple[str, ...], kind: TaskKind) -> None:
+    """Raise a `UserError` for names of classes that stand twice, or where the kind of task has no classes of whole texts."""
+    if names and (kind.per_token or not kind.named_outputs):
+        raise UserError(f"data.label_names={','.join(names)!r}: task.kind={kind.name} has no classes of texts to name; leave it empty")
+    if len(set(names)) != len(names) or not all(map(str.strip, names)):
+        raise UserError(f"data.label_names={','.join(names)!r}: must be different names, none of them empty")
 
 
 def check(config: Config) -> None:
@@ -33,6 +42,7 @@ def check(config: Config) -> None:
     if not config.model.path:
         raise UserError("model.path is empty: a task needs a pre-trained encoder (configs/scratch.py makes one)")
     kind.check(task, train.metric)
+    check_label_names(config.data.label_names, kind)
     if len(set(train.seeds)) != len(train.seeds):
         raise UserError(f"train.seeds={train.seeds}: must be different numbers")
     refuse(config, "data.general", "data.mask_rate_end", "data.short_len", "vocab.mask_new", "vocab.new_rows_first", "model.pairs")

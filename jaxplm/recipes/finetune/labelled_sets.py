@@ -9,6 +9,7 @@ from jaxplm.config import Config
 from jaxplm.data.corpus.holdout import hold_out_rows
 from jaxplm.data.labelled.encodings import Encoded
 from jaxplm.data.labelled.examples import Examples
+from jaxplm.data.labelled.label_forms import LabelForms, without_mark
 from jaxplm.data.labelled.label_set import LabelSet
 from jaxplm.data.labelled.reading import read_examples
 from jaxplm.data.sources.same_files import same_files
@@ -61,6 +62,8 @@ def read_sets(config: Config) -> LabelledSets:
         if other and (shared := same_files(data.train, other)):
             raise UserError(f"{shared[0]} is given as data.train and as {name}: scores on texts that were trained on mean nothing")
     train = read_examples(data.train, kind, data, max_rows=data.max_rows).trainable()
+    forms = LabelForms.of_training(train, data.label_names)
+    train = forms.apply(train)
     builtin = data.train.startswith("builtin:") and "," not in data.train
     if data.validation or builtin:
         validation = read_examples(data.validation or data.train, kind, data, split="validation")
@@ -73,6 +76,9 @@ def read_sets(config: Config) -> LabelledSets:
     evaluated = {"validation": validation}
     if data.test or builtin:
         evaluated["test"] = read_examples(data.test or data.train, kind, data, split="test", labelled=False)
+    evaluated = {name: without_mark(forms.apply(examples), train) for name, examples in evaluated.items()}
+    if not evaluated["validation"].labelled.any():
+        raise UserError(f"{evaluated['validation'].describe}: none of its {len(evaluated['validation']):,} rows has a label")
     for examples in evaluated.values():
         examples.warn_unscored()
     evaluated = {name: examples.in_scheme(train.scheme) for name, examples in evaluated.items()}

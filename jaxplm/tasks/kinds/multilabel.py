@@ -25,7 +25,8 @@ class Multilabel(TextKind):
     """Any of C labels for each text or pair.
 
     A label is a list of names, or a string whose names are separated by `|`, or by `,` where it has no `|`. An empty list
-    says that no name applies. A prediction has `label`, a list of names, and `scores`, the probability of each name.
+    says that no name applies. Where every list has as many zeros and ones, each stands for a class. A prediction has `label`, a
+    list of names, and `scores`, the probability of each name.
     """
 
     name = "multilabel"

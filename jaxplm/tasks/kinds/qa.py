@@ -9,7 +9,7 @@ from jaxplm.data.labelled.encode import encode_questions
 from jaxplm.data.labelled.encodings import Encoded
 from jaxplm.data.labelled.examples import Example, Examples
 from jaxplm.data.labelled.label_set import LabelSet
-from jaxplm.data.labelled.label_values import Answers, read_answers, read_text, warn_moved
+from jaxplm.data.labelled.label_values import Answers, is_empty, read_answers, read_text, warn_moved
 from jaxplm.data.labelled.reading import Columns, DataFields
 from jaxplm.data.labelled.targets import Targets
 from jaxplm.data.sources.columns import Row
@@ -51,7 +51,7 @@ first, last = output.start_logits.argmax(), output.end_logits.argmax()
 tokenizer.decode(inputs["input_ids"][0, first : last + 1])"""
 
     def columns(self, data: DataFields) -> Columns:
-        return Columns({"question": "", "context": ""}, {"answers": ""}, ("answers", "is_impossible", "id"))
+        return Columns({"question": "", "context": ""}, {"answers": ""}, ("answers", "is_impossible", "id", "guid"))
 
     def read(self, row: Row, data: DataFields, where: str, number: int) -> Example:
         question, context = (read_text(row.get(column), where) for column in ("question", "context"))
@@ -59,7 +59,8 @@ tokenizer.decode(inputs["input_ids"][0, first : last + 1])"""
         fault = "missing" if label is None else "no_answer" if label.texts and not label.spans else ""
         if not question.strip() or not context.strip():
             fault = "empty"
-        return Example(question, context, label=label, id=str(row.get("id", number)), fault=fault)
+        name = next((row[column] for column in ("id", "guid") if not is_empty(row.get(column))), number)
+        return Example(question, context, label=label, id=read_text(name, where), fault=fault)
 
     def settle(self, examples: Examples) -> Examples:
         warn_moved(examples.labels, examples.describe)
