@@ -28,7 +28,9 @@ DropoutRate = Annotated[float, Interval(ge=0, le=0.99)]
 Seed = Annotated[int, Interval(ge=0, le=HIGHEST_SEED)]
 Count = Annotated[int, Ge(1)]
 CountOrZero = Annotated[int, Ge(0)]
-MeshSize = Annotated[int, Ge(-1)]
+StepCount = Annotated[int, Interval(ge=0, le=2**31 - 1)]  # the devices count steps in 32 bits
+RowCount = Annotated[int, Interval(ge=1, le=2**24)]
+MeshSize = Annotated[int, Interval(ge=-1, le=2**24)]
 Packing = Literal["documents", "stream"]
 VectorPooling = Literal["cls", "mean", "max", "none"]
 VectorType = Literal["float32", "float16"]
@@ -128,11 +130,11 @@ class Task:
 class Train:
     """Steps, optimizer and evaluation."""
 
-    steps: CountOrZero | None = setting(None, "steps of the run; exactly one of train.steps and train.epochs is given")
+    steps: StepCount | None = setting(None, "steps of the run; exactly one of train.steps and train.epochs is given")
     epochs: Annotated[float, Ge(1e-6)] | None = setting(
         None, "passes over data.train; exactly one of train.steps and train.epochs is given")
-    batch_size: Count = setting(32, "rows per step over all devices; in labelled tasks texts per step, on average")
-    accumulate: Count = setting(1, "parts in which a step is computed, to save memory")
+    batch_size: RowCount = setting(32, "rows per step over all devices; in labelled tasks texts per step, on average")
+    accumulate: RowCount = setting(1, "parts in which a step is computed, to save memory")
     learning_rate: Annotated[float, Interval(ge=0, le=10)] = setting(1e-4, "highest learning rate, reached at the end of the warm-up")
     warmup: Annotated[float, Ge(0)] = setting(0.06, "warm-up: below 1 a share of the steps, from 1 on a number of steps")
     schedule: Literal["linear", "cosine", "constant"] = setting("linear", "learning rate after the warm-up")
@@ -150,7 +152,7 @@ class Train:
     patience: CountOrZero = setting(0, "evaluations without a better metric after which the run ends; 0: it never ends early")
     reinit_layers: Annotated[int, Interval(ge=0, le=1000)] = setting(
         0, "top blocks that start from random weights (Zhang et al. 2021)")
-    unfreeze_every: CountOrZero = setting(
+    unfreeze_every: StepCount = setting(
         0, "steps after which one more block, from the top down, is trained (Howard & Ruder 2018); 0: all from the start")
     log_every: Count = setting(10, "steps between lines of the log and of metrics.jsonl")
     max_bad_steps: Count = setting(10, "non-finite steps in a row after which the run ends")
@@ -178,7 +180,7 @@ class Vocab:
     init: Literal["subword_mean", "mean", "normal"] = setting(
         "subword_mean", "how embeddings of new tokens start: subword_mean: mean of the pieces they replace; mean: mean of all;"
         " normal: random")
-    new_rows_first: CountOrZero = setting(0, "steps at the start that train only the embeddings of new tokens")
+    new_rows_first: StepCount = setting(0, "steps at the start that train only the embeddings of new tokens")
     mask_new: bool = setting(False, "words with new tokens are masked first")
 
 

@@ -1,7 +1,17 @@
 """Exceptions for which `jaxplm.main` prints one line: a mistake that the user can correct, or a run that was stopped."""
 
 import difflib
+import errno
+import os
+import re
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
+
+# What follows the traceback of a fault of our own.
+REPORT = ("This is a fault of jaxplm and not of yours: please report it with these lines, the command and the versions"
+          " (`jaxplm --version`, `pip freeze`) at https://github.com/jaxplm/jaxplm/issues")
+_LONGEST_WORD, _LONGEST_LINE = 400, 4000  # characters of a message
 
 
 class UserError(Exception):
@@ -12,7 +22,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(shortened(" ".join(message.split())))
 
 
 class Interrupted(Exception):
@@ -23,7 +33,60 @@ class Interrupted(Exception):
         self.status = status
 
 
+def shortened(line: str) -> str:
+    """Return a line in which no word and not the whole is longer than a person reads; what is left out is counted."""
+    line = re.sub(rf"\S{{{_LONGEST_WORD},}}", lambda word: _middle_cut(word[0], _LONGEST_WORD), line)
+    return _middle_cut(line, _LONGEST_LINE)
+
+
+def _middle_cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    kept = most // 2 - 20
+    return f"{text[:kept]}…({len(text) - 2 * kept:,} characters)…{text[-kept:]}"
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# What a system says about a path that the user or the machine must mend. A file that is not there is not among them: the places
+# that read what users name say so themselves, and elsewhere it is a fault of our own.
+_OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP,
+                   errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO}
+
+
+def explain(error: BaseException) -> str | None:
+    """Return the one line for an exception that the user or the machine has caused; None for a fault of our own."""
+    match error:
+        case UserError():
+            return str(error)
+        case OSError() if error.errno in _FULL:
+            return no_space(error.filename)
+        case OSError() if error.errno in _OF_THE_MACHINE and error.filename is not None:
+            return shortened(f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
+        case MemoryError():
+            return f"not enough memory{_detail(error)}; lower train.batch_size, data.seq_len or the size of the model"
+    if type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXHAUSTED" in str(error):
+        return (f"not enough memory on the device{_detail(error)}; lower train.batch_size or data.seq_len, or set compute.remat or"
+                " train.accumulate")
+    return None
+
+
+def _detail(error: BaseException) -> str:
+    text = shortened(" ".join(str(error).split("\n")[0].split()))
+    return f": {text}" if text else ""
+
+
+def no_space(file: str | bytes | None = None, need: int = 0) -> str:
+    """Return the line for a full disk: where, how much is needed if it is known, and how much is free."""
+    if file is None:
+        return "no disk space: free some on the disk of the workdir, of JAXPLM_CACHE or of the temporary directory"
+    path = Path(os.fsdecode(file)).absolute()
+    place = next((parent for parent in path.parents if parent.is_dir()), Path("/"))
+    wanted = f"{need / 1e6:,.0f} MB are needed and " if need else ""
+    return shortened(f"no disk space for {path}: {wanted}{shutil.disk_usage(place).free / 1e6:,.0f} MB are free; free some, or choose"
+                     " another place")
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return "; did you mean <the nearest of the known names>?" for the end of a message, or "" if none is near."""
-    near = difflib.get_close_matches(given, [name for name in known if name], n=1)
+    near = difflib.get_close_matches(given, [name for name in known if name and name != given], n=1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -4,25 +4,29 @@
     python -m jaxplm.main --config=configs/dapt.py ...        the same
 """
 
+import sys
+
+from jaxplm.devices import standard_streams, stop_signals
+from jaxplm.devices.huge_pages import is_plain_command, restart_with_huge_pages
+
+if is_plain_command(sys.orig_argv):  # before the imports that take time
+    stop_signals.end_at_once()
+    standard_streams.open_closed()
+    restart_with_huge_pages()
+
+import contextlib
 import difflib
-import errno
 import importlib
 import itertools
 import os
 import re
 import runpy
 import shlex
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-
-from jaxplm.devices.huge_pages import is_plain_command, restart_with_huge_pages
-
-if is_plain_command(sys.orig_argv):
-    restart_with_huge_pages()  # before the imports that take time
 
 # Quiet libraries: set before they are imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -32,7 +36,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxplm.config import Config, check_field, field_infos, fields_matching, validate
-from jaxplm.errors import Interrupted, UserError, did_you_mean
+from jaxplm.errors import REPORT, Interrupted, UserError, did_you_mean, explain
 from jaxplm.version import VERSION
 
 # Recipe → its folder in `jaxplm/recipes`. There `checks` says which fields the recipe reads and how they go together, and
@@ -216,11 +220,13 @@ def main(argv: list[str], *, own_process: bool = False) -> int:
       own_process: nothing but the command runs in this process.
 
     Returns:
-      The exit status: 0 done; 2 a mistake of the user's; 143 stopped by SIGTERM after saving; 130 by Ctrl-C after saving.
+      The exit status: 0 done; 2 a mistake of the user's or of the machine's; 143 stopped by SIGTERM; 130 by Ctrl-C.
     """
     try:
         if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", argument) for argument in argv[1:]):
-            print(help_text(argv))
+            text = help_text(argv)
+            with contextlib.suppress(BrokenPipeError):  # `--help | head`
+                print(text, flush=True)
             return 0
         if "--version" in argv[1:]:
             print(f"jaxplm {VERSION}")
@@ -229,21 +235,21 @@ def main(argv: list[str], *, own_process: bool = False) -> int:
         config = parsed.config
         replaced = resolve(config, parsed.given)
         _run(config, parsed.workdir or Path("runs") / config.recipe, command_line(argv), replaced, own_process)
-    except UserError as error:
-        print(f"jaxplm: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"jaxplm: no disk space{f' for {error.filename}' if error.filename else ''}", file=sys.stderr)
-        return 2
     except Interrupted as stopped:
-        print(f"jaxplm: {stopped}", file=sys.stderr)
-        return stopped.status
-    except KeyboardInterrupt:
-        print("jaxplm: stopped by Ctrl-C", file=sys.stderr)
-        return 130
+        return _say(str(stopped), stopped.status)
+    except KeyboardInterrupt as stopped:
+        return _say(*stop_signals.describe(stopped))
+    except Exception as error:
+        if line := explain(error):
+            return _say(line, 2)
+        error.add_note(REPORT)
+        raise
     return 0
+
+
+def _say(line: str, status: int) -> int:
+    print(f"jaxplm: {line}", file=sys.stderr)
+    return status
 
 
 def recipe_of(name: str) -> Callable[[Config, Path, str], None]:
@@ -254,25 +260,37 @@ def recipe_of(name: str) -> Callable[[Config, Path, str], None]:
 def _run(config: Config, workdir: Path, command: str, notes: list[str], own_process: bool) -> None:
     """Set the process up and run the recipe."""
     # Imported here: a mistake in the flags has been answered by now, and these take seconds.
+    from jaxplm.devices.start import start_jax
+
+    start_jax()
     from jaxplm.data.corpus.tokenize import default_cache
     from jaxplm.devices import processes
     from jaxplm.devices.compilation_cache import keep_compiled
     from jaxplm.devices.without_torch import import_transformers
+    from jaxplm.engine import workdir_lock
+    from jaxplm.engine.workdir import is_finished
     from jaxplm.reporting import console
 
-    processes.join_processes()
     keep_compiled(default_cache())
     console.setup(enabled=processes.is_first())
     if own_process:
         import_transformers()
-    for note in notes:
-        console.log.info("%s", note)
-    recipe_of(config.recipe)(config, workdir, command)
+    run = recipe_of(config.recipe)
+    with workdir_lock.held_by_first(workdir, finished=is_finished(workdir)):
+        if own_process:
+            stop_signals.raise_exceptions()
+        for note in notes:
+            console.log.info("%s", note)
+        run(config, workdir, command)
 
 
 def console_script() -> None:
     """Run this process's command line and exit: `jaxplm`, and `python -m jaxplm.main`."""
-    sys.exit(main(sys.argv, own_process=True))
+    standard_streams.open_closed()
+    stop_signals.end_at_once()
+    status = main(sys.argv, own_process=True)
+    standard_streams.flush()
+    sys.exit(status)
 
 
 if __name__ == "__main__":

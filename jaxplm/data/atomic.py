@@ -16,6 +16,13 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def existing_parent(path: Path) -> Path:
+    """Return the directory itself if it exists, else the nearest of its parents that does."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; at the end of the block that file takes the name `path`.

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxplm.devices import stop_signals
+
 _TUNABLE = "glibc.malloc.hugetlb"
 _THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")  # options of Python whose value is the next argument
@@ -23,10 +25,11 @@ def restart_with_huge_pages() -> None:
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{_TUNABLE}=1"]))
     sys.stdout.flush()
+    stop_signals.hold_back()
     try:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     except OSError:
-        pass  # the run is slower, and otherwise the same
+        stop_signals.end_at_once()  # the run is slower, and otherwise the same
 
 
 def is_plain_command(argv: Sequence[str]) -> bool:
