@@ -268,7 +268,7 @@ def _run(config: Config, workdir: Path, command: str, notes: list[str], own_proc
     from jaxplm.devices.compilation_cache import keep_compiled
     from jaxplm.devices.without_torch import import_transformers
     from jaxplm.engine import workdir_lock
-    from jaxplm.engine.workdir import is_finished
+    from jaxplm.engine.workdir import has_export
     from jaxplm.reporting import console
 
     keep_compiled(default_cache())
@@ -276,7 +276,7 @@ def _run(config: Config, workdir: Path, command: str, notes: list[str], own_proc
     if own_process:
         import_transformers()
     run = recipe_of(config.recipe)
-    with workdir_lock.held_by_first(workdir, finished=is_finished(workdir)):
+    with workdir_lock.held_by_first(workdir, finished=has_export(workdir)):
         if own_process:
             stop_signals.raise_exceptions()
         for note in notes:

@@ -147,3 +147,14 @@ def test_killed_at_three_random_moments(lab, reference, tmp_path):
     left = {path.name for path in workdir.iterdir() if not path.name.startswith(".")}
     left -= {"config.json", "metrics.jsonl", "checkpoints", "export", "plots", "report.md", "tensorboard"}
     assert not left, f"{moments}: {left}"
+
+
+def test_a_row_of_the_log_covers_the_steps_before_and_after_a_stop(lab, tmp_path):
+    whole, workdir = tmp_path / "whole", tmp_path / "run"
+    rarely = fields(train__log_every=9, checkpoint__every=5)
+    succeeded(lab.train(whole, *rarely))
+    with lab.started(lab.training(workdir, *rarely)) as command:
+        command.wait_for(r"^step 9/")
+        command.stop(signal.SIGTERM)
+    succeeded(lab.train(workdir, *rarely))
+    assert rows(workdir) == rows(whole)

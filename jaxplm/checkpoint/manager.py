@@ -88,7 +88,8 @@ class Checkpoints:
 
     # ---------------------------------------------------------------- writing
 
-    def save(self, step: int, state: Any, metric: float | None = None, *, force: bool = False) -> bool:
+    def save(self, step: int, state: Any, metric: float | None = None, *, force: bool = False,
+             note: dict[str, Any] | None = None) -> bool:
         """Start writing the state of a step; return when the arrays are copied and may be donated.
 
         Args:
@@ -96,6 +97,7 @@ class Checkpoints:
           state: a pytree of `jax.Array` (typed random keys as their raw data).
           metric: of this state, for choosing the best; None or NaN: never the best.
           force: write also when the step is not a multiple of `save_every`.
+          note: what `note` gives back for this step: JSON, of a few numbers.
 
         Returns:
           Whether writing was started.
@@ -103,8 +105,7 @@ class Checkpoints:
         Raises:
           UserError: no space on the disk, for this checkpoint or for the one before it.
         """
-        due = self.save_every > 0 and step > 0 and step % self.save_every == 0
-        if not (due or force) or step in self._manager.all_steps():
+        if not self.is_due(step, force=force):
             return False
         leaves = {path: leaf for path, leaf in manifest.flatten(state).items() if leaf.size}
         self.wait()  # also frees the space of checkpoints that this one does not replace
@@ -113,10 +114,22 @@ class Checkpoints:
             self._metrics[step] = float(metric)
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(leaves),
-            about=ocp.args.JsonSave(manifest.describe(leaves, self._metrics.get(step))),
+            about=ocp.args.JsonSave(manifest.describe(leaves, self._metrics.get(step), note)),
         )
         self._guard(lambda: self._manager.save(step, args=items, force=True))
         return True
+
+    def is_due(self, step: int, *, force: bool = False) -> bool:
+        """Return whether `save` would write the state of this step."""
+        due = self.save_every > 0 and step > 0 and step % self.save_every == 0
+        return (due or force) and step not in self._manager.all_steps()
+
+    def note(self, step: int) -> dict[str, Any] | None:
+        """Return the note that was saved with the state of a step; None where there is none."""
+        try:
+            return manifest.read(self.directory / str(step)).get("note")
+        except Damaged:
+            return None
 
     def require_space(self, state: Any) -> None:
         """Raise a UserError if the disk has no room for a checkpoint of this state, so that a run fails before it trains."""

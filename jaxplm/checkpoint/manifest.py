@@ -34,18 +34,21 @@ def flatten(state: Any) -> dict[str, Any]:
     return flat
 
 
-def describe(leaves: dict[str, jax.Array], metric: float | None) -> dict[str, Any]:
-    """Return what is written beside the leaves; see `read`."""
+def describe(leaves: dict[str, jax.Array], metric: float | None, note: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what is written beside the leaves; see `read`. Nothing is written for a note that is None."""
     sums = checksums(list(leaves.values()))
     body = {
         "metric": metric,
         "leaves": {path: [list(leaf.shape), str(leaf.dtype), value] for (path, leaf), value in zip(leaves.items(), sums, strict=True)},
     }
+    if note is not None:
+        body["note"] = note
     return body | {"sha256": _sha256(body)}
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Return the description in a checkpoint's folder: {"metric": float | None, "leaves": {path: [shape, dtype, checksum]}}.
+    """Return the description in a checkpoint's folder: {"metric": float | None, "leaves": {path: [shape, dtype, checksum]}},
+    and "note" where one was given.
 
     Raises:
       Damaged: it is not there, not JSON, or was changed.
@@ -53,7 +56,7 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads((folder / "about" / "metadata").read_text("utf-8"))
         given = about.pop("sha256")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise Damaged("its description cannot be read") from error
     if given != _sha256(about):
         raise Damaged("its description was changed")

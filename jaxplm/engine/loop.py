@@ -13,12 +13,13 @@ from jaxplm.config import Config
 from jaxplm.data.prefetch import prefetch
 from jaxplm.devices import sharding
 from jaxplm.devices.processes import gather, is_alone, is_first
+from jaxplm.engine.compile_clock import CompileClock
 from jaxplm.engine.job import MakeJob
 from jaxplm.engine.meter import Meter
 from jaxplm.engine.setup import Prepared, prepare
 from jaxplm.engine.signals import StopRequest
 from jaxplm.engine.step import TrainState
-from jaxplm.engine.workdir import claim, is_finished
+from jaxplm.engine.workdir import claim, is_finished, record_export
 from jaxplm.errors import Interrupted, UserError
 from jaxplm.reporting import report
 from jaxplm.reporting.console import log_table
@@ -124,12 +125,20 @@ class Run:
         if self._out_of_patience(best):
             return state, start  # training had ended, and the run was killed before the export
         meter = Meter(self.job.task)
+        if sums := checkpoints.note(start):
+            meter.resume(sums)
+        clock = CompileClock()
         batches = prefetch(self.device_batch, start, last)
         pending: dict[str, jax.Array] | None = None  # metrics of the step before, still on the device
         with Progress(last, start, log_every=settings.log_every, enabled=is_first()) as progress:
             try:
                 for step, batch in enumerate(batches, start + 1):
-                    state, fresh = self.setup.train_step(state, batch)
+                    if step == start + 1:  # compiled in this call
+                        with clock.running():
+                            state, fresh = self.setup.train_step(state, batch)
+                        meter.compiled(clock.seconds)
+                    else:
+                        state, fresh = self.setup.train_step(state, batch)
                     # The metrics of the step before are read while this one is computed, so the device never waits for the host.
                     self._read(pending, step - 1, meter, checkpoints)
                     pending = fresh
@@ -147,14 +156,20 @@ class Run:
                         if step % settings.eval_every == 0 or step == last:
                             value = self._evaluate(state.params, step, metric_log)
                             improved = best.update(value)
-                        checkpoints.save(step, state, metric=value, force=step == last or improved)
+                        force = step == last or improved
+                        if checkpoints.is_due(step, force=force):  # the sums that are saved with it end with this step
+                            self._read(pending, step, meter, checkpoints)
+                            pending = None
+                        checkpoints.save(step, state, metric=value, force=force, note=meter.state())
                     if self._out_of_patience(best):
                         log.info("no improvement in %d evaluations: stopping at step %d", best.evaluations_since, step)
-                        checkpoints.save(step, state, metric=value, force=True)
+                        checkpoints.save(step, state, metric=value, force=True, note=meter.state())
                         return state, step
                     # Several processes must ask at the same step, and asking has a cost, so they ask where a row ends.
                     if (is_alone() or logs) and (status := stop.agreed()) and step < last:
-                        checkpoints.save(step, state, metric=value, force=True)
+                        self._read(pending, step, meter, checkpoints)
+                        pending = None
+                        checkpoints.save(step, state, metric=value, force=True, note=meter.state())
                         checkpoints.wait()
                         raise Interrupted(status, f"stopped at step {step} of {last}, saved: the same command resumes from here")
             finally:
@@ -257,5 +272,6 @@ class Run:
             log.warning("the validation loss did not improve on the start: a lower train.learning_rate or more text may help")
         report.write_report(self.workdir, facts, rows)
         self.job.export(self.workdir / "export", params, facts, rows)
+        record_export(self.workdir)
         log_table(report.score_table(found), header=True)
         log.info("exported: %s (step %d); report: %s", self.workdir / "export", step, self.workdir / "report.md")

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -15,7 +16,7 @@ class Meter:
 
     Attributes:
       loss: of the last finite step, per unit of its weight; None before one was read or where its weight is 0.
-      speed: real tokens per second up to the last report; None before it.
+      speed: real tokens per second up to the last report, without the time of compilations; None before it.
       nonfinite_in_a_row: how many of the last steps had a loss or gradient that is not finite, one after the other.
     """
 
@@ -30,6 +31,7 @@ class Meter:
         self._sums: Sums = {}
         self._last: dict[str, float] = {}
         self._began = time.monotonic()
+        self._compiling = 0.0
         self._skipped = 0
 
     def read(self, values: dict[str, jax.Array]) -> None:
@@ -44,14 +46,30 @@ class Meter:
         self._sums = add([self._sums, numbers])
         self.loss = numbers["loss"] / numbers["weight"] if numbers["weight"] else None
 
+    def compiled(self, seconds: float) -> None:
+        """Leave seconds that were spent on compiling out of the speed."""
+        self._compiling += seconds
+
+    def state(self) -> dict[str, Any]:
+        """Return the sums since the last report, for a checkpoint: a resumed run reports the same rows; see `resume`."""
+        return {"sums": dict(self._sums), "skipped": self._skipped, "nonfinite_in_a_row": self.nonfinite_in_a_row,
+                "seconds": round(time.monotonic() - self._began, 3), "compiling": round(self._compiling, 3)}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take the sums of the steps between the last report and a checkpoint, as `state` gave them there."""
+        self._sums, self._skipped = dict(state["sums"]), state["skipped"]
+        self.nonfinite_in_a_row = state["nonfinite_in_a_row"]
+        self._began = time.monotonic() - state["seconds"]
+        self._compiling = state["compiling"]
+
     def report(self) -> dict[str, float]:
         """Return the row of the steps since the last one, and start the next."""
         seconds = time.monotonic() - self._began
         row = self._task.metrics(self._sums) if self._sums else {}
         tokens = self._sums.get("tokens", 0.0)
-        self.speed = tokens / seconds
+        speed = self.speed = tokens / max(seconds - self._compiling, 1e-9)
         row |= {"learning_rate": self._last["learning_rate"], "grad_norm": self._last["grad_norm"],
-                "tokens_per_second": round(self.speed, 1), "tokens": tokens, "seconds": round(seconds, 3),
+                "tokens_per_second": round(speed, 1), "tokens": tokens, "seconds": round(seconds, 3),
                 "skipped_steps": self._skipped}
         self._restart()
         return row

@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from jaxplm.data import atomic
+from jaxplm.data.checksums import Damaged, parse_json
 from jaxplm.devices.without_torch import hidden_torch
 from jaxplm.errors import UserError
 
@@ -41,6 +43,7 @@ class MetricLog:
             # Test rows are written at the very end: a run that resumes had not reached it, or reaches it again.
             _rewrite(self.path, [row for row in read_metrics(self.path) if row["step"] <= last and row["split"] != "test"])
         self._file = self.path.open("a", encoding="utf-8")
+        self._sums = _sums_of(self.path).open("a", encoding="ascii")
         # TensorBoard forgets what older event files say about steps from purge_step on.
         self._board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=last + 1, flush_secs=30, write_to_disk=True)
 
@@ -55,8 +58,10 @@ class MetricLog:
         if self._file is None or self._board is None:
             return
         numbers = {name: _number(value) for name, value in values.items()}
-        self._file.write(_line({"step": int(step), "split": split, **numbers}))
-        self._file.flush()
+        line = _line({"step": int(step), "split": split, **numbers})
+        for file, text in ((self._file, line), (self._sums, _sum(line))):
+            file.write(text)
+            file.flush()
         for name, value in numbers.items():
             if value is not None:
                 self._board.add_scalar(f"{split}/{name}", value, int(step))
@@ -65,6 +70,7 @@ class MetricLog:
         """Flush and close the files."""
         if self._file is not None and self._board is not None:
             self._file.close()
+            self._sums.close()
             self._board.close()
             self._file = self._board = None
 
@@ -81,26 +87,43 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     The last line of a run that was killed may be incomplete: it is left out.
 
     Raises:
-      UserError: another line is not a row.
+      UserError: another line is not a row, or not the one that was written.
     """
+    path = Path(path)
     rows = []
-    lines = Path(path).read_text("utf-8", errors="replace").split("\n")
+    lines = path.read_text("utf-8", errors="replace").split("\n")
+    sums = _sums_of(path).read_text("ascii", errors="replace").splitlines(keepends=True) if _sums_of(path).exists() else []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if not line.strip() and number == len(lines):
             continue
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = parse_json(line, str(path))
+        except Damaged:
             row = None
-        if isinstance(row, dict) and {"step", "split"} <= row.keys():
+        if number <= len(sums) and number < len(lines) and _sum(line + "\n") != sums[number - 1]:
+            row = None
+        if isinstance(row, dict) and type(row.get("step")) is int and isinstance(row.get("split"), str):
             rows.append(row)
         elif number < len(lines):  # only the last line lacks its newline
-            raise UserError(f"{path}: line {number} is not a row of metrics")
+            raise UserError(f"{path}: line {number} is not the row of metrics that was written; remove {path.parent}, or choose another"
+                            " --workdir")
     return rows
 
 
 def _rewrite(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    atomic.write_text(path, "".join(map(_line, rows)))
+    lines = [_line(row) for row in rows]
+    _sums_of(path).unlink(missing_ok=True)  # of the rows before
+    atomic.write_text(path, "".join(lines))
+    atomic.write_text(_sums_of(path), "".join(map(_sum, lines)))
+
+
+def _sums_of(path: Path) -> Path:
+    """Return the file with a checksum per row. A row without one was written by an earlier version, or just before a kill."""
+    return path.with_name(f".{path.stem}.crc32")
+
+
+def _sum(line: str) -> str:
+    return f"{zlib.crc32(line.encode()):08x}\n"
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -7,8 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxplm.data import checksums
+
 # Part of the cache key: raise it when the files' layout or the rules of `words` change.
 FORMAT_VERSION = 1
+_FILES = ("tokens.bin", "word_starts.bin", "offsets.bin")
 
 
 class TokenArrays(Protocol):
@@ -43,8 +46,15 @@ class TokenStore:
 
     @classmethod
     def open(cls, directory: Path) -> "TokenStore":
-        """Map the files that `tokenize` wrote; raises `ValueError` or `OSError` if they are damaged."""
-        meta = json.loads((directory / "meta.json").read_text())
+        """Map the files that `tokenize` wrote, and compare them with their checksums; see `seal`.
+
+        Raises:
+          ValueError, KeyError, OSError: they are damaged, or were written without checksums by an earlier version.
+        """
+        meta = checksums.opened(checksums.read_json(directory / "meta.json"), "meta.json")
+        for name, expected in meta.pop("files").items():
+            if checksums.of_file(directory / name) != expected:
+                raise ValueError(f"{name} is not what was written")
         length, dtype = meta["tokens"], np.dtype(meta["dtype"])
         for name, size in (("tokens", length * dtype.itemsize), ("word_starts", length)):
             if (stored := (directory / f"{name}.bin").stat().st_size) != size:
@@ -55,3 +65,9 @@ class TokenStore:
         if len(offsets) != meta["texts"] + 1 or offsets[-1] != length:
             raise ValueError("offsets.bin does not fit the tokens")
         return cls(tokens, word_starts, offsets, meta)
+
+
+def seal(directory: Path, meta: dict[str, Any]) -> None:
+    """Write meta.json with the checksums of the store's files and its own; it makes the store complete."""
+    files = {name: checksums.of_file(directory / name) for name in _FILES}
+    (directory / "meta.json").write_text(json.dumps(checksums.sealed({**meta, "files": files})))

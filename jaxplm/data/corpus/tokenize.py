@@ -17,7 +17,7 @@ import tokenizers
 
 from jaxplm.data import atomic
 from jaxplm.data.corpus.encode import encode_corpus
-from jaxplm.data.corpus.store import FORMAT_VERSION, TokenStore
+from jaxplm.data.corpus.store import FORMAT_VERSION, TokenStore, seal
 from jaxplm.data.sources.texts import Texts
 from jaxplm.errors import UserError
 
@@ -80,7 +80,7 @@ def _open_cached(final: Path, texts: Texts) -> TokenStore | None:
         return None
     try:
         store = TokenStore.open(final)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("the cached tokens %s are damaged (%s): the corpus is tokenized again", final, error)
         shutil.rmtree(final, ignore_errors=True)
         return None
@@ -118,7 +118,7 @@ def _build(texts: Texts, backend: tokenizers.Tokenizer, unk_id: int | None, fina
         start = time.monotonic()
         meta = encode_corpus(texts, backend, unk_id, staged)
         seconds = max(time.monotonic() - start, 1e-9)
-        (staged / "meta.json").write_text(json.dumps(meta))
+        seal(staged, meta)
     log.info(
         "%s: %s texts, %s tokens, tokenized in %.1f s (%s tokens/s)",
         texts.describe,

@@ -2,11 +2,14 @@
 
 import io
 import os
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
+
+_BLOCK = 1 << 24  # bytes
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
@@ -20,8 +23,26 @@ def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     return buffer.getvalue()
 
 
+def crc_of_rows(path: Path, rows: int, dtype: np.dtype | type) -> int:
+    """Return CRC-32 of the first rows of a file of one dimension, complete or not.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    left, total = rows * np.dtype(dtype).itemsize, 0
+    with path.open("rb") as file:
+        file.seek(len(_header((0,), np.dtype(dtype))))
+        while left and (block := file.read(min(left, _BLOCK))):
+            total, left = zlib.crc32(block, total), left - len(block)
+    return -1 if left else total
+
+
 class ArrayFile:
     """A growing array of rows of one shape and type.
+
+    Attributes:
+      rows: how many.
+      crc: CRC-32 of all rows, as `crc_of_rows` gives it for an array of one dimension.
 
     Args:
       path: of the complete file; until then the file has another name beside it.
@@ -42,6 +63,7 @@ class ArrayFile:
         header = _header((0, *row_shape), self._dtype)
         self._file = self._partial.open("r+b" if keep else "wb")
         self.rows = keep
+        self.crc = crc_of_rows(self._partial, keep, dtype) if keep else 0
         size = len(header) + keep * self._dtype.itemsize * int(np.prod(row_shape))
         if keep and self._file.seek(0, os.SEEK_END) < size:
             self._file.close()
@@ -55,7 +77,10 @@ class ArrayFile:
         """Append rows, [n, *row_shape]."""
         if rows.shape[1:] != self._row_shape:
             raise ValueError(f"rows of {rows.shape[1:]} in a file of {self._row_shape}")
-        self._file.write(np.ascontiguousarray(rows, self._dtype).data.cast("B") if rows.size else b"")
+        content = np.ascontiguousarray(rows, self._dtype).data.cast("B") if rows.size else b""
+        self._file.write(content)
+        if not self._row_shape:  # a file of vectors has a checksum of its own when it is complete
+            self.crc = zlib.crc32(content, self.crc)
         self.rows += len(rows)
 
     def flush(self) -> None:

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from jaxplm.data import atomic
+from jaxplm.data.checksums import Damaged, Records, opened, parse_json, read_json, sealed
 from jaxplm.errors import UserError
-from jaxplm.recipes.embed.array_file import ArrayFile
+from jaxplm.recipes.embed.array_file import ArrayFile, crc_of_rows
+
+log = logging.getLogger("jaxplm")
 
 INDEX = "index.json"
 _PROGRESS = "progress.jsonl"  # one line per complete shard; removed when the index is written
 TOKENS, OFFSETS = "tokens.npy", "offsets.npy"
+_TYPES = {TOKENS: np.int32, OFFSETS: np.int64}
 
 
 def is_complete(directory: Path) -> bool:
@@ -25,7 +30,32 @@ def is_complete(directory: Path) -> bool:
 
 def read_index(directory: Path) -> dict[str, Any]:
     """Return the content of index.json."""
-    return json.loads((directory / INDEX).read_text("utf-8"))
+    return read_json(directory / INDEX)
+
+
+def damaged_files(directory: Path, records: Records) -> list[str]:
+    """Return what is wrong with the files of a complete directory, by their records or, without these, by the index."""
+    if records.has(directory):
+        return records.damaged(directory)
+    try:
+        shards = read_index(directory)["shards"]
+        return [f"{shard['file']} is not what was written" for shard in shards if not _is_whole(directory / shard["file"], shard["sha256"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [f"{INDEX} is not what was written"]
+
+
+def remove_index(directory: Path) -> None:
+    """Let a complete directory be one of a run that was interrupted before it completed a shard."""
+    (directory / INDEX).unlink(missing_ok=True)
+    (directory / _PROGRESS).unlink(missing_ok=True)
+
+
+def _is_whole(file: Path, sha256: str) -> bool:
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
 
 
 class VectorFiles:
@@ -60,13 +90,14 @@ class VectorFiles:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write {directory}: {error.strerror}") from None
+        self._arrays: list[dict[str, Any]] = []  # of each shard: rows and checksum of tokens.npy and offsets.npy up to its end
         self.shards = self._complete_shards(identity)
         self.rows = sum(shard["rows"] for shard in self.shards)
         vectors = sum(shard["vectors"] for shard in self.shards)
         if by_token:
             try:
-                self._tokens = ArrayFile(directory / TOKENS, (), np.int32, keep=vectors)
-                self._offsets = ArrayFile(directory / OFFSETS, (), np.int64, keep=self.rows + 1 if self.rows else 0)
+                self._tokens = ArrayFile(directory / TOKENS, (), _TYPES[TOKENS], keep=vectors)
+                self._offsets = ArrayFile(directory / OFFSETS, (), _TYPES[OFFSETS], keep=self.rows + 1 if self.rows else 0)
             except (OSError, ValueError) as error:
                 raise UserError(f"cannot resume from {directory}: {error}; remove it to start again") from None
             if not self.rows:
@@ -76,13 +107,19 @@ class VectorFiles:
         self._shard_counts: dict[str, int] = {}
 
     def _complete_shards(self, identity: str) -> list[dict[str, Any]]:
-        """Return the shards that the progress file lists and that exist, and rewrite the file with these alone."""
+        """Return the shards that the progress file lists and that are what was written, and rewrite the file with these alone.
+
+        With `by_token`, the beginnings of tokens.npy and offsets.npy that belong to them must be what was written too.
+        """
         records = []
         if self._progress.exists():
-            for line in self._progress.read_text("utf-8").splitlines():
+            lines = self._progress.read_text("utf-8", errors="replace").splitlines()
+            for number, line in enumerate(lines, 1):
                 try:
-                    records.append(json.loads(line))
-                except ValueError:  # the last line was being written when the power failed
+                    records.append(opened(parse_json(line, "it"), "it")["record"])
+                except Damaged as error:
+                    if number < len(lines):  # else it was being written when the power failed
+                        log.warning("%s: line %d: %s: what follows is computed again", self._progress, number, error)
                     break
             if records and records[0].get("identity") != identity:
                 raise UserError(
@@ -90,16 +127,27 @@ class VectorFiles:
                 )
         shards = []
         for record in records[1:]:
-            file = self._directory / record["file"]
-            if not (file.is_file() and file.stat().st_size == record.pop("bytes")):
+            arrays = record.pop("arrays", {})
+            damaged = [] if _is_whole(self._directory / record["file"], record["sha256"]) else [record["file"]]
+            damaged += [name for name, expected in arrays.items() if not self._begins_as(name, *expected)]
+            if damaged:
+                log.warning("%s: %s is not what was written: the vectors from row %s on are computed again", self._directory,
+                            damaged[0], f"{record['first_row']:,}")
                 break
             shards.append(record)
-        kept = [{"identity": identity}, *shards]
-        atomic.write_text(self._progress, "".join(json.dumps(record | self._size_of(record)) + "\n" for record in kept))
+            self._arrays.append(arrays)
+        atomic.write_text(self._progress, _line({"identity": identity}) + "".join(
+            _line(shard | {"arrays": arrays}) for shard, arrays in zip(shards, self._arrays, strict=True)))
         return shards
 
-    def _size_of(self, record: dict[str, Any]) -> dict[str, int]:
-        return {"bytes": (self._directory / record["file"]).stat().st_size} if "file" in record else {}
+    def _begins_as(self, name: str, rows: int, value: int) -> bool:
+        """Return whether the first rows of an array have the checksum that they had when they were written."""
+        path = self._directory / name
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            return crc_of_rows(path if path.exists() and not partial.exists() else partial, rows, _TYPES[name]) == value
+        except OSError:
+            return False
 
     def add(self, vectors: np.ndarray, rows: int, counts: dict[str, int], tokens: np.ndarray | None = None,
             sizes: np.ndarray | None = None) -> None:
@@ -136,8 +184,9 @@ class VectorFiles:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         record = {"file": path.name, "vectors": self._shard.rows, **self._shard_counts, "sha256": digest}
+        arrays = {array.path.name: [array.rows, array.crc] for array in (self._tokens, self._offsets)} if self._by_token else {}
         with self._progress.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record | self._size_of(record)) + "\n")
+            file.write(_line(record | {"arrays": arrays}))
             file.flush()
             os.fsync(file.fileno())
         self.shards.append(record)
@@ -165,3 +214,7 @@ class VectorFiles:
         for file in (self._shard, *((self._tokens, self._offsets) if self._by_token else ())):
             if file is not None:
                 file.close()
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(sealed({"record": record})) + "\n"

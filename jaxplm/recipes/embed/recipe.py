@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxplm.config import Config
+from jaxplm.data.checksums import Records
 from jaxplm.data.labelled.row_length import row_length
 from jaxplm.data.labelled.text_blocks import BLOCK_CHARS, TextBlock, framing, text_blocks, text_tokens
 from jaxplm.data.prefetch import prefetch
@@ -24,7 +25,7 @@ from jaxplm.errors import Interrupted
 from jaxplm.hf.sentence_export import save_sentence_encoder
 from jaxplm.recipes.embed.card import embedding_card
 from jaxplm.recipes.embed.encoder import BlockBatches, TextEncoder
-from jaxplm.recipes.embed.files import VectorFiles, is_complete, read_index
+from jaxplm.recipes.embed.files import VectorFiles, damaged_files, is_complete, read_index, remove_index
 from jaxplm.recipes.embed.model import EmbeddingModel, load_embedding_model
 from jaxplm.version import VERSION
 
@@ -48,10 +49,7 @@ def run(config: Config, workdir: Path, command: str) -> None:
     """
     claim(workdir, config, write=False)
     embeddings = workdir / "embeddings"
-    if is_complete(embeddings):
-        index = read_index(embeddings)
-        log.info("%s is finished: %s vectors of %s rows in %s; choose another --workdir for another run", workdir,
-                 f"{index['vectors']:,}", f"{index['rows']:,}", embeddings)
+    if broadcast(int(is_first() and _is_finished(workdir, embeddings))):
         return
     with StopRequest() as stop:
         mesh = sharding.make_mesh(config.mesh)
@@ -62,6 +60,22 @@ def run(config: Config, workdir: Path, command: str) -> None:
         model.config.check_length(data.seq_len, "data.seq_len", config.model.path)
         claim(workdir, config, write=is_first(), corpus=texts.fingerprint[:16])
         _Run(config, workdir, command, texts, model, mesh, stop).go()
+
+
+def _is_finished(workdir: Path, embeddings: Path) -> bool:
+    """Return whether the vectors and the export are there and are what was written; the log names what is damaged."""
+    if not is_complete(embeddings):
+        return False
+    records, export = Records(workdir), workdir / "export"
+    damaged = damaged_files(embeddings, records) + records.damaged(export)
+    if damaged and damaged != ["export/README.md is not what was written"]:  # a user may describe the model
+        log.warning("%s is damaged: %s: the vectors are computed again", workdir, "; ".join(damaged[:3]))
+        remove_index(embeddings)
+        return False
+    index = read_index(embeddings)
+    log.info("%s is finished: %s vectors of %s rows in %s; choose another --workdir for another run", workdir,
+             f"{index['vectors']:,}", f"{index['rows']:,}", embeddings)
+    return True
 
 
 class _Run:
@@ -186,6 +200,7 @@ class _Run:
             "version": VERSION, "model": config.model.path, "data": config.data.train, "fingerprint": texts.fingerprint,
             "pooling": settings.pooling, **layers, "normalize": settings.normalize, "seq_len": config.data.seq_len,
         })
+        Records(self.workdir).add(self.workdir / "embeddings", *([exported] if exported else []))
         if index["empty"]:
             log.warning("%s: %s of %s rows are without text and have the vector of an empty text", texts.describe,
                         f"{index['empty']:,}", f"{index['rows']:,}")

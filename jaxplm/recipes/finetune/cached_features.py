@@ -12,11 +12,11 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxplm.data import atomic
+from jaxplm.data import atomic, checksums
 from jaxplm.data.batch import EncoderBatch, FeatureBatch
 from jaxplm.data.labelled.targets import Targets
 from jaxplm.data.labelled.unit_rows import PlacedRows
-from jaxplm.devices.processes import is_first, wait_for_all
+from jaxplm.devices.processes import broadcast, is_first, wait_for_all
 from jaxplm.engine.predict import UnitBatches, scatter_to_units
 from jaxplm.engine.step import make_eval_step
 from jaxplm.engine.sweep import sweep
@@ -68,7 +68,7 @@ class VectorCache:
           UserError: no space on the disk, or no permission.
         """
         file, note = self._directory / f"{name}.npy", self._directory / f"{name}.json"
-        if not (note.exists() and json.loads(note.read_text("utf-8")).get("fingerprint") == fingerprint):
+        if not broadcast(int(is_first() and _usable(name, file, note, fingerprint))):
             self._compute(name, file, note, batches, lengths, fingerprint)
         else:
             log.info("%s: the frozen encoder's vectors from %s", name, file)
@@ -91,9 +91,25 @@ class VectorCache:
         values.flush()
         note.unlink(missing_ok=True)  # it describes the old file
         partial.replace(file)
-        atomic.write_text(note, json.dumps({"fingerprint": fingerprint}))
+        atomic.write_text(note, json.dumps(checksums.sealed({"fingerprint": fingerprint, "checksum": checksums.of_file(file)})))
         log.info("%s: vectors of the frozen encoder for %s %s, %.0f MB, in %.1f s", name, f"{len(values):,}",
                  "tokens" if self._per_token else "texts", values.nbytes / 1e6, time.monotonic() - began)
+
+
+def _usable(name: str, file: Path, note: Path, fingerprint: str) -> bool:
+    """Return whether the vectors of this encoder and these units are there and undamaged; the log names what is damaged."""
+    if not note.exists():
+        return False
+    try:
+        content = checksums.opened(checksums.read_json(note), str(note))
+        if content.get("fingerprint") != fingerprint:
+            return False
+        if checksums.of_file(file) != content.get("checksum"):
+            raise checksums.Damaged(f"{file} is not what was written")
+    except (OSError, checksums.Damaged) as error:
+        log.warning("%s: %s: the frozen encoder's vectors are computed again", name, error)
+        return False
+    return True
 
 
 def _new_file(path: Path, shape: tuple[int, ...]) -> np.memmap:

@@ -11,8 +11,9 @@ from typing import Any
 
 from jaxplm.config import Config
 from jaxplm.data import atomic
+from jaxplm.data.checksums import read_json
 from jaxplm.devices.processes import is_first, wait_for_all
-from jaxplm.engine.workdir import claim, is_finished
+from jaxplm.engine.workdir import claim, is_finished, record_export
 from jaxplm.errors import UserError
 from jaxplm.reporting.console import log_table
 from jaxplm.reporting.facts import Facts, Section
@@ -57,7 +58,7 @@ def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
       UserError: as `run_one` does, and where the texts have changed since the first of the seeds.
     """
     claim(workdir, config, write=False)
-    if is_finished(workdir):
+    if is_finished(workdir, again_from=""):
         log.info("%s is finished: see %s; choose another --workdir for another run", workdir, workdir / "report.md")
         return
     claim(workdir, config, write=is_first())
@@ -83,8 +84,9 @@ def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
 
 
 def _outcome(seed: int, workdir: Path) -> Outcome:
-    note = json.loads((workdir / "export" / "exported.json").read_text("utf-8"))
-    corpus = json.loads((workdir / "config.json").read_text("utf-8"))["corpus"]
+    # `run_one` has compared both files with their checksums.
+    note = read_json(workdir / "export" / "exported.json")
+    corpus = read_json(workdir / "config.json")["corpus"]
     return Outcome(seed, workdir, corpus, note["step"], note["metric"], read_metrics(workdir / "metrics.jsonl"))
 
 
@@ -111,5 +113,6 @@ def _finish(config: Config, workdir: Path, command: str, outcomes: list[Outcome]
         shutil.copy2(best.workdir / "predictions.jsonl", workdir / "predictions.jsonl")
     with atomic.new_directory(workdir / "export") as staged:
         shutil.copytree(best.workdir / "export", staged, dirs_exist_ok=True)
+    record_export(workdir)
     log_table(seed_table(by_seed), header=True)
     log.info("exported: %s (seed %d); report: %s", workdir / "export", best.seed, workdir / "report.md")

@@ -10,6 +10,7 @@ from typing import Any
 from jaxplm import hf, nn
 from jaxplm.config import Config
 from jaxplm.data import atomic
+from jaxplm.data.checksums import Records, made_once, read_json
 from jaxplm.devices.processes import is_first, wait_for_all
 from jaxplm.engine.workdir import is_claimed
 from jaxplm.errors import UserError
@@ -57,10 +58,10 @@ def extended_model(config: Config, workdir: Path) -> tuple[hf.Loaded, NewTokens,
     if loaded.config.extension:
         raise UserError(f"model.path={config.model.path} has an extension already: extend the base that it was made from")
     kept = workdir / KEPT / "tokens.json"
-    if is_first() and not (kept.exists() and is_claimed(workdir)):
-        _choose(config, workdir, loaded.tokenizer)
+    if is_first():
+        made_once(Records(workdir), kept, lambda: _choose(config, workdir, loaded.tokenizer), usable=is_claimed(workdir), warn=log.warning)
     wait_for_all("vocabulary")
-    content = json.loads(kept.read_text("utf-8"))
+    content = read_json(kept)
     appended = append_tokens(loaded.tokenizer, content["tokens"])
     return _extended(config, loaded, appended), NewTokens(appended.old_size, len(appended.tokens)), content["section"]
 

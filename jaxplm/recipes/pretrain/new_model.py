@@ -8,6 +8,7 @@ from typing import Any
 from jaxplm import hf, nn
 from jaxplm.config import Config
 from jaxplm.data import atomic
+from jaxplm.data.checksums import Records, made_once
 from jaxplm.data.sources.texts import open_corpus
 from jaxplm.devices.processes import is_first, wait_for_all
 from jaxplm.engine.workdir import is_claimed
@@ -82,19 +83,25 @@ def new_tokenizer(config: Config, workdir: Path) -> Any:
     """Return the tokenizer of `model.tokenizer`, or train one on `data.train` by the settings in `vocab`."""
     model, data, vocab = config.model, config.data, config.vocab
     directory = Path(model.tokenizer) if model.tokenizer else workdir / "tokenizer"
-    if not model.tokenizer and is_first() and not (directory.exists() and is_claimed(workdir)):
+    def train() -> None:
         texts = open_corpus(data, data.train, max_rows=data.max_rows)
         log.info("training a vocabulary of %s (%s) on %s", f"{vocab.size:,}", vocab.kind, texts.describe)
         with atomic.new_directory(directory) as staged:
             train_tokenizer(texts, vocab.kind, vocab.size, staged, language=vocab.language, cased=vocab.cased,
                             max_positions=model.max_positions)
+
+    if not model.tokenizer and is_first():
+        made_once(Records(workdir), directory, train, usable=is_claimed(workdir), warn=log.warning)
     wait_for_all("tokenizer")
     return hf.load_tokenizer(directory, str(directory))[0]
 
 
 def _measured(config: Config, workdir: Path, tokenizer: Any) -> str:
     kept = workdir / KEPT / "section.md"
-    if is_first() and not (kept.exists() and is_claimed(workdir)):
-        atomic.write_text(kept, report_corpus(config, workdir, tokenizer, new=not config.model.tokenizer).section)
+    if is_first():
+        def measure() -> None:
+            atomic.write_text(kept, report_corpus(config, workdir, tokenizer, new=not config.model.tokenizer).section)
+
+        made_once(Records(workdir), kept, measure, usable=is_claimed(workdir), warn=log.warning)
     wait_for_all("vocabulary")
     return kept.read_text("utf-8")
