@@ -18,6 +18,7 @@ _NEAR = 64
 
 _TRUE = frozenset(("true", "t", "yes", "y", "1", "1.0", "on"))
 _FALSE = frozenset(("false", "f", "no", "n", "0", "0.0", "off"))
+_NO_VALUE = frozenset(("none", "null", "nan", "na", "n/a"))
 _BINARY = frozenset(("true", "false", "1", "1.0", "0", "0.0"))
 
 
@@ -90,7 +91,7 @@ def read_flag(value: Any, where: str, column: str) -> bool | None:
     Raises:
       UserError: another value.
     """
-    if is_empty(value):
+    if is_empty(value) or (isinstance(value, str) and value.strip().lower() in _NO_VALUE):
         return None
     said = str(value).strip().lower() if isinstance(value, (str, int, float)) else ""
     if said not in _TRUE | _FALSE:

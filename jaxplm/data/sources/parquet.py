@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxplm.data.sources.columns import Row, WantedColumns
+from jaxplm.data.sources.text_stream import errors_named
 
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 1 << 26
@@ -20,9 +21,23 @@ def read_parquet(path: Path, columns: WantedColumns) -> Iterator[Row]:
 
     with pyarrow.parquet.ParquetFile(path) as file:
         present = columns.present(file.schema_arrow.names, path)
+        rows_before = 0
         for group in range(file.num_row_groups):
             for batch in file.iter_batches(_batch_rows(file, group, present), row_groups=[group], columns=present):
-                yield from batch.to_pylist()
+                try:
+                    rows = batch.to_pylist()
+                except Exception:  # noqa: BLE001 whatever it is comes again, with its row
+                    rows = _one_by_one(path, batch, rows_before)
+                yield from rows
+                rows_before += len(batch)
+
+
+def _one_by_one(path: Path, batch: Any, rows_before: int) -> Iterator[Row]:
+    """Yield the rows of a batch; an error names the row."""
+    for index in range(len(batch)):
+        with errors_named(path, lambda row=rows_before + index + 1: f" in row {row}"):
+            [row] = batch.slice(index, 1).to_pylist()
+        yield row
 
 
 def _batch_rows(file: Any, group: int, columns: list[str]) -> int:

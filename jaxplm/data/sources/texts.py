@@ -16,7 +16,7 @@ from jaxplm.data.sources.builtin import BuiltinSource
 from jaxplm.data.sources.columns import WantedColumns
 from jaxplm.data.sources.formats import split_suffix
 from jaxplm.data.sources.plain_text import has_text_per_line
-from jaxplm.data.sources.rows import Source, SourceRows
+from jaxplm.data.sources.rows import Source, SourceRows, source_name
 from jaxplm.data.sources.same_files import file_digest
 from jaxplm.data.sources.specs import find_sources
 from jaxplm.errors import UserError
@@ -122,7 +122,7 @@ class Texts:
             if only_text:
                 yield from (row[self._columns[0]] for row in rows if row)
             else:
-                yield from self._join_columns(rows)
+                yield from self._join_columns(rows, source_name(source))
         finally:
             self._reading = None
             if rows.cut:
@@ -130,7 +130,7 @@ class Texts:
         if isinstance(source, Path):
             self._finished_bytes += source.stat().st_size
 
-    def _join_columns(self, rows: SourceRows) -> Iterator[str]:
+    def _join_columns(self, rows: SourceRows, where: str) -> Iterator[str]:
         previous = None
         for row in rows:
             if row is None:
@@ -143,7 +143,7 @@ class Texts:
                 self.counts["repeated"] += 1  # SQuAD has one row per question; its context is one text
                 continue
             previous = values
-            yield _joined(values, self._columns)
+            yield _joined(values, self._columns, where)
 
     def _files_with_a_text_per_line(self) -> set[Path]:
         plain = [path for path in self.files if split_suffix(path)[0] == ".txt"]
@@ -181,10 +181,10 @@ class Texts:
                         self.describe, text_stream.MAX_TEXT_CHARS, counts["split"])
 
 
-def _joined(values: list, columns: tuple[str, ...]) -> str:
+def _joined(values: list, columns: tuple[str, ...], where: str) -> str:
     for value, column in zip(values, columns, strict=True):
         if isinstance(value, (list, dict)):
-            raise UserError(f"column {column!r} holds {type(value).__name__}s, not texts (set data.text)")
+            raise UserError(f"{where}: column {column!r} holds {type(value).__name__}s, not texts (set data.text)")
     # NaN is how pandas writes an empty cell into JSON.
     return "\n".join(_as_text(value) for value in values if value is not None and value == value)
 
