@@ -86,8 +86,12 @@ class Data:
     label_names: tuple[str, ...] = setting(
         (), "names of the classes in the order of their numbers, where the data have numbers or lists of zeros and ones, one per class;"
         " empty: the numbers")
-    tokens: str = setting("tokens", "tagging: name of the column with a list of tokens (CoNLL files need none)")
-    tags: str = setting("tags", "tagging: name of the column with a list of tags (CoNLL files need none)")
+    tokens: str = setting("tokens", "tagging: name of the column with a list of tokens; of CoNLL files a column's number, from 1")
+    tags: str = setting("tags", "tagging: name of the column with a list of tags; of CoNLL files a column's number, from 1")
+    token_unit: Literal["auto", "words", "characters"] = setting(
+        "auto", "tagging: what the tokens of the data are; auto: characters where nearly all of data.train are one character long")
+    tag_scheme: Literal["auto", "IOB1", "IOB2", "BIOES", "plain"] = setting(
+        "auto", "tagging: how tags mark entities; plain: they mark none; auto: as data.train shows")
     seq_len: Annotated[int, Interval(ge=8, le=_MOST)] = setting(128, "tokens per row, special tokens included")
     packing: Packing = setting(
         "documents", "how texts fill rows; documents: they share rows but do not see each other; stream: they are joined and cut")

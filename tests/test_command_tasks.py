@@ -102,7 +102,9 @@ def test_metrics(runs, trained, name):
 @pytest.mark.parametrize("name", CASES)
 def test_the_best_state_is_exported(runs, trained, name):
     workdir = single(runs, name)
-    metric = json.loads((workdir / "export" / "exported.json").read_text())["metric"]
+    note = json.loads((workdir / "export" / "exported.json").read_text())
+    assert ("reading" in note) == (CASES[name].kind == "tag"), "how tagged sentences were read"
+    metric = note["metric"]
     assert metric == {"classify": "macro_f1", "extraction": "accuracy", "multilabel": "micro_f1", "regress": "mse"}.get(name, "f1")
     validation = [(row["step"], row[metric]) for row in rows(workdir) if row["split"] == "validation" and row["step"] > 0]
     best = (min if metric == "mse" else max)(value for _, value in validation)

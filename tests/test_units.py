@@ -146,7 +146,7 @@ def test_words_windows_and_labels(family, sentences, overlap):
         for k, word in enumerate(words):
             token, how = found.token[found.offsets[i] + k], found.how[found.offsets[i] + k]
             alone = stock_windows(family, [[word]], 0)["input_ids"][0][1:-1] if word else []
-            assert (token < 0) == (not alone) == (how == NONE)
+            assert (token < 0) == (not alone) == (how in (NONE, GAP)) and (how == GAP) <= (not word.strip())
             if alone:
                 assert units.ids[token] == alone[0] and units.example[unit_of[token]] == i
                 assert labels.names[units.values[token]] == tags[i][k]
@@ -235,7 +235,7 @@ def test_every_character_once(text, overlap, family):
 def test_tokens_that_give_nothing_are_told(caplog):
     one = tagged([["the", "\u200b", " ", "fox"]], [["O", "O", "O", "O"]])
     units = make_units(one, TOKENIZERS["bert"], "tag", L, 2)
-    assert units.words.how.tolist() == [OWN, NONE, NONE, OWN]
+    assert units.words.how.tolist() == [OWN, NONE, GAP, OWN]
     (message,) = caplog.messages
     for part in ("train.csv", "1 of 4 tokens give no token of the model", r"such as '\u200b'"):
         assert part in message

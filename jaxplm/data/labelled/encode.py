@@ -70,7 +70,7 @@ def encode_words(examples: Examples, tokenizer: Any, seq_len: int, overlap: int)
     encoded = encoder.windows(inputs, seq_len, np.full(len(examples), overlap), pair=False)
     words, target_words = map_words(examples, encoded, overlap, room)
     flat = (word for tokens in examples.tokens for word in tokens)
-    lost = [word for word, token in zip(flat, words.token.tolist(), strict=True) if token < 0 and not word.isspace()]
+    lost = [word for word, token in zip(flat, words.token.tolist(), strict=True) if token < 0 and word.strip()]
     if lost:
         log.warning("%s: %s of %s tokens give no token of the model and get no prediction of their own, such as %r", examples.describe,
                     f"{len(lost):,}", f"{len(words.token):,}", lost[0])

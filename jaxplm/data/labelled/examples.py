@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxplm.data.labelled.tag_schemes import to_iob2
+from jaxplm.data.labelled.tag_schemes import rewritten
+from jaxplm.data.labelled.tagged_reading import TaggedReading
 from jaxplm.errors import UserError
 
 log = logging.getLogger("jaxplm")
@@ -58,6 +59,7 @@ class Examples:
       characters: the tokens are the characters of the text, spaces among them.
       scheme: how tags mark entities, 'IOB2' or 'BIOES'; '' where labels are no such tags.
       classes: the names of all classes in their order, where the data or `data.label_names` say them; () where they do not.
+      reading: how tagged sentences were read.
     """
 
     describe: str
@@ -72,6 +74,7 @@ class Examples:
     characters: bool = False
     scheme: str = ""
     classes: tuple[str, ...] = ()
+    reading: TaggedReading = TaggedReading()
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -94,10 +97,10 @@ class Examples:
         )
 
     def in_scheme(self, scheme: str) -> "Examples":
-        """Return the same examples with tags in the scheme of a label set, where they can be converted: BIOES to IOB2."""
-        if (self.scheme, scheme) != ("BIOES", "IOB2"):
+        """Return the same examples with tags in the scheme of a label set, 'IOB2' or 'BIOES'; unchanged where either marks no entities."""
+        if not self.scheme or not scheme or self.scheme == scheme:
             return self
-        return replace(self, scheme=scheme, labels=[tags and to_iob2(tags, "BIOES") for tags in self.labels])
+        return replace(self, scheme=scheme, labels=[tags and rewritten(tags, scheme) for tags in self.labels])
 
     def trainable(self) -> "Examples":
         """Return the examples that can be trained on; one warning says how many rows are left out, and why.

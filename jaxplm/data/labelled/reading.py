@@ -1,18 +1,23 @@
 """From files, hub data sets and built-in sets to `Examples`. A kind of task says which columns it needs and reads each row."""
 
+import logging
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from jaxplm.data.labelled.examples import Example, Examples
+from jaxplm.data.labelled.tagged_reading import TaggedReading
 from jaxplm.data.sources.columns import Row, WantedColumns
+from jaxplm.data.sources.conll import Layout
 from jaxplm.data.sources.rows import Source, SourceRows, source_name
 from jaxplm.data.sources.specs import find_sources
 from jaxplm.errors import UserError
 
+log = logging.getLogger("jaxplm")
 
 class DataFields(Protocol):
-    """The fields of `jaxplm.config.Data` that name the columns of a row, and how .txt files are read (`lines`)."""
+    """The fields of `jaxplm.config.Data` that name the columns of a row, how .txt files are read, and what tagged sentences are."""
 
     text: str
     text_pair: str
@@ -22,6 +27,12 @@ class DataFields(Protocol):
 
     @property
     def lines(self) -> str: ...
+
+    @property
+    def token_unit(self) -> str: ...
+
+    @property
+    def tag_scheme(self) -> str: ...
 
 
 class Columns(NamedTuple):
@@ -54,13 +65,13 @@ class RowReader(Protocol):
         """
         ...
 
-    def settle(self, examples: Examples) -> Examples:
-        """Return the examples as the kind uses them, after a look at all of them together."""
+    def settle(self, examples: Examples, reading: TaggedReading) -> Examples:
+        """Return the examples as the kind uses them, after a look at all of them together; see `TaskKind.settle`."""
         ...
 
 
 def read_examples(spec: str, kind: RowReader, data: DataFields, *, split: str = "train", max_rows: int | None = None,
-                  labelled: bool = True) -> Examples:
+                  labelled: bool = True, reading: TaggedReading | None = None) -> Examples:
     """Read the rows of a task into memory.
 
     Args:
@@ -69,6 +80,7 @@ def read_examples(spec: str, kind: RowReader, data: DataFields, *, split: str = 
       data: names of columns, and how .txt files are read (`lines`).
       split: of hub names and built-ins.
       max_rows: use the first `max_rows` rows that can be trained on; without `labelled`, that hold a text.
+      reading: of the training set, for tagged sentences; None: this is the training set. Fields of `data` overrule it.
       labelled: False: labels are read where there are some, and may be absent, as in .txt files.
 
     Returns:
@@ -80,12 +92,14 @@ def read_examples(spec: str, kind: RowReader, data: DataFields, *, split: str = 
     """
     sources = find_sources(spec, split)
     columns = kind.columns(data)
+    reading = (reading or TaggedReading()).overruled(data)
     examples: list[Example] = []
     numbers: list[int] = []
     malformed = usable = 0
     for source in sources:
         before = len(examples) + malformed
-        for row in _source_rows(source, columns, data, labelled):
+        rows = _source_rows(source, columns, data, labelled, reading.layout)
+        for row in rows:
             if row is None:
                 malformed += 1
                 continue
@@ -95,14 +109,28 @@ def read_examples(spec: str, kind: RowReader, data: DataFields, *, split: str = 
             numbers.append(number)
             usable += example.fault != "empty" and not (labelled and example.fault)
             if max_rows is not None and usable >= max_rows:
-                return kind.settle(_collected(examples, numbers, spec, malformed, labelled))
-    return kind.settle(_collected(examples, numbers, spec, malformed, labelled))
+                break
+        reading = _with_layout(reading, rows.layout, source)
+        if max_rows is not None and usable >= max_rows:
+            break
+    return kind.settle(_collected(examples, numbers, spec, malformed, labelled), reading)
 
 
-def _source_rows(source: Source, columns: Columns, data: DataFields, labelled: bool) -> SourceRows:
+def _with_layout(reading: TaggedReading, layout: Layout | None, source: Source) -> TaggedReading:
+    """Return the reading with the columns of the first CoNLL file; warn of a later file that has others."""
+    if layout is None or layout == reading.layout:
+        return reading
+    if reading.layout is None:
+        return replace(reading, layout=layout)
+    log.warning("%s: tokens are taken from column %d, not from column %d as in the training set (set data.tokens to a column's number)",
+                source_name(source), layout.token + 1, reading.layout.token + 1)
+    return reading
+
+
+def _source_rows(source: Source, columns: Columns, data: DataFields, labelled: bool, layout: Layout | None) -> SourceRows:
     """Return the rows of one source; None stands for a row that cannot be parsed."""
     required = columns.needed | (columns.labels if labelled else {})
-    wanted = WantedColumns(required, columns.optional, data.text, data.label, tagged=columns.tagged)
+    wanted = WantedColumns(required, columns.optional, data.text, data.label, tagged=columns.tagged, layout=layout)
     return SourceRows(source, wanted, lines=data.lines, every_line=True)
 
 

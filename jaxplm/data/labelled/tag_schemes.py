@@ -1,11 +1,10 @@
 """Schemes of tags that mark entities, IOB1, IOB2 and BIOES: which one a data set uses, and conversion to IOB2."""
 
-import logging
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from jaxplm.data.labelled.tag_forms import find_form
 from jaxplm.errors import UserError
-
-log = logging.getLogger("jaxplm")
 
 SCHEMES = ("IOB1", "IOB2", "BIOES")
 
@@ -89,34 +88,27 @@ def to_iob2(tags: Sequence[str], scheme: str) -> list[str]:
     return result
 
 
-def marks_entities(names: Collection[str]) -> bool:
-    """Return whether tags of these names mark entities: there is O, and a tag with one of the schemes' prefixes."""
-    return "O" in names and any(name.startswith(("B-", "I-", "S-", "E-")) or name in ("B", "I") for name in names)
-
-
-def settle_scheme(sequences: Sequence[Sequence[str] | None], describe: str, *, iob2: bool) -> tuple[list, str]:
-    """Return the tags in a scheme that a model can learn, and the scheme: IOB1 is converted to IOB2.
-
-    Args:
-      sequences: tags that mark entities; None where a text has no tags.
-      describe: how messages call the set.
-      iob2: convert BIOES to IOB2 as well.
+def rewritten(tags: Sequence[str], scheme: str) -> list[str]:
+    """Return the tags of one sequence, read by the rules of `transitions`, in 'IOB2' or 'BIOES'.
 
     Raises:
       UserError: a tag of no scheme (see `split_tag`).
     """
-    try:
-        scheme = detect_scheme([tags for tags in sequences if tags])
-    except UserError as error:
-        raise UserError(f"{describe}: {error}") from None
-    if scheme == "IOB1" or (scheme == "BIOES" and iob2):
-        log.info("%s: %s tags, converted to IOB2", describe, scheme)
-        return [tags and to_iob2(tags, scheme) for tags in sequences], "IOB2"
-    return list(sequences), scheme
+    read = list(transitions([*tags, "O"]))
+    result = []
+    for (prefix, kind, starts, _), (_, _, _, ends) in itertools.pairwise(read):
+        letter = prefix
+        if prefix != "O":
+            letter = "B" if starts else "I"
+            if scheme == "BIOES" and ends:
+                letter = "S" if starts else "E"
+        result.append(letter + (f"-{kind}" if kind else ""))
+    return result
 
 
 def scheme_of_names(names: Collection[str]) -> str:
     """Return the scheme of a trained model's tags, 'IOB2' or 'BIOES'; '' where they mark no entities."""
-    if "O" not in names or not any(name.startswith(("B-", "I-")) or name in ("B", "I") for name in names):
+    form = find_form(names)
+    if form is None or form.separator != "-" or form.letter_last:
         return ""
-    return "BIOES" if any(name[:2] in ("S-", "E-", "S", "E") for name in names) else "IOB2"
+    return "BIOES" if any(form.split(name)[0] in tuple("ES") for name in names) else "IOB2"

@@ -1,7 +1,8 @@
 """Which token predicts each word of a labelled sentence, and the tags of words from the tags of tokens.
 
 Pre-split words are predicted by their first token (Devlin et al. 2019). Where the tokens of the data are characters, a
-token of the model may stand for several of them: it has the tag of the first one, and the others continue it.
+token of the model may stand for several of them: it has the tag of the first one, and the others continue it. White space has no
+token, among words or characters.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from jaxplm.data.labelled.examples import Examples
 OWN = 0  # that of its token
 CONTINUED = 1  # that of its token, which has an earlier word too: I- in place of B-
 NONE = 2  # the word has no token: O
-GAP = 3  # white space between characters has no token: inside an entity if both its neighbours are, else O
+GAP = 3  # white space has no token: inside an entity if the words around it are, else `WordMap.space`
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +28,13 @@ class WordMap:
       token: [W] int64, the token (of all T of the set) that predicts each word, chosen in the window where it has most
         context on both sides; -1 where there is none.
       how: [W] uint8: `OWN`, `CONTINUED`, `NONE` or `GAP`.
+      space: the tag of white space outside entities.
     """
 
     offsets: np.ndarray
     token: np.ndarray
     how: np.ndarray
+    space: str = "O"
 
     def tags(self, names: tuple[str, ...], predicted: np.ndarray) -> list[list[str]]:
         """Return the tags of every sentence's words.
@@ -45,15 +48,23 @@ class WordMap:
         for how, called in ((OWN, names), (CONTINUED, inside)):
             here = np.flatnonzero(self.how == how)
             tags[here] = np.array(called, object)[predicted[self.token[here]]]
-        sentence_ends = set(self.offsets[1:].tolist())
-        for word in np.flatnonzero(self.how == GAP).tolist():
-            # Words before it have their tags by now, also those that are white space.
-            if word + 1 < len(tags) and word + 1 not in sentence_ends and word not in sentence_ends and word:
-                before, after = tags[word - 1], tags[word + 1]
-                if (after == "I" or after.startswith("I-")) and before in (after, "B" + after[1:]):
-                    tags[word] = after
+        gaps = self.how == GAP
+        tags[gaps] = self.space
+        sentence = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        words = np.flatnonzero(~gaps)
+        place = np.searchsorted(words, np.flatnonzero(gaps))
+        for gap, next_word in zip(np.flatnonzero(gaps).tolist(), place.tolist(), strict=True):
+            if 0 < next_word < len(words) and sentence[words[next_word - 1]] == sentence[gap] == sentence[words[next_word]]:
+                before, after = tags[words[next_word - 1]], tags[words[next_word]]
+                if _continues(before, after):
+                    tags[gap] = "I" + after[1:]
         flat = tags.tolist()
         return [flat[begin:end] for begin, end in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True)]
+
+
+def _continues(before: str, after: str) -> bool:
+    """Return whether two words in a row are of one entity, as their tags say."""
+    return after[:2] in ("I", "I-", "E", "E-") and before[:2] in ("B", "B-", "I", "I-") and before[1:] == after[1:]
 
 
 def map_words(examples: Examples, encoded: Encoded, overlap: int, room: int) -> tuple[WordMap, np.ndarray]:
@@ -84,7 +95,9 @@ def map_words(examples: Examples, encoded: Encoded, overlap: int, room: int) -> 
     number = nth_window[unit] * (room - overlap) + within
     context = np.minimum(within, sizes[unit] - 1 - within)
 
-    how = np.full(total, GAP if examples.characters else NONE, np.uint8)
+    how = np.full(total, GAP, np.uint8)
+    if not examples.characters:
+        how[[bool(word.strip()) for words in examples.tokens for word in words]] = NONE
     if examples.characters:
         word, at, first = _characters(examples, encoded.chars[token], example, offsets)
     else:
@@ -103,7 +116,7 @@ def map_words(examples: Examples, encoded: Encoded, overlap: int, room: int) -> 
     how[word[best]] = np.where(first[at[best]] == word[best], OWN, CONTINUED)
     labelled = np.full(len(encoded.ids), -1, np.int64)
     labelled[token[at[best]]] = first[at[best]]
-    return WordMap(offsets, where, how), labelled
+    return WordMap(offsets, where, how, examples.reading.space or "O"), labelled
 
 
 def _characters(examples: Examples, chars: np.ndarray, example: np.ndarray,

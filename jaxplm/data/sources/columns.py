@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jaxplm.data.sources.conll import Layout
 from jaxplm.errors import UserError
 
 Row = dict[str, Any]
@@ -22,6 +23,7 @@ class WantedColumns:
         the latter.
       tagged: (tokens, tags), the columns of a tagged sentence. With it, .conll, .tsv and .txt files are read as CoNLL
         with these two columns; without it, only .conll files are, with the columns `text` and `tokens`.
+      layout: of CoNLL files, see `conll.find_layout`; None: each file shows it.
     """
 
     required: Mapping[str, str]
@@ -29,6 +31,7 @@ class WantedColumns:
     text: str = "text"
     label: str = "label"
     tagged: tuple[str, str] | None = None
+    layout: Layout | None = None
 
     @property
     def named(self) -> frozenset[str]:

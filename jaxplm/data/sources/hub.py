@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from jaxplm.data.sources.class_names import named
 from jaxplm.data.sources.columns import Row, WantedColumns
 from jaxplm.errors import UserError
 
@@ -75,7 +76,7 @@ class HubSource:
             for table in stream.select_columns(present).with_format("arrow").iter(batch_size=_BATCH_ROWS):
                 for row in table.to_pylist():
                     for column, class_names in classes.items():
-                        row[column] = _named(row[column], class_names)
+                        row[column] = named(row[column], class_names, column, where)
                     yield row
         except UserError:
             raise
@@ -88,8 +89,3 @@ def _class_names(feature: Any) -> list[str] | None:
     feature = getattr(feature, "feature", feature)
     return feature.names if type(feature).__name__ == "ClassLabel" else None
 
-
-def _named(value: Any, names: list[str]) -> Any:
-    if isinstance(value, list):
-        return [_named(one, names) for one in value]
-    return None if value is None or value < 0 else names[value]  # -1 is the hub's mark for a label that is not given

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxplm.data.sources.class_names import named, names_in_metadata
 from jaxplm.data.sources.columns import Row, WantedColumns
 from jaxplm.data.sources.text_stream import errors_named
 
@@ -14,13 +15,16 @@ _BATCH_BYTES = 1 << 26
 def read_parquet(path: Path, columns: WantedColumns) -> Iterator[Row]:
     """Yield the rows of a Parquet file with the wanted columns alone, a small batch in memory at a time.
 
+    Numbered classes are given by their names, where the file's metadata have them.
+
     Raises:
-      UserError: a required column is not there.
+      UserError: a required column is not there, or a class has no name.
     """
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path) as file:
         present = columns.present(file.schema_arrow.names, path)
+        classes = {column: names for column, names in names_in_metadata(file.schema_arrow.metadata).items() if column in present}
         rows_before = 0
         for group in range(file.num_row_groups):
             for batch in file.iter_batches(_batch_rows(file, group, present), row_groups=[group], columns=present):
@@ -28,7 +32,8 @@ def read_parquet(path: Path, columns: WantedColumns) -> Iterator[Row]:
                     rows = batch.to_pylist()
                 except Exception:  # noqa: BLE001 whatever it is comes again, with its row
                     rows = _one_by_one(path, batch, rows_before)
-                yield from rows
+                for row in rows:
+                    yield row | {column: named(row[column], names, column, path) for column, names in classes.items()}
                 rows_before += len(batch)
 
 

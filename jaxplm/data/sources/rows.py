@@ -1,6 +1,7 @@
 """Rows of a source, of whatever kind and format: the one place that chooses a reader."""
 
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -8,7 +9,7 @@ from typing import BinaryIO
 from jaxplm.data.sources import plain_text, text_stream
 from jaxplm.data.sources.builtin import BuiltinSource
 from jaxplm.data.sources.columns import Row, WantedColumns, require_columns
-from jaxplm.data.sources.conll import join_tokens, read_conll
+from jaxplm.data.sources.conll import Layout, are_characters, find_layout, join_tokens, read_conll
 from jaxplm.data.sources.delimited import read_delimited
 from jaxplm.data.sources.formats import check_format
 from jaxplm.data.sources.hub import HubSource
@@ -16,6 +17,9 @@ from jaxplm.data.sources.json_rows import read_json, read_json_lines
 from jaxplm.data.sources.parquet import read_parquet
 from jaxplm.data.sources.text_stream import errors_named, open_text, too_long, whole_lines
 from jaxplm.errors import UserError
+
+# Sentences of a CoNLL file by which its tokens are known to be words or characters.
+_SAMPLE_SENTENCES = 1000
 
 Source = Path | HubSource | BuiltinSource
 
@@ -44,6 +48,7 @@ class SourceRows:
 
     Attributes:
       cut: how many texts of a .txt file were cut for their length so far.
+      layout: the columns of token and tag that were found in a file of tagged sentences; None for other sources.
 
     Raises:
       UserError: while iterating: an unreadable file, or a required column that no row has.
@@ -56,6 +61,7 @@ class SourceRows:
         self._tell: Callable[[], int] = lambda: 0
         self._rows = 0
         self.cut = 0
+        self.layout: Layout | None = None
 
     @property
     def position(self) -> int:
@@ -91,11 +97,21 @@ class SourceRows:
             return
         with open_text(path, raw) as stream:
             if self._columns.tagged and kind in (".conll", ".tsv", ".txt"):
-                yield from self._checked(_tagged_rows(_sentence_lines(path, stream), *self._columns.tagged))
+                yield from self._checked(self._tagged_rows(_sentence_lines(path, stream), *self._columns.tagged))
             elif kind == ".txt":
                 yield from self._text_rows(path, stream)
             else:
                 yield from self._checked(_column_rows(kind, path, stream, self._columns))
+
+    def _tagged_rows(self, lines: Iterator[str], tokens: str, tags: str) -> Iterator[Row]:
+        """Yield rows of a list of tokens and one of tags.
+
+        A sentence of which some lines lack the tag has fewer tags than tokens.
+        """
+        self.layout, sentences = find_layout(read_conll(lines), self._columns.layout)
+        for sentence in sentences:
+            given = self.layout.tags(sentence)
+            yield {tokens: self.layout.tokens(sentence)} | ({tags: given} if given else {})
 
     def _text_rows(self, path: Path, stream: io.TextIOWrapper) -> Iterator[Row]:
         column, required = self._columns.text, self._columns.required
@@ -140,17 +156,9 @@ def _sentence_lines(path: Path, stream: io.TextIOWrapper) -> Iterator[str]:
 
 
 def _sentence_rows(lines: Iterator[str]) -> Iterator[Row]:
-    for sentence in read_conll(lines):
-        tokens = [columns[0] for columns in sentence]
-        yield {"text": join_tokens(tokens), "tokens": tokens}
-
-
-def _tagged_rows(lines: Iterator[str], tokens: str, tags: str) -> Iterator[Row]:
-    """Yield rows of a list of tokens and one of tags.
-
-    A sentence of which some lines lack the tag has fewer tags than tokens.
-    """
-    for sentence in read_conll(lines):
-        row: Row = {tokens: [columns[0] for columns in sentence]}
-        given = [columns[-1] for columns in sentence if len(columns) > 1]
-        yield row | ({tags: given} if given else {})
+    layout, sentences = find_layout(read_conll(lines), None)
+    sample = list(itertools.islice(sentences, _SAMPLE_SENTENCES))
+    characters = are_characters(map(layout.tokens, sample))
+    for sentence in itertools.chain(sample, sentences):
+        tokens = layout.tokens(sentence)
+        yield {"text": join_tokens(tokens, characters=characters), "tokens": tokens}

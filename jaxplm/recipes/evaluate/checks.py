@@ -8,8 +8,9 @@ from jaxplm.recipes.unread_fields import refuse
 # Recipe → patterns of the fields that it reads.
 FIELDS = {"evaluate": (
     "seed", "model.path", "model.dropout", "model.attention_dropout", "model.pairs",
-    "data.validation", "data.test", "data.general", "data.lines", "data.text", "data.text_pair", "data.label",
-    "data.label_names", "data.tokens", "data.tags", "data.seq_len", "data.packing", "data.mask_rate", "data.whole_word", "data.eval_rows",
+    "data.validation", "data.test", "data.general", "data.lines", "data.text", "data.text_pair", "data.label", "data.label_names",
+    "data.tokens", "data.tags", "data.token_unit", "data.tag_scheme",
+    "data.seq_len", "data.packing", "data.mask_rate", "data.whole_word", "data.eval_rows",
     "task.kind", "task.overlap", "task.max_answer", "task.rules", "train.batch_size", "mesh.*", "compute.*",
 )}
 

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from jaxplm.config import Config, Fallback, Task
 from jaxplm.data.labelled.label_forms import LabelForms, without_mark
 from jaxplm.data.labelled.label_set import LabelSet, warn_unknown
 from jaxplm.data.labelled.reading import read_examples
+from jaxplm.data.labelled.tagged_reading import TaggedReading
 from jaxplm.data.labelled.task_batches import FixedBatches, FixedRows, task_batch
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
@@ -51,13 +53,17 @@ def run(config: Config, workdir: Path) -> None:
     mesh = sharding.make_mesh(config.mesh)
     rows = config.train.batch_size
     sharding.check_batch(rows, 1, mesh)
+    note = _export_note(config.model.path)
     labels = kind.labels_of_model(loaded.labels)
+    reading = _reading(note, labels)
+    if reading.scheme == "":
+        labels = replace(labels, scheme="")
     graph, abstract = nn.abstract_task_model(loaded.config, loaded.head)
     task = kind.loss(Task(kind=kind.name), labels)
     predict = Predictor(graph, abstract, task, mesh, resolve_compute(config.compute, mesh),
                         by_token=loaded.head.per_token, rows=rows)
     params = jax.tree.map(sharding.place, loaded.params, sharding.param_shardings(abstract, mesh))
-    sets = {split: _eval_set(config, split, source, labels, loaded)
+    sets = {split: _eval_set(config, split, source, labels, loaded, reading, note)
             for split, source in (("validation", config.data.validation), ("test", config.data.test)) if source}
     claim(workdir, config, write=is_first())
     predictions: Sequence[dict[str, Any]] = []
@@ -76,16 +82,32 @@ def run(config: Config, workdir: Path) -> None:
         log.info("%s predictions: %s", f"{len(predictions):,}", workdir / "predictions.jsonl")
 
 
-def _eval_set(config: Config, split: str, source: str, labels: LabelSet, loaded: hf.LoadedTask) -> EvalSet:
+def _export_note(path: str) -> dict[str, Any]:
+    """Return what the export says about its training; {} for a model of another program."""
+    note = hf.resolve(path) / "exported.json"
+    return json.loads(note.read_text("utf-8")) if note.exists() else {}
+
+
+def _reading(note: dict[str, Any], labels: LabelSet) -> TaggedReading:
+    """Return how the training set of the model was read; of a model without a note, what the names of its labels say."""
+    if "reading" not in note:
+        return TaggedReading(scheme=labels.scheme)
+    try:
+        return TaggedReading.from_json(note["reading"])
+    except ValueError as error:
+        raise UserError(f"exported.json beside the model: reading: {error}; write the export again") from None
+
+
+def _eval_set(config: Config, split: str, source: str, labels: LabelSet, loaded: hf.LoadedTask, reading: TaggedReading,
+              note: dict[str, Any]) -> EvalSet:
     data, kind = config.data, KINDS[loaded.head.kind]
     loaded.config.check_length(data.seq_len, "data.seq_len", config.model.path)
-    examples = read_examples(source, kind, data, split=split, labelled=False)
+    examples = read_examples(source, kind, data, split=split, labelled=False, reading=reading)
     examples = without_mark(LabelForms.of_model(labels.names, data.label_names).apply(examples)).in_scheme(labels.scheme)
     examples.warn_unscored()
     warn_unknown(labels, examples)
     encoded = kind.encode(examples, loaded.tokenizer, data.seq_len, config.task.overlap)
-    note = hf.resolve(config.model.path) / "exported.json"
-    has_unanswerable = bool(json.loads(note.read_text("utf-8")).get("may_lack")) if note.exists() else kind.has_unanswerable(examples)
+    has_unanswerable = bool(note.get("may_lack")) if note else kind.has_unanswerable(examples)
     return EvalSet(kind, examples, encoded, labels, config.task, has_unanswerable)
 
 

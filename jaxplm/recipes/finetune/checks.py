@@ -6,8 +6,8 @@ from jaxplm.recipes.training_checks import TRAINING_FIELDS, check_training
 from jaxplm.recipes.unread_fields import refuse
 from jaxplm.tasks.kinds import KINDS, TaskKind
 
-_TASK = (*TRAINING_FIELDS, "data.label", "data.label_names", "data.tokens", "data.tags", "task.*", "train.seeds", "train.metric",
-         "train.reinit_layers")
+_TASK = (*TRAINING_FIELDS, "data.label", "data.label_names", "data.tokens", "data.tags", "data.token_unit", "data.tag_scheme", "task.*",
+         "train.seeds", "train.metric", "train.reinit_layers")
 
 # Recipe → patterns of the fields that it reads.
 FIELDS = {"finetune": _TASK, "feature_extraction": _TASK}

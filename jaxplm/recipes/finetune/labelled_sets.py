@@ -66,7 +66,7 @@ def read_sets(config: Config) -> LabelledSets:
     train = forms.apply(train)
     builtin = data.train.startswith("builtin:") and "," not in data.train
     if data.validation or builtin:
-        validation = read_examples(data.validation or data.train, kind, data, split="validation")
+        validation = read_examples(data.validation or data.train, kind, data, split="validation", reading=train.reading)
         source = data.validation or data.train
     else:
         kept, held = hold_out_rows(kind.group_keys(train), data.held_out)
@@ -75,7 +75,7 @@ def read_sets(config: Config) -> LabelledSets:
         log.info("no data.validation: %s are held out", source)
     evaluated = {"validation": validation}
     if data.test or builtin:
-        evaluated["test"] = read_examples(data.test or data.train, kind, data, split="test", labelled=False)
+        evaluated["test"] = read_examples(data.test or data.train, kind, data, split="test", labelled=False, reading=train.reading)
     evaluated = {name: without_mark(forms.apply(examples), train) for name, examples in evaluated.items()}
     if not evaluated["validation"].labelled.any():
         raise UserError(f"{evaluated['validation'].describe}: none of its {len(evaluated['validation']):,} rows has a label")

@@ -59,6 +59,8 @@ def export(setup: TaskSetup, directory: Path, params: nn.ParamTree, facts: Facts
     in_transformers = bool(hf.hf_class_of(kind, loaded.head, loaded.config))
     card = Card(usage=kind.usage if in_transformers else LOAD, pipeline_tag=kind.pipeline_tag,
                 library="transformers" if in_transformers else "jaxplm")
-    note = {"step": facts.exported_step, "metric": setup.metric.name, "may_lack": setup.sets.has_unanswerable}
+    note: dict[str, Any] = {"step": facts.exported_step, "metric": setup.metric.name, "may_lack": setup.sets.has_unanswerable}
+    if setup.sets.train.tokens is not None:
+        note["reading"] = setup.sets.train.reading.to_json()
     hf.save_task_model(directory, loaded, params, setup.sets.labels.names,
                        files={"README.md": model_card(setup.config, facts, card, rows), "exported.json": json.dumps(note) + "\n"})

@@ -12,6 +12,7 @@ from jaxplm.data.labelled.encodings import Encoded
 from jaxplm.data.labelled.examples import Example, Examples
 from jaxplm.data.labelled.label_set import LabelSet
 from jaxplm.data.labelled.reading import Columns, DataFields
+from jaxplm.data.labelled.tagged_reading import TaggedReading
 from jaxplm.data.labelled.targets import Targets
 from jaxplm.data.sources.columns import Row
 from jaxplm.errors import UserError
@@ -126,8 +127,13 @@ class TaskKind(ABC):
     def read(self, row: Row, data: DataFields, where: str, number: int) -> Example:
         """Read one row; see `jaxplm.data.labelled.reading.RowReader`."""
 
-    def settle(self, examples: Examples) -> Examples:
-        """Return the examples as the kind uses them, after a look at all of them together."""
+    def settle(self, examples: Examples, reading: TaggedReading) -> Examples:
+        """Return the examples as the kind uses them, after a look at all of them together.
+
+        Args:
+          reading: how tagged sentences are read, as far as it is decided.
+        """
+        del reading
         return examples
 
     def group_keys(self, examples: Examples) -> list[str]:

@@ -11,6 +11,7 @@ from jaxplm.data.labelled.examples import Example, Examples
 from jaxplm.data.labelled.label_set import LabelSet
 from jaxplm.data.labelled.label_values import Answers, is_empty, read_answers, read_text, warn_moved
 from jaxplm.data.labelled.reading import Columns, DataFields
+from jaxplm.data.labelled.tagged_reading import TaggedReading
 from jaxplm.data.labelled.targets import Targets
 from jaxplm.data.sources.columns import Row
 from jaxplm.scores.answers import Window, best_span
@@ -62,7 +63,7 @@ tokenizer.decode(inputs["input_ids"][0, first : last + 1])"""
         name = next((row[column] for column in ("id", "guid") if not is_empty(row.get(column))), number)
         return Example(question, context, label=label, id=read_text(name, where), fault=fault)
 
-    def settle(self, examples: Examples) -> Examples:
+    def settle(self, examples: Examples, reading: TaggedReading) -> Examples:
         warn_moved(examples.labels, examples.describe)
         return examples
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ from jaxplm.data.labelled.encodings import Encoded
 from jaxplm.data.labelled.examples import Examples
 from jaxplm.data.labelled.label_set import UNKNOWN, LabelSet, named_labels
 from jaxplm.data.labelled.label_values import read_class
-from jaxplm.data.labelled.tag_schemes import marks_entities, scheme_of_names, settle_scheme
+from jaxplm.data.labelled.tag_schemes import scheme_of_names
+from jaxplm.data.labelled.tag_sets import settle_tags
 from jaxplm.data.labelled.targets import Targets
 from jaxplm.data.labelled.word_map import WordMap
 from jaxplm.scores.classification import classification_scores, confusion, per_class
@@ -42,6 +42,7 @@ class Tag(WordKind):
     name = "tag"
     metrics = metrics_named("f1", "precision", "recall", "strict_f1", "accuracy", "macro_f1", "micro_f1", "loss")
     options = WordKind.options | {"class_weights", "label_smoothing"}
+    reading_fields = "data.token_unit, data.tag_scheme, data.tokens or data.tags"
     named_outputs = True
     hf_class = "TokenClassification"
     pipeline_tag = "token-classification"
@@ -54,14 +55,9 @@ tag("a text")"""
     def read_label(self, value: Any, where: str) -> str | None:
         return read_class(value, where)
 
-    def settle(self, examples: Examples) -> Examples:
-        """Find the scheme of the tags, and convert IOB1 to IOB2, and BIOES too where a token covers several characters."""
-        examples = super().settle(examples)
-        given = [tags for tags in examples.labels if tags]
-        if not marks_entities({tag for tags in given for tag in tags}):
-            return examples
-        labels, scheme = settle_scheme(examples.labels, examples.describe, iob2=examples.characters)
-        return replace(examples, labels=labels, scheme=scheme)
+    def settle_labels(self, examples: Examples) -> tuple[Examples, str]:
+        """Find how the tags mark entities, and convert IOB1 to IOB2, and BIOES too where a token covers several characters."""
+        return settle_tags(examples)
 
     def label_set(self, train: Examples, others: Iterable[Examples]) -> LabelSet:
         return named_labels(train, others, per_token=True)

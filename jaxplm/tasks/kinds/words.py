@@ -1,5 +1,6 @@
 """Tasks over the tokens of sentences: the rows, what the encoder reads of them, and which token each label belongs to."""
 
+import logging
 from abc import abstractmethod
 from dataclasses import replace
 from typing import Any
@@ -11,14 +12,14 @@ from jaxplm.data.labelled.encodings import Encoded
 from jaxplm.data.labelled.examples import Example, Examples
 from jaxplm.data.labelled.label_values import is_empty, read_list, read_text
 from jaxplm.data.labelled.reading import Columns, DataFields
+from jaxplm.data.labelled.tagged_reading import TaggedReading
 from jaxplm.data.labelled.targets import Targets
 from jaxplm.data.labelled.word_map import WordMap
 from jaxplm.data.sources.columns import Row
-from jaxplm.data.sources.conll import join_tokens
+from jaxplm.data.sources.conll import Layout, are_characters, join_tokens
 from jaxplm.tasks.kinds.kind import TaskKind
 
-# The tokens of a set count as characters where so large a share of them is white space or one character long.
-_SPACE_SHARE, _SINGLE_SHARE = 0.05, 0.95
+log = logging.getLogger("jaxplm")
 
 
 class WordKind(TaskKind):
@@ -31,6 +32,7 @@ class WordKind(TaskKind):
 
     per_token = True
     options = frozenset(("body", "overlap"))
+    reading_fields = "data.token_unit"  # those that overrule what the training set looks like
 
     def columns(self, data: DataFields) -> Columns:
         return Columns({data.tokens: "data.tokens"}, {data.tags: "data.tags"}, (data.tags,), tagged=(data.tokens, data.tags))
@@ -44,7 +46,7 @@ class WordKind(TaskKind):
             label = [self.read_label(one, where) for one in read_list(given, where, data.tags) or []]
             if len(label) != len(tokens) or None in label:
                 fault, label = "mismatch", None
-        text = join_tokens(tokens)
+        text = join_tokens(tokens, characters=False)
         return Example(text, tokens=tokens, label=label, fault=fault if text.strip() else "empty")
 
     @abstractmethod
@@ -55,12 +57,27 @@ class WordKind(TaskKind):
           UserError: a value of the wrong type; `where` is the row's place for the message.
         """
 
-    def settle(self, examples: Examples) -> Examples:
-        """Join tokens that are characters to texts without spaces between."""
+    def settle(self, examples: Examples, reading: TaggedReading) -> Examples:
+        """Join tokens that are characters to texts without spaces between, and settle what the labels are.
+
+        The training set decides, and one line says how. Other sets are read as it is.
+        """
         assert examples.tokens is not None
-        if not _are_characters(examples.tokens):
-            return examples
-        return replace(examples, characters=True, texts=list(map("".join, examples.tokens)))
+        characters = are_characters(examples.tokens) if reading.characters is None else reading.characters
+        texts = [join_tokens(tokens, characters=True) for tokens in examples.tokens] if characters else examples.texts
+        examples = replace(examples, characters=characters, texts=texts, reading=replace(reading, characters=characters))
+        examples, about_labels = self.settle_labels(examples)
+        if not reading.decided:
+            layout = examples.reading.layout
+            columns = (f"token in column {layout.token + 1}, tag in " + (f"column {layout.tag + 1}" if layout.tag >= 0 else "the last one")
+                       if layout and layout != Layout() else "")
+            log.info("%s: tokens are %s%s", examples.describe, "characters" if characters else "words",
+                     "".join(f"; {part}" for part in (about_labels, columns) if part) + f" (if this is wrong, set {self.reading_fields})")
+        return replace(examples, reading=replace(examples.reading, decided=True))
+
+    def settle_labels(self, examples: Examples) -> tuple[Examples, str]:
+        """Return the examples with labels as the kind uses them, and what the line about the training set says of them."""
+        return examples, ""
 
     def encode(self, examples: Examples, tokenizer: Any, seq_len: int, overlap: int) -> EncodedWords:
         return encode_words(examples, tokenizer, seq_len, overlap)
@@ -86,11 +103,3 @@ class WordKind(TaskKind):
         out[learned] = values[words[learned]]
         return Targets(out, learned.astype(np.float32), per_token=True)
 
-
-def _are_characters(sentences: list[list[str]]) -> bool:
-    total = spaces = single = 0
-    for tokens in sentences:
-        total += len(tokens)
-        spaces += sum(token.isspace() for token in tokens)
-        single += sum(len(token) == 1 for token in tokens)
-    return total > 0 and (spaces >= _SPACE_SHARE * total or single >= _SINGLE_SHARE * total)
