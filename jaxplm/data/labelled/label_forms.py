@@ -196,15 +196,15 @@ def _each(label: Any, change: Any) -> Any:
     """Return a label with a function applied to its name, or to each of its names; labels without names as they are."""
     if isinstance(label, str):
         return change(label)
-    if type(label) is tuple and all(isinstance(name, str) for name in label):
-        return tuple(dict.fromkeys(map(change, label)))
-    return list(map(change, label)) if isinstance(label, list) else label
+    if type(label) not in (tuple, list) or not all(isinstance(name, str) for name in label):
+        return label
+    return list(map(change, label)) if type(label) is list else tuple(dict.fromkeys(map(change, label)))
 
 
 def _names(label: Any) -> tuple[str, ...]:
     if isinstance(label, str):
         return (label,)
-    return tuple(label) if type(label) in (tuple, list) else ()
+    return tuple(name for name in label if isinstance(name, str)) if type(label) in (tuple, list) else ()
 
 
 def _flag_lengths(examples: Examples) -> set[int]:

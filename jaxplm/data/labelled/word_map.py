@@ -55,7 +55,7 @@ class WordMap:
         place = np.searchsorted(words, np.flatnonzero(gaps))
         for gap, next_word in zip(np.flatnonzero(gaps).tolist(), place.tolist(), strict=True):
             if 0 < next_word < len(words) and sentence[words[next_word - 1]] == sentence[gap] == sentence[words[next_word]]:
-                before, after = tags[words[next_word - 1]], tags[words[next_word]]
+                before, after = str(tags[words[next_word - 1]]), str(tags[words[next_word]])
                 if _continues(before, after):
                     tags[gap] = "I" + after[1:]
         flat = tags.tolist()
