@@ -20,6 +20,7 @@ from jaxplm.vocab.advice import advise
 from jaxplm.vocab.choose import choose_tokens
 from jaxplm.vocab.measure import measure
 from jaxplm.vocab.plot import write_vocabulary
+from jaxplm.vocab.reach import fixed_because
 from jaxplm.vocab.report import vocabulary_text
 from jaxplm.vocab.splits import damaging_splits
 from jaxplm.vocab.terms import read_terms
@@ -47,7 +48,7 @@ def main() -> None:
     measurement = measure(open_texts(options.corpus, max_rows=options.texts), tokenizer)
     print(f"{options.corpus}: measured in {time.perf_counter() - began:.1f} s\n")
     general = measure(open_texts(options.general, max_rows=options.texts), tokenizer) if options.general else None
-    advice = advise(measurement, len(tokenizer), general, unreachable_share(tokenizer))
+    advice = advise(measurement, len(tokenizer), general, unreachable_share(tokenizer), fixed_because(tokenizer))
     print(vocabulary_text(measurement, tokenizer, advice, general))
     if options.plot:
         write_vocabulary(Path(options.plot), measurement, damaging_splits(measurement, general), tokenizer, general)

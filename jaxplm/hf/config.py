@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxplm.errors import UserError
+from jaxplm.hf.config_fields import EXTENSION_FIELDS, check_fields, shown
 from jaxplm.hf.families import FAMILIES, Family, family_of, known_families
 from jaxplm.nn import EncoderConfig, ExtensionConfig
 
@@ -43,11 +44,12 @@ def config_from_hf(hf_config: Mapping[str, Any], source: str) -> EncoderConfig:
 
     Raises:
       UserError: a model type that is not in the table of families; options that this encoder does not compute, all of
-        them named at once; or missing and impossible sizes.
+        them named at once; or fields that are missing or have values that they cannot have, all of these named at once.
     """
     family = _family(hf_config, source)
     if unsupported := _unsupported(hf_config):
         raise UserError(f"{source}: not supported: " + "; ".join(unsupported))
+    check_fields(hf_config, source)
     sizes = _sizes(hf_config, source)
     extension = _extension_from(hf_config, source) if hf_config["model_type"] == EXTENDED else None
     if extension:
@@ -55,6 +57,9 @@ def config_from_hf(hf_config: Mapping[str, Any], source: str) -> EncoderConfig:
     pad_id = hf_config.get("pad_token_id")
     if pad_id is None:
         pad_id = family.default_pad_id
+    if pad_id >= hf_config["vocab_size"]:
+        size = hf_config["vocab_size"]
+        raise UserError(f"{source}: config.json: pad_token_id {pad_id} is not below vocab_size {size}")
     offset = family.position_offset(pad_id)
     sizes["max_positions"] -= offset
     if sizes["max_positions"] < 1:
@@ -78,23 +83,14 @@ def _family(hf_config: Mapping[str, Any], source: str) -> Family:
         model_type = hf_config.get("base_model_type")
     if model_type is None:
         raise UserError(f'{source}: config.json has no "model_type"; add it (one of {known_families()})')
-    if model_type not in FAMILIES:
-        raise UserError(f"{source}: model_type {model_type!r} is not supported; supported: {known_families()}")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise UserError(f"{source}: model_type {shown(model_type)} is not supported; supported: {known_families()}")
     return FAMILIES[model_type]
 
 
 def _sizes(hf_config: Mapping[str, Any], source: str) -> dict[str, int]:
-    """Return the sizes by their names in `EncoderConfig`; raise UserError with all that are missing or impossible."""
-    sizes: dict[str, int] = {}
-    wrong = []
-    for name, our_name in _SIZES.items():
-        value = hf_config.get(name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            wrong.append(f"{name} is {value!r}" if name in hf_config else f"no {name}")
-        else:
-            sizes[our_name] = value
-    if wrong:
-        raise UserError(f"{source}: config.json does not describe a model: " + ", ".join(wrong))
+    """Return the sizes by their names in `EncoderConfig`; raise UserError for those that contradict each other."""
+    sizes: dict[str, int] = {our_name: hf_config[name] for name, our_name in _SIZES.items()}
     if sizes["width"] % sizes["heads"]:
         raise UserError(f"{source}: hidden_size {sizes['width']} is not a multiple of num_attention_heads {sizes['heads']}")
     return sizes
@@ -102,24 +98,21 @@ def _sizes(hf_config: Mapping[str, Any], source: str) -> dict[str, int]:
 
 def _extension_from(hf_config: Mapping[str, Any], source: str) -> ExtensionConfig:
     """Return the sizes under "extension"; raise UserError if they are not what `config_to_hf` writes."""
-    try:
-        given = {name: value for name, value in hf_config["extension"].items() if type(value) is int or name == "gate_bias"}
-        extension = ExtensionConfig(**{**given, "gate_bias": float(given["gate_bias"])})
-        sizes = (extension.tokens, extension.width, extension.heads, extension.ffn_width)
-        if min(sizes) < 1 or extension.width % extension.heads or extension.tokens >= hf_config["vocab_size"]:
-            raise ValueError("impossible sizes")
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(f'{source}: config.json: "extension" does not describe one: {hf_config.get("extension")!r}') from None
-    return extension
+    extension = hf_config.get("extension")
+    given: dict[str, Any] = extension if isinstance(extension, dict) else {}
+    wrong = any(not field.takes(given.get(name)) for name, field in EXTENSION_FIELDS.items())
+    if wrong or given["width"] % given["heads"] or given["tokens"] >= hf_config["vocab_size"]:
+        raise UserError(f'{source}: config.json: "extension" does not describe one: {shown(extension)}')
+    return ExtensionConfig(given["tokens"], given["width"], given["heads"], given["ffn_width"], float(given["gate_bias"]))
 
 
 def _unsupported(hf_config: Mapping[str, Any]) -> list[str]:
     """Return the options under which the same weights would compute something else, one description each."""
     found = []
     if (act := hf_config.get("hidden_act", "gelu")) != "gelu":
-        found.append(f"hidden_act {act!r} (only 'gelu', the erf form, is)")
+        found.append(f"hidden_act {shown(act)} (only 'gelu', the erf form, is)")
     if (positions := hf_config.get("position_embedding_type") or "absolute") != "absolute":
-        found.append(f"position_embedding_type {positions!r} (only 'absolute' is)")
+        found.append(f"position_embedding_type {shown(positions)} (only 'absolute' is)")
     decoding = ("is_decoder", "add_cross_attention")
     found += [f"{flag} true (only encoders are)" for flag in decoding if hf_config.get(flag)]
     if hf_config.get("quantization_config"):

@@ -133,7 +133,7 @@ def write_directory(directory: str | Path, weights: Mapping[str, Mapping[str, np
                     save_file(dict(tensors), staged / name, metadata={"format": "pt"})
             for name, text in contents.items():
                 (staged / name).write_text(text, "utf-8")
-            save_tokenizer(tokenizer, staged, config.max_positions)
+            save_tokenizer(tokenizer, staged, config.max_positions, config.token_types)
             for file in staged.iterdir():
                 file.chmod(staged.stat().st_mode & 0o666)  # safetensors makes files that only their owner can read
     except (OSError, SafetensorError) as error:

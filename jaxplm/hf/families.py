@@ -71,10 +71,12 @@ class Family:
         for the name of the pooler.
       pair_head: the linear layer that classifies pairs of segments from the pooler; "" if the family has no such head.
       encoder: names inside the encoder.
-      positions_follow_pad: whether positions are counted from pad id + 1, as fairseq did; else from 0.
+      positions_follow_pad: whether positions are counted from pad id + 1, as fairseq did; else from 0. A pad token in
+        a text has the position pad id, and does not count for the tokens after it.
       default_pad_id: `pad_token_id` where config.json has none.
       special_tokens: role → token of a new tokenizer, in the order of their ids.
       role_aliases: further names of roles in config.json and tokenizer_config.json, such as bos → cls.
+      doubled_separator: whether two sep tokens stand between the texts of a pair, and no token types tell them apart.
       token_types: rows of the token-type table of a new model.
       norm_eps: epsilon in the LayerNorms of a new model.
       head_dropout_first: whether a head on [CLS] has dropout before its dense layer as well as after it.
@@ -93,6 +95,7 @@ class Family:
     positions_follow_pad: bool = False
     default_pad_id: int = 0
     role_aliases: Mapping[str, str] = field(default_factory=dict)
+    doubled_separator: bool = False
     token_types: int = 2
     norm_eps: float = 1e-12
     head_dropout_first: bool = False
@@ -123,6 +126,7 @@ class Family:
     def encoder_config(self, pad_id: int, **sizes: Any) -> EncoderConfig:
         """Return an `EncoderConfig` with the family's facts; `sizes` are further fields, and override those facts."""
         facts = {"model_type": self.model_type, "pad_id": pad_id, "position_offset": self.position_offset(pad_id),
+                 "pads_take_no_position": self.positions_follow_pad,
                  "token_types": self.token_types, "norm_eps": self.norm_eps, "head_dropout_first": self.head_dropout_first}
         return EncoderConfig(**{**facts, **sizes})
 
@@ -148,6 +152,7 @@ def _roberta(model_type: str, class_stem: str) -> Family:
         positions_follow_pad=True,
         default_pad_id=1,
         role_aliases={"bos": "cls", "eos": "sep"},
+        doubled_separator=True,
         token_types=1,
         norm_eps=1e-5,
         head_dropout_first=True,

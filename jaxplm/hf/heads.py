@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxplm.errors import UserError
+from jaxplm.hf.config_fields import MOST_OUTPUTS, Kind, Number, Whole, check_fields, shown, takes
+from jaxplm.hf.json_file import read_object
 from jaxplm.hf.names import ENCODER
 from jaxplm.nn import EncoderConfig, HeadConfig
 from jaxplm.version import VERSION
@@ -14,6 +16,14 @@ HEAD_FILE = "jaxplm.json"
 
 # What comes after "For" in the names of transformers' classes whose heads are read and written.
 CLASSES = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
+
+
+# The fields of "head" in jaxplm.json, with bounds as in `config_fields`.
+_OWN_FIELDS = {
+    "kind": Kind("a string", str), "classes": Whole(1, MOST_OUTPUTS), "pooling": Kind("a string", str),
+    "layers": Kind("a string", str), "body": Kind("a string", str), "body_width": Whole(1, 2**16),
+    "dropout": Number(0, 1, open_end=True, null=True),
+}
 
 
 class HeadKind(Protocol):
@@ -60,7 +70,7 @@ def check_labels(kind: HeadKind, head: HeadConfig, labels: Sequence[str]) -> tup
     """
     allowed = (head.classes,) if kind.named_outputs else (0, 1) if head.classes == 1 else (0,)
     if len(labels) not in allowed or len(set(labels)) != len(labels):
-        raise ValueError(f"{kind.name} with {head.classes} classes and the labels {list(labels)}")
+        raise ValueError(f"{kind.name} with {head.classes} classes and the labels {shown(list(labels))}")
     return tuple(labels)
 
 
@@ -86,8 +96,8 @@ def head_from_hf(hf_config: Mapping[str, Any], kinds: Kinds, source: str) -> tup
     """
     architecture = task_architecture(hf_config)
     if architecture is None:
-        raise UserError(f"{source} has no head of a task: its config.json says architectures {hf_config.get('architectures')!r};"
-                        " fine-tune it first")
+        classes = shown(hf_config.get("architectures"))
+        raise UserError(f"{source} has no head of a task: its config.json says architectures {classes}; fine-tune it first")
     labels = _labels(hf_config, source)
     kind = _kind_of(architecture, hf_config.get("problem_type"), len(labels), kinds, source)
     rate = hf_config.get("classifier_dropout")
@@ -105,23 +115,25 @@ def _kind_of(architecture: str, problem: Any, outputs: int, kinds: Kinds, source
         problem = "regression" if outputs == 1 else "single_label_classification"
     kind = by_problem.get(problem, by_problem.get(None))
     if kind is None:
-        raise UserError(f"{source}: config.json: problem_type {problem!r} is none of {', '.join(filter(None, by_problem))}")
+        known = ", ".join(filter(None, by_problem))
+        raise UserError(f"{source}: config.json: problem_type {shown(problem)} is none of {known}")
     return kind
 
 
 def _labels(hf_config: Mapping[str, Any], source: str) -> tuple[str, ...]:
     """Return the names of classes 0, 1, ...; those that transformers makes up where config.json has none."""
+    check_fields(hf_config, source)
     names = hf_config.get("id2label")
     if names is None:
-        count = hf_config.get("num_labels", 2)
-        names = {i: f"LABEL_{i}" for i in range(count if isinstance(count, int) else 0)}
+        names = {i: f"LABEL_{i}" for i in range(hf_config.get("num_labels", 2))}
     try:
-        by_number = {int(number): str(name) for number, name in names.items()}
+        by_number = {int(number): str(name) for number, name in names.items() if isinstance(name, (str, int, float))}
         labels = tuple(by_number[i] for i in range(len(names)))
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (KeyError, ValueError):
         labels = ()
     if not labels or len(set(labels)) != len(labels):
-        raise UserError(f"{source}: config.json: id2label {names!r} does not name classes 0, 1, ... by different names")
+        raise UserError(f"{source}: config.json: id2label {shown(names)} does not name classes 0, 1, ... by different"
+                        " names")
     return labels
 
 
@@ -137,13 +149,17 @@ def head_from_json(directory: Path, kinds: Kinds, source: str) -> tuple[HeadConf
     Raises:
       UserError: not what `head_to_json` writes, or a kind that is not among `kinds`.
     """
+    content = read_object(directory / HEAD_FILE, source)
     try:
-        content = json.loads((directory / HEAD_FILE).read_text("utf-8"))
         settings = dict(content["head"])
+        for name, field in _OWN_FIELDS.items():
+            if name in settings and not takes(field, settings[name]):
+                raise ValueError(f"{name} is {shown(settings[name])} and must be {field}")
         name, outputs = settings.pop("kind"), settings.pop("classes")
         if name not in kinds:
-            raise ValueError(f"kind {name!r} is none of {', '.join(kinds)}; a kind of your own must be registered first")
+            known = ", ".join(kinds)
+            raise ValueError(f"kind {shown(name)} is none of {known}; a kind of your own must be registered first")
         head = kinds[name].head_config(outputs, **settings)
         return head, check_labels(kinds[name], head, [str(label) for label in content["labels"]])
-    except (KeyError, TypeError, ValueError) as error:  # JSON's errors are ValueErrors
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{source}: {HEAD_FILE} does not describe a head ({error}); write the export again") from None

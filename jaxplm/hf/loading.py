@@ -1,6 +1,5 @@
 """Load a model directory: parameters, tokenizer and settings, whichever model it holds."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from jaxplm.errors import UserError
 from jaxplm.hf.config import config_from_hf
 from jaxplm.hf.heads import HEAD_FILE, HeadKind, Kinds, head_from_hf, head_from_json, task_architecture
+from jaxplm.hf.json_file import read_object
 from jaxplm.hf.names import ENCODER
 from jaxplm.hf.source import resolve
 from jaxplm.hf.tensors import open_head, open_tensors
-from jaxplm.hf.tokenizer import load_tokenizer
+from jaxplm.hf.tokenizer import input_names, load_tokenizer
 from jaxplm.hf.weights import own_head_from, params_from, task_params_from
 from jaxplm.nn import EncoderConfig, HeadConfig
 
@@ -110,19 +110,23 @@ def _load_task(directory: Path, path: str, hf_config: dict[str, Any], kinds: Kin
         architecture = ENCODER if custom_head else kinds[head.kind].hf_class
     elif head.dropout is None and (rate := hf_config.get("classifier_dropout")) is not None:
         head = replace(head, dropout=float(rate))
+    own_head = None
+    if custom_head and not new:  # first: its sizes are checked before memory is taken for them
+        with open_head(directory, path) as tensors:
+            own_head = own_head_from(tensors, config, head, path)
     with open_tensors(directory, path) as tensors:
         config, params, notes = task_params_from(
             tensors, config, head, path, architecture=architecture, new_head=new, seed=seed, pooler=not custom_head,
             tied=hf_config.get("tie_word_embeddings", True))
-    if custom_head and not new:
-        with open_head(directory, path) as tensors:
-            params["head"] = own_head_from(tensors, config, head, path)
+    if own_head is not None:
+        params["head"] = own_head
     tokenizer, suspicions = _tokenizer(directory, path, config)
     return LoadedTask(config, params, tokenizer, hf_config, notes + suspicions, kinds[head.kind], head, labels)
 
 
 def _tokenizer(directory: Path, path: str, config: EncoderConfig) -> "tuple[PreTrainedTokenizerFast, list[str]]":
     tokenizer, suspicions = load_tokenizer(directory, path, config.total_vocab)
+    tokenizer.model_input_names = input_names(tokenizer, config.token_types)
     if tokenizer.pad_token_id != config.pad_id:
         suspicions.append(f"{path}: the tokenizer pads with id {tokenizer.pad_token_id}, "
                           f"config.json says {config.pad_id}")
@@ -133,10 +137,4 @@ def _read_config(directory: Path, source: str) -> dict[str, Any]:
     file = directory / "config.json"
     if not file.is_file():
         raise UserError(f"{source} is not a model: it has no config.json")
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{source}: config.json is not JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{source}: config.json does not hold an object")
-    return content
+    return read_object(file, source)

@@ -1,6 +1,5 @@
 """Read the tensors of a checkpoint from safetensors, whole or in shards. Nothing here depends on what they mean."""
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxplm.errors import UserError
+from jaxplm.hf.config_fields import shown
+from jaxplm.hf.json_file import read_object
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -52,9 +53,12 @@ class Tensors:
         """Return a tensor in its stored dtype (bfloat16 as `ml_dtypes.bfloat16`).
 
         Raises:
-          UserError: it has values that are not finite.
+          UserError: it cannot be read, or has values that are not finite.
         """
-        tensor = self._files[name].get_tensor(name)
+        try:
+            tensor = self._files[name].get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{self._source}: {name} cannot be read ({error}): copy the damaged file again") from None
         if not np.isfinite(tensor).all():
             raise UserError(f"{self._source}: {name} has values that are not finite: damaged")
         return tensor
@@ -101,18 +105,17 @@ def _tensors_of(path: Path, stack: ExitStack, source: str) -> dict[str, Any]:
         with path.open("rb") as start:
             if start.read(40).startswith(b"version https://git-lfs"):
                 raise UserError(f"{source}: {path.name} is a git-lfs pointer: run `git lfs pull`") from None
-        raise UserError(f"{source}: {path.name} is damaged ({error})") from None
+        raise UserError(f"{source}: {path.name} is damaged ({_short(error)}): copy it again") from None
     return dict.fromkeys(file.keys(), file)
 
 
 def _shards(directory: Path, stack: ExitStack, source: str) -> dict[str, Any]:
-    try:
-        placed: dict[str, str] = json.loads((directory / INDEX).read_text("utf-8"))["weight_map"]
-        names = sorted(set(placed.values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{source}: {INDEX} is not an index of safetensors files") from None
+    placed = read_object(directory / INDEX, source).get("weight_map")
+    if not (isinstance(placed, dict) and placed and all(isinstance(name, str) and name for name in placed.values())):
+        raise UserError(f"{source}: {INDEX} is not an index of safetensors files")
+    names = sorted(set(placed.values()))
     if outside := [name for name in names if Path(name).name != name]:
-        raise UserError(f"{source}: {INDEX} points outside of its directory: {outside[0]}")
+        raise UserError(f"{source}: {INDEX} points outside of its directory: {shown(outside[0])}")
     if absent := [name for name in names if not (directory / name).is_file()]:
         raise UserError(f"{source}: {len(absent)} of {len(names)} shards are missing: {listed(absent)}")
     shards = {name: _tensors_of(directory / name, stack, source) for name in names}
@@ -143,4 +146,10 @@ def convert_command(directory: str | Path) -> str:
 def listed(names: list[str], most: int = 6) -> str:
     """Return the first few names and the number of the others: "a, b and 12 more"."""
     more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(_short(name) for name in names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _short(what: object) -> str:
+    """Return the start of a text: a damaged file can have names of any length."""
+    text = str(what)
+    return text if len(text) <= 160 else f"{text[:159]}…"

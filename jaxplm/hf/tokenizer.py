@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
+from jaxplm.data.corpus.unknown_words import mismatch
 from jaxplm.errors import UserError
 from jaxplm.hf.config import EXTENDED
+from jaxplm.hf.config_fields import MOST_TOKENS, shown
+from jaxplm.hf.frame import add_missing_frame
+from jaxplm.hf.notes import Warned
+from jaxplm.hf.tokenizer_faults import check_files, has_words, is_panic, no_files, why_unreadable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -44,8 +49,9 @@ def load_tokenizer(directory: Path, source: str,
                    vocab_size: int | None = None) -> "tuple[PreTrainedTokenizerFast, list[str]]":
     """Load the fast tokenizer of a directory (tokenizer.json, or the classic vocab.txt / vocab.json + merges.txt).
 
-    It gives the same ids as stock `AutoTokenizer`. Truncation and padding that a file specifies are switched off: they are
-    meant for single texts, and would truncate a corpus silently.
+    It gives the same ids as stock `AutoTokenizer`, but always puts the cls and the sep token around texts. Truncation
+    and padding that a file specifies are switched off: they are meant for single texts, and would truncate a corpus
+    silently.
 
     Args:
       directory: holds the files.
@@ -56,32 +62,64 @@ def load_tokenizer(directory: Path, source: str,
       The tokenizer, and one line for everything about it that looks like a mistake.
 
     Raises:
-      UserError: no readable fast tokenizer, no cls, sep, pad or mask token, or ids beyond the word table.
+      UserError: no readable fast tokenizer, or one without words; no cls, sep, pad or mask token; or ids beyond the
+        word table.
     """
+    check_files(directory, source)
     try:
         tokenizer = _read(directory)
-    except Exception as error:  # noqa: BLE001 - the error is that of the first reader that fails
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UserError(f"{source}: no readable tokenizer ({reason})") from None
+        file = directory / "tokenizer.json"
+        written = Tokenizer.from_file(str(file)) if file.is_file() else None
+        if tokenizer.is_fast:
+            _try_out(tokenizer.backend_tokenizer)
+    except BaseException as error:  # noqa: BLE001 - the error is that of the first reader that fails
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        raise UserError(f"{source}: no readable tokenizer: {why_unreadable(error, directory)}") from None
     if not tokenizer.is_fast:
         kind = type(tokenizer).__name__
         raise UserError(f"{source}: {kind} is not a fast tokenizer, which has a tokenizer.json")
+    if written is None and not has_words(tokenizer):
+        raise UserError(f"{source}: no tokenizer: {no_files(type(tokenizer), directory)}")
+    if not has_words(tokenizer):
+        raise UserError(f"{source}: tokenizer.json has special tokens only: copy that of the checkpoint again")
     if absent := [name for name in _NEEDED if getattr(tokenizer, name) is None]:
         raise UserError(f"{source}: the tokenizer has no {', '.join(absent)}")
     largest, token = max((index, token) for token, index in tokenizer.get_vocab().items())
     if vocab_size is not None and largest >= vocab_size:
-        raise UserError(f"{source}: the tokenizer does not belong to the model: its token {token!r} is "
+        raise UserError(f"{source}: the tokenizer does not belong to the model: its token {shown(token)} is "
                         f"number {largest}, the model has rows for {vocab_size}")
+    if largest >= MOST_TOKENS:
+        raise UserError(f"{source}: the tokenizer's token {shown(token)} is number {largest}; at most {MOST_TOKENS:,} tokens"
+                        " are taken")
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    return tokenizer, _suspicions(tokenizer, directory, source)
+    notes = _suspicions(tokenizer, written, source)
+    if add_missing_frame(tokenizer):
+        notes.append(Warned(
+            f"{source}: the tokenizer does not put {tokenizer.cls_token} and {tokenizer.sep_token} around texts, with which"
+            " the model was trained: they are added in training, tasks and vectors, and in the tokenizer of the export"))
+    if seen := mismatch(tokenizer):
+        notes.append(Warned(
+            f"{source}: the tokenizer does not fit its vocabulary, and most words are {tokenizer.unk_token}: {seen}"))
+    return tokenizer, notes
 
 
-def _suspicions(tokenizer: "PreTrainedTokenizerFast", directory: Path, source: str) -> list[str]:
+def _try_out(backend: Tokenizer) -> None:
+    """Encode a text with a character that no vocabulary has: some tokenizers fail there and not when they are read."""
+    backend.no_truncation()
+    backend.no_padding()
+    for encoding in (backend.encode("a \U000f1234 한."), backend.encode("a", "b")):
+        backend.decode(encoding.ids)
+    if backend.normalizer is not None:
+        backend.normalizer.normalize_str("a 한")
+
+
+def _suspicions(tokenizer: "PreTrainedTokenizerFast", written: Tokenizer | None, source: str) -> list[str]:
+    """Return notes about a tokenizer, of which `written` is what tokenizer.json holds."""
     notes = []
-    file = directory / "tokenizer.json"
-    if file.is_file():
-        theirs, ours = Tokenizer.from_file(str(file)), tokenizer.backend_tokenizer
+    if written is not None:
+        theirs, ours = written, tokenizer.backend_tokenizer
         parts = ("normalizer", "pre_tokenizer")
         changed = [part for part in parts if _state(theirs, part) != _state(ours, part)]
         if changed:
@@ -117,8 +155,22 @@ def unreachable_share(tokenizer: "PreTrainedTokenizerFast") -> float:
     return lost / max(1, len(words))
 
 
-def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", directory: Path, max_positions: int) -> None:
+def input_names(tokenizer: "PreTrainedTokenizerFast", token_types: int) -> list[str]:
+    """Return the inputs that a model with so many rows of token types takes from a tokenizer.
+
+    A tokenizer may give token types that the model has no row for: KLUE's RoBERTa has one row, and a BertTokenizer,
+    which gives two types for pairs.
+    """
+    return [name for name in tokenizer.model_input_names if token_types > 1 or name != "token_type_ids"]
+
+
+def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", directory: Path, max_positions: int,
+                   token_types: int = 2) -> None:
     """Write tokenizer.json, tokenizer_config.json and the classic vocabulary files into `directory`.
+
+    Versions 4 (from 4.48) and 5 of transformers read the same tokenizer. Version 5 has the list `extra_special_tokens`,
+    which version 4 cannot read; both read it as `additional_special_tokens`. The inputs of the model are named, because
+    the two versions name different ones for tokenizers of no class of their own.
 
     Stock `AutoTokenizer` rebuilds some tokenizers from their class and a few options, and ignores the rest of
     tokenizer.json. The files are therefore read back. If that gives another tokenizer, the class is replaced by the one
@@ -142,18 +194,24 @@ def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", directory: Path, max_po
         settings.pop(key, None)
     if settings.get("tokenizer_class") == "TokenizersBackend":  # the name in version 5; other versions know only
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    settings["model_max_length"] = min(settings.get("model_max_length", max_positions), max_positions)
+    longest = settings.get("model_max_length")
+    settings["model_max_length"] = min(max_positions if longest is None else longest, max_positions)
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    settings["model_input_names"] = input_names(tokenizer, token_types)
     _write_json(settings_file, settings)
     _save_classic_files(backend, directory)
 
-    def read_back() -> str:
-        return _read(directory).backend_tokenizer.to_str()
+    expected = (wanted, sorted(tokenizer.all_special_tokens))
 
-    if read_back() != wanted:
+    def read_back() -> tuple[str, list[str]]:
+        read = _read(directory)
+        return read.backend_tokenizer.to_str(), sorted(read.all_special_tokens)
+
+    if read_back() != expected:
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-        settings["model_input_names"] = list(tokenizer.model_input_names)
         _write_json(settings_file, settings)
-        if read_back() != wanted:
+        if read_back() != expected:
             raise RuntimeError(f"transformers reads a tokenizer from {directory} that differs from the one that was written")
 
 

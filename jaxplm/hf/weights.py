@@ -108,9 +108,7 @@ def task_params_from(tensors: Tensors, config: EncoderConfig, head: HeadConfig, 
     notes += _resolve_decoder(tensors, names, config, tied, source)
     _leave_out(names, lambda name: is_mlm_head(name, family))
     wanted = list(tensor_specs(config, shapes, architecture))
-    params = _zeros(shapes)
     if new_head:
-        params["head"] = jax.tree.map(np.array, random_head_params(config, head, seed))
         from_pooler = _first_layer_from_pooler(config, head, shapes, names) if pooler else []
         wanted += from_pooler
         notes.append(f"{source}: the {head.kind} head is new: "
@@ -119,6 +117,9 @@ def task_params_from(tensors: Tensors, config: EncoderConfig, head: HeadConfig, 
     if not uses_pooler and _leave_out(names, lambda name: is_pooler(name, family)) and pooler:
         notes.append(f"{source}: left out the pooler, which this head does not use")
     _check(tensors, names, wanted, config, source)
+    params = _zeros(shapes)
+    if new_head:
+        params["head"] = jax.tree.map(np.array, random_head_params(config, head, seed))
     return config, _fill(params, tensors, names, wanted), notes
 
 

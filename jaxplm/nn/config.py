@@ -56,6 +56,7 @@ class EncoderConfig:
     attention_dropout: float = 0.1
     init_std: float = 0.02
     pad_id: int = 0
+    pads_take_no_position: bool = False  # whether pad tokens in a text are left out where positions are counted
     pooler: bool = False
     extension: ExtensionConfig | None = None
     head_dropout_first: bool = False  # whether a head on [CLS] has dropout before its dense layer too

@@ -21,6 +21,19 @@ REMAT = {
 }
 
 
+def _without_pads(input_ids: jax.Array, position_ids: jax.Array, pad_id: int) -> jax.Array:
+    """Return positions that do not count the pad tokens of each segment; those have -1, which with the offset is their id.
+
+    A text may spell the pad token out. RoBERTa's positions follow from the tokens: it is not counted, though attended to.
+    """
+    is_pad = (input_ids == pad_id).astype(position_ids.dtype)
+    before = jnp.cumsum(is_pad, axis=1) - is_pad  # in the row
+    place = jax.lax.broadcasted_iota(position_ids.dtype, position_ids.shape, 1)
+    first = place - position_ids  # where the segment of each token starts
+    before_segment = jnp.take_along_axis(before, first, axis=1)
+    return jnp.where(is_pad == 1, -1, position_ids - (before - before_segment))
+
+
 class Embeddings(nnx.Module):
     """Sum of word, position and token-type embeddings, with LayerNorm and dropout."""
 
@@ -73,7 +86,7 @@ class Encoder(nnx.Module):
         Args:
           input_ids: [B, L] int32.
           segment_ids: [B, L] int32, 0 for padding; tokens attend within their own segment.
-          position_ids: [B, L] int32, from 0; the family's offset is added here.
+          position_ids: [B, L] int32, places in the segments, from 0; the family's rule and offset are applied here.
           token_types: [B, L] int32, or None for all zeros.
           key: dropout's; None turns dropout off. It is split by block, so no two blocks share a mask.
           compute: how the arithmetic is done.
@@ -94,6 +107,8 @@ class Encoder(nnx.Module):
         """Return the input of the first block, [B, L, D]; arguments as in a call."""
         table = self.embeddings.word[...]
         words_BLD = self.extension.rows(table, input_ids) if self.config.extension else table[input_ids]
+        if self.config.pads_take_no_position:
+            position_ids = _without_pads(input_ids, position_ids, self.config.pad_id)
         return self.embeddings(words_BLD, position_ids, token_types, key, compute)
 
     def _run(self, input_ids, segment_ids, position_ids, token_types, key, compute, max_segments_per_row: int, *,

@@ -46,7 +46,8 @@ class Advice(NamedTuple):
     sentence: str
 
 
-def advise(measurement: Measurement, vocab_size: int, general: Measurement | None = None, lost: float = 0.0) -> Advice:
+def advise(measurement: Measurement, vocab_size: int, general: Measurement | None = None, lost: float = 0.0,
+           fixed: str = "") -> Advice:
     """Return one sentence about an existing vocabulary on the domain's texts.
 
     Args:
@@ -54,6 +55,7 @@ def advise(measurement: Measurement, vocab_size: int, general: Measurement | Non
       vocab_size: V of the tokenizer.
       general: of general text in the same language, named in the sentence for comparison.
       lost: `jaxplm.hf.tokenizer.unreachable_share`.
+      fixed: why no token can be added to this vocabulary, see `jaxplm.vocab.reach.fixed_because`; "" if tokens can be.
     """
     totals = measurement.totals
     korean, unspaced = _is_korean(measurement), _is_unspaced(measurement)
@@ -78,6 +80,12 @@ def advise(measurement: Measurement, vocab_size: int, general: Measurement | Non
         sentence = (
             f"Take a base model whose vocabulary was made for {'Korean' if korean else 'this language or notation'},"
             f" or train one from scratch (configs/scratch.py){_scratch_needs(totals.words)}: {'; '.join(signs)}; {fertility}"
+        )
+    elif kind in ("append", "exbert") and fixed:
+        kind = "keep"
+        sentence = (
+            f"Take a base model whose vocabulary is made for such texts, or keep this one and accept the longer rows:"
+            f" {fertility}, but {fixed}; or train one from scratch (configs/scratch.py){_scratch_needs(totals.words)}"
         )
     elif kind == "keep" and unspaced:
         sentence = (

@@ -14,6 +14,7 @@ from jaxplm.reporting.console import log_lines
 from jaxplm.vocab.advice import advise, advise_new
 from jaxplm.vocab.measure import Measurement, measure
 from jaxplm.vocab.plot import write_vocabulary
+from jaxplm.vocab.reach import fixed_because
 from jaxplm.vocab.report import vocabulary_markdown, vocabulary_text
 from jaxplm.vocab.splits import damaging_splits
 
@@ -47,7 +48,10 @@ def report_corpus(config: Config, workdir: Path, tokenizer: Any, *, new: bool = 
     domain = measure(open_corpus(data, data.train, max_rows=data.max_rows), tokenizer)
     general = measure(open_corpus(data, data.general, split="validation"), tokenizer) if data.general else None
     size = len(tokenizer)
-    advice = advise_new(domain, size) if new else advise(domain, size, general, unreachable_share(tokenizer))
+    if new:
+        advice = advise_new(domain, size)
+    else:
+        advice = advise(domain, size, general, unreachable_share(tokenizer), fixed_because(tokenizer))
     log_lines(vocabulary_text(domain, tokenizer, advice, general, most=_LOGGED))
     write_vocabulary(workdir / "plots" / "vocabulary.png", domain, damaging_splits(domain, general), tokenizer, general)
     section = vocabulary_markdown(domain, tokenizer, advice, general) + "\n\n![Vocabulary](plots/vocabulary.png)"

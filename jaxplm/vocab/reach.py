@@ -238,10 +238,22 @@ def kind_of(state: dict) -> str:
         and not model.get("end_of_word_suffix")
     ):
         return kind
+    what = "a BPE that is not byte-level" if kind == BYTE_LEVEL else kind
     raise UserError(
-        f"the tokenizer's model is {'a BPE that is not byte-level' if kind == BYTE_LEVEL else kind}: tokens can be added to "
-        "WordPiece and byte-level BPE vocabularies only; train a new one with configs/scratch.py"
+        f"the tokenizer's model is {what}: tokens can be added to WordPiece and byte-level BPE vocabularies only; train a"
+        " new one with configs/scratch.py"
     )
+
+
+def fixed_because(tokenizer: "PreTrainedTokenizerFast") -> str:
+    """Return why no token can be added to a tokenizer's vocabulary, in a few words; "" if tokens can be."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    try:
+        kind_of(state)
+    except UserError:
+        kind = state["model"]["type"]
+        return f"no token can be added to a vocabulary of {kind} (only to WordPiece and byte-level BPE)"
+    return ""
 
 
 def _length(lead: int) -> int:

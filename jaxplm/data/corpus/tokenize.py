@@ -18,6 +18,7 @@ import tokenizers
 from jaxplm.data import atomic
 from jaxplm.data.corpus.encode import encode_corpus
 from jaxplm.data.corpus.store import FORMAT_VERSION, TokenStore, seal
+from jaxplm.data.corpus.unknown_words import cause_of_unknown
 from jaxplm.data.sources.texts import Texts
 from jaxplm.errors import UserError
 
@@ -135,15 +136,5 @@ def _warn_unknown(meta: dict[str, Any], tokenizer: Any, describe: str) -> None:
     share = meta["unk"] / meta["words"]
     if share <= _HIGH_UNK:
         return
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    sample = "한글"
-    if normalizer is not None and len(normalizer.normalize_str(sample)) > len(sample):
-        cause = (
-            "the tokenizer takes Hangul apart (lower-casing strips accents): for a Korean vocabulary, set "
-            '"do_lower_case": false or "strip_accents": false in tokenizer_config.json'
-        )
-    else:
-        cause = (
-            "the vocabulary does not cover this language or script: take another checkpoint or extend its vocabulary"
-        )
+    cause = cause_of_unknown(tokenizer)
     log.warning("%s: %.0f %% of the words are %s; %s", describe, 100 * share, tokenizer.unk_token, cause)

@@ -72,6 +72,11 @@ class Texts:
         return hashlib.sha256(json.dumps([options, parts]).encode()).hexdigest()
 
     @property
+    def has_columns(self) -> bool:
+        """Whether any source is more than plain text."""
+        return not all(_is_only_text(source) for source in self._sources)
+
+    @property
     def total_bytes(self) -> int:
         """Size of the files as they are stored (compressed); 0 if it is not known."""
         return sum(path.stat().st_size for path in self.files) if len(self.files) == len(self._sources) else 0
@@ -105,9 +110,7 @@ class Texts:
 
     def _read(self, source: Source, by_line: set[Path]) -> Generator[str, None, None]:
         """Yield the texts of one source, not cleaned."""
-        only_text = isinstance(source, BuiltinSource) or (
-            isinstance(source, Path) and split_suffix(source)[0] == ".txt"
-        )
+        only_text = _is_only_text(source)
         fields = dict(zip(self._columns, ("data.text", "data.text_pair"), strict=False))
         required = {self._columns[0]: "data.text"} if only_text else fields
         rows = SourceRows(
@@ -199,6 +202,10 @@ def clean(text: str) -> tuple[str, bool]:
     return text.strip(), had_unreadable
 
 
+def _is_only_text(source: Source) -> bool:
+    return isinstance(source, BuiltinSource) or (isinstance(source, Path) and split_suffix(source)[0] == ".txt")
+
+
 def _names(paths: list[Path]) -> str:
     shown = ", ".join(path.name for path in paths[:3])
     return shown + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
@@ -207,9 +214,18 @@ def _names(paths: list[Path]) -> str:
 def open_corpus(
     data: Data, spec: str, *, split: str = "train", max_rows: int | None = None, every_row: bool = False
 ) -> Texts:
-    """Open a corpus with the columns and the reading of lines that a config gives; see `open_texts`."""
-    return open_texts(spec, lines=data.lines, text=data.text, text_pair=data.text_pair, max_rows=max_rows, split=split,
-                      every_row=every_row)
+    """Open a corpus with the columns and the reading of lines that a config gives; see `open_texts`.
+
+    Raises:
+      UserError: as `open_texts`; or `data.text_pair` names a column, and no source has columns. Texts for comparison
+        (`data.general`) may be without them.
+    """
+    texts = open_texts(spec, lines=data.lines, text=data.text, text_pair=data.text_pair, max_rows=max_rows, split=split,
+                       every_row=every_row)
+    if data.text_pair and spec != data.general and not texts.has_columns:
+        raise UserError(f"data.text_pair={data.text_pair!r}: {texts.describe} is plain text, which has no columns: leave"
+                        " data.text_pair empty, or give a file with columns (.jsonl, .json, .csv, .tsv, .parquet)")
+    return texts
 
 
 def open_texts(spec: str, *, lines: str = "auto", text: str = "text", text_pair: str = "", max_rows: int | None = None,

@@ -60,9 +60,7 @@ def load_embedding_model(path: str, settings: Embed, prefix: str = "embed.") -> 
       UserError: as `hf.load`; `embed.layers` or `embed.mix` name layers that the model does not have.
     """
     loaded = hf.load(path)
-    for note in loaded.notes:
-        if "MLM head" not in note:  # no head is needed
-            log.info("%s", note)
+    hf.log_notes(note for note in loaded.notes if "MLM head" not in note)  # no head is needed
     blocks = loaded.config.layers
     shares = layer_shares(settings, blocks, prefix)
     top = max(1, int(np.flatnonzero(shares)[-1]))

@@ -48,8 +48,7 @@ def run(config: Config, workdir: Path) -> None:
     if config.data.general:
         raise UserError(f"data.general={config.data.general!r} is for masked language modelling: {config.model.path} is a model for"
                         f" {kind.name}")
-    for note in loaded.notes:
-        log.info("%s", note)
+    hf.log_notes(loaded.notes)
     mesh = sharding.make_mesh(config.mesh)
     rows = config.train.batch_size
     sharding.check_batch(rows, 1, mesh)

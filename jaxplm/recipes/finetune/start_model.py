@@ -46,8 +46,7 @@ def start_model(config: Config, labels: LabelSet, compute: nn.Compute) -> StartM
     head = kind.head_config(kind.num_outputs(labels), pooling=task.pooling, layers=task.layers, body=task.body,
                             body_width=task.body_width, dropout=task.dropout)
     loaded = hf.load_task_model(config.model.path, KINDS, head, seed=config.seed)
-    for note in loaded.notes:
-        log.info("%s", note)
+    hf.log_notes(loaded.notes)
     encoder_config = loaded.config
     encoder_config.check_length(config.data.seq_len, "data.seq_len", config.model.path)
     params = reinitialised(loaded.params, encoder_config, config.train.reinit_layers, config.seed)

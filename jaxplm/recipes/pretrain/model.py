@@ -50,8 +50,7 @@ def start_model(config: Config, workdir: Path) -> Model:
     else:
         loaded = None
     if loaded:
-        for note in loaded.notes:
-            log.info("%s", note)
+        hf.log_notes(loaded.notes)
         encoder_config, params, tokenizer, hf_config = loaded.config, loaded.params, loaded.tokenizer, loaded.hf_config
     else:
         (encoder_config, params, tokenizer, section), hf_config = new_model(config, workdir), {}
