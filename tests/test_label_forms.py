@@ -103,7 +103,7 @@ HOT = [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
 
 
 @pytest.mark.parametrize("hot", [HOT, [[bool(x) for x in row] for row in HOT], [[int(x) for x in row] for row in HOT],
-                                 [f"{a:g}|{b:g}|{c:g}" for a, b, c in HOT]])  # fmt: skip
+                                 [f"{a:g}|{b:g}|{c:g}" for a, b, c in HOT], [f"{a} {b} {c}" for a, b, c in HOT]])  # fmt: skip
 def test_zeros_and_ones_are_columns_of_classes(tmp_path, caplog, hot):
     with caplog.at_level(logging.INFO, "jaxplm"):
         found = sets(tmp_path, "multilabel", hot * 2, hot[:2], label_names=("sport", "food", "art"))
@@ -131,8 +131,16 @@ def test_lists_of_another_length(tmp_path):
 
 
 def test_lists_of_numbers_stay_names(tmp_path):
-    found = sets(tmp_path, "multilabel", [[0], [0, 1], [1, 1], []], [[1]])
+    found = sets(tmp_path, "multilabel", [[0], [0, 1], [1], []], [[1]])
     assert found.labels.names == ("0", "1") and found.train.labels == [("0",), ("0", "1"), ("1",), ()]
+
+
+@pytest.mark.parametrize("odd", [[1, 0], [0, 1, None], [0.5, 1, 1], [1, 2], "art"])
+def test_a_list_among_zeros_and_ones_that_is_none(tmp_path, odd):
+    with refuses("train.jsonl", "row 2", "3 zeros and ones"):
+        sets(tmp_path, "multilabel", [HOT[0], odd, *HOT], HOT)
+    named = sets(tmp_path, "multilabel", [*HOT, [], None, ["a"]], [*HOT, ["c", "b"]], label_names=("a", "b", "c"))
+    assert named.train.labels[3:] == [(), ("a",)] and named.evaluated["validation"].labels[-1] == ("c", "b")
 
 
 def test_names_of_numbers(tmp_path):

@@ -107,7 +107,7 @@ class LabelForms:
         numbered = label_names or tuple(map(str, range(columns)))
         forms = cls({meaning(name): name for name in numbered}, numbered, columns)
         counts = Counter(name for label in train.labels for name in _names(forms.plain(label)))
-        if label_names and (others := sorted(counts.keys() - set(numbered))):
+        if label_names and not columns and (others := sorted(counts.keys() - set(numbered))):
             raise UserError(f"data.label_names={','.join(numbered)!r}: {train.describe} has other labels: {listed(others, numbered)}")
         return forms if numbered else cls(_common_spellings(counts, train.describe))
 
@@ -157,14 +157,20 @@ class LabelForms:
         return label
 
     def _in_form(self, label: Any, examples: Examples, row: int) -> Any:
-        if self.columns and isinstance(label, Flags) and len(label) != self.columns:
-            raise UserError(f"{examples.describe} row {examples.rows[row] + 1}: its label is a list of {len(label)}, not of"
-                            f" {self.columns} zeros and ones, one per class, as in training")
+        if self.columns and label and not self._is_row(label):
+            raise UserError(f"{examples.describe} row {examples.rows[row] + 1}: its label ({listed(label)}) is not a list of"
+                            f" {self.columns} zeros and ones, one per class, as other labels are")
         label = self.plain(label)
         given = label if type(label) is tuple else (label,)
         if len(given) == 1 and isinstance(given[0], str) and meaning(given[0]) == _NOT_GIVEN and _NOT_GIVEN not in self.spellings:
             return None
         return _each(label, self._spelled)
+
+    def _is_row(self, label: Any) -> bool:
+        """Return whether a label has a value per class, or names of classes where those are no numbers."""
+        if isinstance(label, Flags):
+            return len(label) == self.columns
+        return all((name in self.numbered and not name.isdigit()) or meaning(name) == _NOT_GIVEN for name in label)
 
     def _spelled(self, name: str) -> str:
         return self.spellings.get(meaning(name), name)
@@ -214,10 +220,14 @@ def _flag_lengths(examples: Examples) -> set[int]:
 
 
 def _columns(examples: Examples) -> int:
-    """Return how many classes have a column each in the labels; 0 where the lists hold names.
+    """Return how many classes have a value each in the labels; 0 where the lists hold names.
 
-    Lists of numbers of classes would differ in length: where all are as long, every row would have both labels.
+    A list of numbers of classes has no number twice. Where no list has, those of classes would differ in length: where
+    all are as long, every row would have both labels.
     """
+    repeating = [len(label) for label in examples.labels if isinstance(label, Flags) and len(set(label)) < len(label)]
+    if repeating:
+        return max(repeating)
     lengths = _flag_lengths(examples)
     return max(lengths) if len(lengths) == 1 and max(lengths) > 1 else 0
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ _NEAR = 64
 
 _TRUE = frozenset(("true", "t", "yes", "y", "1", "1.0", "on"))
 _FALSE = frozenset(("false", "f", "no", "n", "0", "0.0", "off"))
+_SPACED_BINARY = re.compile(r"[01](\.0*)?(\s+[01](\.0*)?)+")
 _NO_VALUE = frozenset(("none", "null", "nan", "na", "n/a"))
 _BINARY = frozenset(("true", "false", "1", "1.0", "0", "0.0"))
 
@@ -71,14 +73,14 @@ def read_class(value: Any, where: str) -> str | None:
 def read_classes(value: Any, where: str) -> tuple[str, ...] | None:
     """Return the different names of a list, or of a string with `|` or else `,` between names; () for no name, None for an empty cell.
 
-    Lists of zeros and ones are `Flags`, with every value.
+    Lists of zeros and ones are `Flags`, with every value. In a string there may be spaces between those.
     """
     if is_empty(value):
         return None
     if isinstance(value, str):
         if value.lstrip().startswith("["):
             raise UserError(f"{where}: the labels {value[:60]!r} are a list written as a text; write them as a|b|c, or in .jsonl as a list")
-        value = value.split("|" if "|" in value else ",")
+        value = value.split() if _SPACED_BINARY.fullmatch(value.strip()) else value.split("|" if "|" in value else ",")
     names = [read_class(one, where) for one in (value if isinstance(value, list) else [value])]
     if names and all(name is not None and name.lower() in _BINARY for name in names):
         return Flags(name for name in names if name is not None)

@@ -27,7 +27,7 @@ def read_parquet(path: Path, columns: WantedColumns) -> Iterator[Row]:
         classes = {column: names for column, names in names_in_metadata(file.schema_arrow.metadata).items() if column in present}
         rows_before = 0
         for group in range(file.num_row_groups):
-            for batch in file.iter_batches(_batch_rows(file, group, present), row_groups=[group], columns=present):
+            for batch in file.iter_batches(_batch_rows(file, group), row_groups=[group], columns=present):
                 try:
                     rows = batch.to_pylist()
                 except Exception:  # noqa: BLE001 whatever it is comes again, with its row
@@ -45,9 +45,10 @@ def _one_by_one(path: Path, batch: Any, rows_before: int) -> Iterator[Row]:
         yield row
 
 
-def _batch_rows(file: Any, group: int, columns: list[str]) -> int:
-    """Return how many rows of a row group are read at once, so that long texts take no more memory than short ones."""
+def _batch_rows(file: Any, group: int) -> int:
+    """Return how many rows of a row group are read at once, so that long texts take no more memory than short ones.
+
+    The size is that of all columns: what the file says of one column ends the process where it is damaged.
+    """
     about = file.metadata.row_group(group)
-    parts = map(about.column, range(about.num_columns))
-    size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns)
-    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * about.num_rows // max(size, 1)))
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * about.num_rows // max(about.total_byte_size, 1)))
