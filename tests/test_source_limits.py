@@ -153,6 +153,21 @@ def test_long_texts_of_parquet_come_in_small_batches(tmp_path, monkeypatch):
     assert peak < 12 << 20
 
 
+@pytest.mark.parametrize("store_schema", [False, True])
+def test_one_long_text_of_parquet_a_thousand_times(tmp_path, monkeypatch, store_schema):
+    monkeypatch.setattr(parquet, "_BATCH_BYTES", 1 << 22)
+    path = tmp_path / "a.parquet"
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["a" * 1_000_000]))
+    pyarrow.parquet.write_table(pa.table({"text": column}), path, compression="zstd", dictionary_pagesize_limit=1 << 30,
+                                store_schema=store_schema)
+    assert path.stat().st_size < 1 << 16
+    tracemalloc.start()
+    assert sum(map(len, open_texts(str(path)))) == 10**9
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 24 << 20
+
+
 def test_faults_of_the_code_keep_their_traceback(tmp_path):
     def own_fault():
         with errors_named(tmp_path / "a.json"):

@@ -18,16 +18,18 @@ def read_parquet(path: Path, columns: WantedColumns) -> Iterator[Row]:
     Numbered classes are given by their names, where the file's metadata have them.
 
     Raises:
-      UserError: a required column is not there, or a class has no name.
+      UserError: a required column is not there, a class has no name, or a row cannot be read.
     """
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(path) as file:
-        present = columns.present(file.schema_arrow.names, path)
-        classes = {column: names for column, names in names_in_metadata(file.schema_arrow.metadata).items() if column in present}
+    schema = pyarrow.parquet.read_schema(path)
+    present = columns.present(schema.names, path)
+    classes = {column: names for column, names in names_in_metadata(schema.metadata).items() if column in present}
+    texts = [name for name in present if _is_text(schema.field(name).type)]
+    with pyarrow.parquet.ParquetFile(path) as file, pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as coded:
         rows_before = 0
         for group in range(file.num_row_groups):
-            for batch in file.iter_batches(_batch_rows(file, group), row_groups=[group], columns=present):
+            for batch in file.iter_batches(_batch_rows(coded, group, texts), row_groups=[group], columns=present):
                 try:
                     rows = batch.to_pylist()
                 except Exception:  # noqa: BLE001 whatever it is comes again, with its row
@@ -37,18 +39,43 @@ def read_parquet(path: Path, columns: WantedColumns) -> Iterator[Row]:
                 rows_before += len(batch)
 
 
+def _batch_rows(coded: Any, group: int, texts: list[str]) -> int:
+    """Return how many rows of a row group are read at once, so that long texts take no more memory than short ones.
+
+    The size of the group counts all columns: what a damaged file says of one column ends the process. It counts a text
+    that stands in many rows once, so the longest one of those counts too.
+
+    Args:
+      coded: the file, whose columns of texts are read as dictionaries.
+      group: number of the row group.
+      texts: the columns of texts.
+    """
+    about = coded.metadata.row_group(group)
+    rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * about.num_rows // max(about.total_byte_size, 1)))
+    if about.total_byte_size * rows > _BATCH_BYTES and texts:
+        batch = next(coded.iter_batches(1, row_groups=[group], columns=texts), None)
+        rows = min([rows, *(max(1, _BATCH_BYTES // _longest(column)) for column in (batch.columns if batch else ()))])
+    return rows
+
+
+def _longest(column: Any) -> int:
+    """Return the bytes of the longest text in the dictionary of a column, at least 1."""
+    import pyarrow.compute
+
+    return max(pyarrow.compute.max(pyarrow.compute.binary_length(column.dictionary)).as_py() or 0, 1)
+
+
+def _is_text(kind: Any) -> bool:
+    """Return whether a column holds texts, as such or as a dictionary."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary))
+
+
 def _one_by_one(path: Path, batch: Any, rows_before: int) -> Iterator[Row]:
     """Yield the rows of a batch; an error names the row."""
     for index in range(len(batch)):
         with errors_named(path, lambda row=rows_before + index + 1: f" in row {row}"):
             [row] = batch.slice(index, 1).to_pylist()
         yield row
-
-
-def _batch_rows(file: Any, group: int) -> int:
-    """Return how many rows of a row group are read at once, so that long texts take no more memory than short ones.
-
-    The size is that of all columns: what the file says of one column ends the process where it is damaged.
-    """
-    about = file.metadata.row_group(group)
-    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * about.num_rows // max(about.total_byte_size, 1)))
