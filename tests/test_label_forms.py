@@ -149,7 +149,7 @@ def test_names_of_numbers(tmp_path):
     assert found.evaluated["validation"].labels == ["bad", "good", "2"]
     with refuses("data.label_names", "train.jsonl", "2"):
         sets(tmp_path, "classify", [0, 1, 2], [0], label_names=("bad", "good"))
-    for kind, names in (("tag", ("a", "b")), ("regress", ("a", "b")), ("classify", ("a", "a")), ("classify", ("a", " "))):
+    for kind, names in (("qa", ("a", "b")), ("regress", ("a", "b")), ("classify", ("a", "a")), ("classify", ("a", " "))):
         with refuses("data.label_names"):
             check_label_names(names, KINDS[kind])
 

@@ -173,6 +173,22 @@ def test_plain_tags_that_may_be_entities_are_warned_of(tmp_path, said, tags, say
     assert not [record for record in said.records if record.levelno == logging.WARNING]
 
 
+def test_numbers_named_by_a_field(tmp_path, said):
+    names = ("-", "PER_B", "PER_I")
+    path = rows_of(tmp_path / "a.jsonl", (["ab"] * 4, [0, 1, 2, 0]), (["ab"], ["PER_B"]))
+    found = read(path, label_names=names)
+    assert found.labels == [["O", "B-PER", "I-PER", "O"], ["B-PER"]] and found.scheme == "IOB2" and "WARNING" not in said.text
+
+
+def test_lists_written_as_texts(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('tokens,tags\n"[\'Ann\', \'is\']","[\'B-PER\', \'O\']"\n')
+    with refuses("a.csv row 1", "'tokens'", "list", ".jsonl"):
+        read(path)
+    path.write_text('tokens,tags\n"[ Ann ]","O B-PER O"\n')
+    assert read(path).tokens == [["[", "Ann", "]"]]
+
+
 def test_parts_of_speech_are_no_reason_to_warn(tmp_path, said):
     assert read(rows_of(tmp_path / "a.jsonl", (["ab"] * 3, ["NN", "VB", "-"]))).scheme == ""
     assert "WARNING" not in said.text
@@ -308,6 +324,15 @@ def test_columns_are_those_of_the_training_set(tmp_path, said):
     unlabelled.write_text("1\tAnna\n2\tBerg\n")
     found = read(unlabelled, numbered)
     assert (found.tokens, found.labels) == ([["Anna", "Berg"]], [None])
+
+
+def test_tokens_that_are_all_numbers(tmp_path, said):
+    path = tmp_path / "a.tsv"
+    path.write_text("1-1\t0-4\tAnna\tB-PER\n1-2\t5-7\tis\tO\n1-3\t8-10\tin\tO\n")
+    assert read(path).tokens == [["1-1", "1-2", "1-3"]]
+    assert_line(said.text, "WARNING", "a.tsv", "numbers", "'1-1'", "data.tokens=2")
+    said.clear()
+    assert read(path, tokens="3").tokens == [["Anna", "is", "in"]] and "WARNING" not in said.text
 
 
 def test_texts_of_conll_files(tmp_path):

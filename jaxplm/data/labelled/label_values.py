@@ -117,6 +117,9 @@ def read_list(value: Any, where: str, column: str) -> list | None:
     if is_empty(value):
         return None
     if isinstance(value, str):
+        if value.lstrip().startswith(("['", '["')) and value.rstrip().endswith("]"):
+            raise UserError(f"{where}: column {column!r} holds a list written as a text, {value[:40]!r}; write words with"
+                            " spaces between, or a list in .jsonl or .parquet")
         return value.split()
     if not isinstance(value, list):
         raise UserError(f"{where}: column {column!r} holds a {type(value).__name__}, not a list of tokens or tags")

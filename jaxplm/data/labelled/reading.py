@@ -29,6 +29,9 @@ class DataFields(Protocol):
     def lines(self) -> str: ...
 
     @property
+    def label_names(self) -> tuple[str, ...]: ...
+
+    @property
     def token_unit(self) -> str: ...
 
     @property

@@ -88,7 +88,7 @@ def means_entities(tags: Collection[str]) -> bool:
 def doubt(tags: Collection[str]) -> str:
     """Return why tags that are scored as plain tags may have been meant to mark entities; '' where nothing says so."""
     if all(map(_NUMBER.fullmatch, tags)):
-        return "they are numbers; entities need the tags' names, such as B-PER"
+        return "they are numbers, and tags of entities have names such as B-PER, which data.label_names can give"
     for letter_last in (False, True):
         for separator in _SEPARATORS:
             form = TagForm(separator, letter_last)

@@ -121,7 +121,7 @@ def _is_numbered(sentences: list[Sentence]) -> bool:
             continue
         values = [int(found[1]) for found in numbers if found and found[0] == found[1]]
         first = values[0] if values else 1
-        counting += first in (0, 1, before + 1) and values == list(range(first, first + len(values)))
+        counting += bool(values) and first in (0, 1, before + 1) and values == list(range(first, first + len(values)))
         before = values[-1] if values else before
     return bool(sentences) and counting >= _NEARLY_ALL * len(sentences)
 

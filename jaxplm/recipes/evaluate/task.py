@@ -102,7 +102,8 @@ def _eval_set(config: Config, split: str, source: str, labels: LabelSet, loaded:
     data, kind = config.data, KINDS[loaded.head.kind]
     loaded.config.check_length(data.seq_len, "data.seq_len", config.model.path)
     examples = read_examples(source, kind, data, split=split, labelled=False, reading=reading)
-    examples = without_mark(LabelForms.of_model(labels.names, data.label_names).apply(examples)).in_scheme(labels.scheme)
+    names = () if kind.per_token else data.label_names  # tags were named when they were read
+    examples = without_mark(LabelForms.of_model(labels.names, names).apply(examples)).in_scheme(labels.scheme)
     examples.warn_unscored()
     warn_unknown(labels, examples)
     encoded = kind.encode(examples, loaded.tokenizer, data.seq_len, config.task.overlap)

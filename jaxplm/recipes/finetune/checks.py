@@ -21,9 +21,9 @@ def kind_named(name: str) -> TaskKind:
 
 
 def check_label_names(names: tuple[str, ...], kind: TaskKind) -> None:
-    """Raise a `UserError` for names of classes that stand twice, or where the kind of task has no classes of whole texts."""
-    if names and (kind.per_token or not kind.named_outputs):
-        raise UserError(f"data.label_names={','.join(names)!r}: task.kind={kind.name} has no classes of texts to name; leave it empty")
+    """Raise a `UserError` for names of classes that stand twice, or where the kind of task has no classes."""
+    if names and not kind.named_outputs:
+        raise UserError(f"data.label_names={','.join(names)!r}: task.kind={kind.name} has no classes to name; leave it empty")
     if len(set(names)) != len(names) or not all(map(str.strip, names)):
         raise UserError(f"data.label_names={','.join(names)!r}: must be different names, none of them empty")
 

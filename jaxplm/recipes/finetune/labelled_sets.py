@@ -62,7 +62,7 @@ def read_sets(config: Config) -> LabelledSets:
         if other and (shared := same_files(data.train, other)):
             raise UserError(f"{shared[0]} is given as data.train and as {name}: scores on texts that were trained on mean nothing")
     train = read_examples(data.train, kind, data, max_rows=data.max_rows).trainable()
-    forms = LabelForms.of_training(train, data.label_names)
+    forms = LabelForms.of_training(train, () if kind.per_token else data.label_names)  # tags were named when they were read
     train = forms.apply(train)
     builtin = data.train.startswith("builtin:") and "," not in data.train
     if data.validation or builtin:

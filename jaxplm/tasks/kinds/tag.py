@@ -9,13 +9,15 @@ import numpy as np
 
 from jaxplm.config import Task
 from jaxplm.data.labelled.encodings import Encoded
-from jaxplm.data.labelled.examples import Examples
+from jaxplm.data.labelled.examples import Example, Examples
 from jaxplm.data.labelled.label_set import UNKNOWN, LabelSet, named_labels
 from jaxplm.data.labelled.label_values import read_class
+from jaxplm.data.labelled.reading import DataFields
 from jaxplm.data.labelled.tag_schemes import scheme_of_names
 from jaxplm.data.labelled.tag_sets import settle_tags
 from jaxplm.data.labelled.targets import Targets
 from jaxplm.data.labelled.word_map import WordMap
+from jaxplm.data.sources.columns import Row
 from jaxplm.scores.classification import classification_scores, confusion, per_class
 from jaxplm.scores.entities import entity_scores, per_type
 from jaxplm.scores.metric import Metric, metrics_named
@@ -54,6 +56,12 @@ tag("a text")"""
 
     def read_label(self, value: Any, where: str) -> str | None:
         return read_class(value, where)
+
+    def read(self, row: Row, data: DataFields, where: str, number: int) -> Example:
+        """Read one row; tags that are numbers have the names in `data.label_names`."""
+        example = super().read(row, data, where, number)
+        names = {str(number): name for number, name in enumerate(data.label_names)}
+        return example._replace(label=[names.get(tag, tag) for tag in example.label]) if names and example.label else example
 
     def settle_labels(self, examples: Examples) -> tuple[Examples, str]:
         """Find how the tags mark entities, and convert IOB1 to IOB2, and BIOES too where a token covers several characters."""

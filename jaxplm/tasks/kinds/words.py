@@ -21,6 +21,9 @@ from jaxplm.tasks.kinds.kind import TaskKind
 
 log = logging.getLogger("jaxplm")
 
+# Tokens are warned of where so large a share of them is numbers.
+_NUMBERS_SHARE = 0.9
+
 
 class WordKind(TaskKind):
     """A task with one label for each token of a sentence; the head looks at every token.
@@ -66,6 +69,8 @@ class WordKind(TaskKind):
         characters = are_characters(examples.tokens) if reading.characters is None else reading.characters
         texts = [join_tokens(tokens, characters=True) for tokens in examples.tokens] if characters else examples.texts
         examples = replace(examples, characters=characters, texts=texts, reading=replace(reading, characters=characters))
+        if not reading.decided:
+            _warn_of_numbers(examples)
         examples, about_labels = self.settle_labels(examples)
         if not reading.decided:
             layout = examples.reading.layout
@@ -103,3 +108,13 @@ class WordKind(TaskKind):
         out[learned] = values[words[learned]]
         return Targets(out, learned.astype(np.float32), per_token=True)
 
+
+
+def _warn_of_numbers(examples: Examples) -> None:
+    """Warn where nearly all tokens are numbers: another column than that of the tokens was read."""
+    assert examples.tokens is not None
+    tokens = [token for words in examples.tokens for token in words if token.strip()]
+    numbers = sum(not any(map(str.isalpha, token)) and any(map(str.isdigit, token)) for token in tokens)
+    if numbers >= _NUMBERS_SHARE * len(tokens) > 0:
+        log.warning("%s: nearly all tokens are numbers, such as %r: does data.tokens name the column of the tokens? (of CoNLL files by"
+                    " its number, as in data.tokens=2)", examples.describe, tokens[0])
