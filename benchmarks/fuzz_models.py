@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from mutated_models import Mutator, load_case
+from mutated_models import Mutator, load_case  # pyright: ignore[reportMissingImports]
 
 LIMIT = 10  # seconds
 

@@ -18,7 +18,8 @@ TEXTS = ["the dog {0} and the {0}{0} fox", "{0} a text", "the quick brown fox", 
 def packed(loaded, texts):
     """The texts in one row."""
     encoded = TokenizerEncoder(loaded.tokenizer).cut(texts, None, 27)
-    rows = PlacedRows(encoded.offsets, np.array([len(texts)]), np.arange(len(texts)), int(encoded.offsets[-1]) + 3, len(texts))
+    n, tokens = len(texts), int(encoded.offsets[-1])
+    rows = PlacedRows(encoded.offsets, np.array([n]), np.arange(n), tokens + 3, n)
     return encoded, encoder_batch(encoded, loaded.config.pad_id, rows)
 
 
@@ -49,12 +50,14 @@ def test_hidden_states_as_in_transformers(tmp_path, family):
     stock = checkpoints.model(family)
     directory = checkpoints.save(tmp_path / family, family, stock)
     model, tokenizer = jaxplm.load(str(directory))
+    assert isinstance(model, nn.MaskedLM)
     texts = [text.format(tokenizer.pad_token) for text in TEXTS]
     encoded, batch = packed(hf.load(str(directory)), texts)
     found = model.encoder(batch.input_ids, batch.segment_ids, batch.position_ids)[0]
     for i, text in enumerate(texts):
         with torch.no_grad():
-            expected = stock(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states[-1][0].numpy()
+            output = stock(**tokenizer(text, return_tensors="pt"), output_hidden_states=True)
+        expected = output.hidden_states[-1][0].numpy()
         inputs = tokenizer(text, return_tensors="np")
         by_itself = model.hidden_states(inputs["input_ids"], inputs["attention_mask"])[0]
         np.testing.assert_allclose(by_itself, expected, atol=2e-5)

@@ -10,9 +10,10 @@ import pytest
 import zstandard
 from messages import assert_line, refuses
 
+from jaxplm.config import Data
 from jaxplm.data.sources import hub, plain_text, text_stream
 from jaxplm.data.sources.same_files import same_files
-from jaxplm.data.sources.texts import open_texts
+from jaxplm.data.sources.texts import open_corpus, open_texts
 from jaxplm.errors import UserError
 
 
@@ -382,3 +383,14 @@ def test_hub_offline_fails_at_once(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # in case the client was not imported yet
     with refuses("hf:imdb", "reached"):
         open_texts("hf:imdb")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "*.txt"])
+def test_a_second_column_of_plain_text_is_refused(tmp_path, name):
+    data = Data(text_pair="other")
+    path = tmp_path / ("a.txt" if "*" in name else name)
+    path.write_bytes(pack(b"one\ntwo\n", ".gz" if name.endswith(".gz") else ""))
+    with refuses("data.text_pair", "'other'", ".jsonl"):
+        open_corpus(data, str(tmp_path / name))
+    assert list(open_corpus(Data(text_pair="other", general=str(path)), str(path)))  # general text may be without it
+    assert list(open_corpus(Data(), str(path)))

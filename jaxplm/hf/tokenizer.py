@@ -101,7 +101,7 @@ def load_tokenizer(directory: Path, source: str,
             " the model was trained: they are added in training, tasks and vectors, and in the tokenizer of the export"))
     if seen := mismatch(tokenizer):
         notes.append(Warned(
-            f"{source}: the tokenizer does not fit its vocabulary, and most words are {tokenizer.unk_token}: {seen}"))
+            f"{source}: the tokenizer does not fit its vocabulary, and many words are {tokenizer.unk_token}: {seen}"))
     return tokenizer, notes
 
 
