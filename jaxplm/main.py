@@ -18,6 +18,7 @@ import contextlib
 import difflib
 import importlib
 import itertools
+import logging
 import os
 import re
 import runpy
@@ -258,8 +259,26 @@ def recipe_of(name: str) -> Callable[[Config, Path, str], None]:
 
 
 def _run(config: Config, workdir: Path, command: str, notes: list[str], own_process: bool) -> None:
-    """Set the process up and run the recipe."""
-    # Imported here: a mistake in the flags has been answered by now, and these take seconds.
+    """Take the workdir's lock, set the process up, and run the recipe."""
+    # Imported here and in `_start`: a mistake in the flags has been answered by now, and these take seconds.
+    from jaxplm.devices.start import several_processes
+    from jaxplm.engine import workdir_lock
+
+    with contextlib.ExitStack() as lock:
+        if not (several := several_processes()):
+            lock.enter_context(workdir_lock.held(workdir))
+        run = _start(config.recipe, own_process)
+        if several:  # they have been joined by now, and the first one is known
+            lock.enter_context(workdir_lock.held_by_first(workdir))
+        if own_process:
+            stop_signals.raise_exceptions()
+        for note in notes:
+            logging.getLogger("jaxplm").info("%s", note)
+        run(config, workdir, command)
+
+
+def _start(recipe: str, own_process: bool) -> Callable[[Config, Path, str], None]:
+    """Start JAX, join the processes of the run, set the log up, and return what runs the recipe."""
     from jaxplm.devices.start import start_jax
 
     start_jax()
@@ -267,21 +286,13 @@ def _run(config: Config, workdir: Path, command: str, notes: list[str], own_proc
     from jaxplm.devices import processes
     from jaxplm.devices.compilation_cache import keep_compiled
     from jaxplm.devices.without_torch import import_transformers
-    from jaxplm.engine import workdir_lock
-    from jaxplm.engine.workdir import has_export
     from jaxplm.reporting import console
 
     keep_compiled(default_cache())
     console.setup(enabled=processes.is_first())
     if own_process:
         import_transformers()
-    run = recipe_of(config.recipe)
-    with workdir_lock.held_by_first(workdir, finished=has_export(workdir)):
-        if own_process:
-            stop_signals.raise_exceptions()
-        for note in notes:
-            console.log.info("%s", note)
-        run(config, workdir, command)
+    return recipe_of(recipe)
 
 
 def console_script() -> None:

@@ -12,9 +12,17 @@ python=${PYTHON:-python}
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export JAX_COORDINATOR_ADDRESS="127.0.0.1:$port" JAX_NUM_PROCESSES=$count
 
+# A mistake is the same in all processes, and is said once. Signals are for the processes: this filter ends after them.
+folder=$(mktemp -d)
+mkfifo "$folder/errors"
+(trap '' INT TERM; exec awk '!/^jaxplm: / || !seen[$0]++ { print; fflush() }' <"$folder/errors" >&2) &
+filter=$!
+exec 3>"$folder/errors"
+rm -r "$folder"
+
 pids=()
 for ((i = 0; i < count; i++)); do
-  JAX_PROCESS_ID=$i "$python" -m jaxplm.main "$@" &
+  JAX_PROCESS_ID=$i "$python" -m jaxplm.main "$@" 2>&3 3>&- &
   pids+=($!)
 done
 # Ctrl-C reaches all of them by itself. SIGTERM is passed on, so that they save and stop together.
@@ -35,6 +43,9 @@ while ((${#pids[@]} > 0)); do
     code=$?
     if ((code != 0 && status == 0)); then
       status=$code
+      if ((code > 128 && code != 130 && code != 143)); then
+        echo "launch/local.sh: process $pid was ended by signal $((code - 128)); the same command resumes from the last checkpoint" >&3
+      fi
       # The first failure ends the others, which would wait for it forever.
       if ((code != 130 && code != 143)); then
         kill -TERM "${pids[@]}" 2>/dev/null
@@ -46,4 +57,6 @@ while ((${#pids[@]} > 0)); do
   # A process inside a collective operation with one that has ended cannot react to SIGTERM.
   if [[ -n $deadline ]] && ((SECONDS >= deadline)); then kill -KILL "${pids[@]}" 2>/dev/null; fi
 done
+exec 3>&-
+wait "$filter"
 exit "$status"

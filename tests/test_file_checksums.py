@@ -140,6 +140,20 @@ def test_a_line_that_is_no_row(tmp_path, line):
         read_metrics(path)
 
 
+def test_rows_that_are_no_longer_there(tmp_path):
+    """They are not the one incomplete line that a kill leaves."""
+    with MetricLog(tmp_path) as log:
+        log.write(1, "train", {"loss": 1})
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\xff\xfe\0")
+    with refuses(str(path), "1"):
+        read_metrics(path)
+    path.unlink()
+    with MetricLog(tmp_path, resume_from=1) as log:
+        log.write(2, "train", {"loss": 2})
+    assert [row["step"] for row in read_metrics(path)] == [2]
+
+
 def test_a_resumed_metrics_file_keeps_its_checksums(tmp_path):
     with MetricLog(tmp_path) as log:
         for step in range(4):

@@ -9,6 +9,11 @@ from jaxplm.errors import UserError, shortened
 _READ = ("JAX_", "XLA_", "CUDA_VISIBLE_DEVICES", "TPU_", "SLURM_NTASKS", "SLURM_PROCID")
 
 
+def several_processes() -> bool:
+    """Return whether the environment says that this may be one of several processes of a run; see `join_processes`."""
+    return any(name in os.environ for name in ("JAX_COORDINATOR_ADDRESS", "JAXPLM_DISTRIBUTED", "SLURM_PROCID", "TPU_WORKER_HOSTNAMES"))
+
+
 def start_jax() -> None:
     """Import JAX, join the run's processes, and ask for the devices.
 

@@ -3,12 +3,17 @@
 Imports nothing that takes time: it is the first module that the command imports.
 """
 
+import contextlib
 import os
 import signal
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+_BEFORE_END: list[Callable[[], None]] = []
 
 
 class Terminated(KeyboardInterrupt):
@@ -45,9 +50,22 @@ def hold_back() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
+@contextlib.contextmanager
+def before_end(action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` where a signal ends the process at once inside this block."""
+    _BEFORE_END.append(action)
+    try:
+        yield
+    finally:
+        _BEFORE_END.remove(action)
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     del frame
     try:
+        for action in _BEFORE_END:
+            with contextlib.suppress(Exception):
+                action()
         os.write(2, f"jaxplm: stopped by {_NAMES[signal.Signals(number)]}\n".encode())
     finally:
         os._exit(status_of(number))

@@ -5,6 +5,7 @@ the same machine is asked for by its number and start time, one of another machi
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxplm.data.atomic import existing_parent
-from jaxplm.devices.processes import all_agree, is_first
+from jaxplm.devices import stop_signals
 from jaxplm.errors import UserError
 
 NAME = ".lock"
@@ -29,13 +30,15 @@ _TAKEOVER_SECONDS = 30.0  # a takeover takes milliseconds: one that is older was
 
 
 @contextlib.contextmanager
-def held_by_first(workdir: Path, *, finished: bool = False) -> Iterator[None]:
+def held_by_first(workdir: Path) -> Iterator[None]:
     """Hold the lock in this block, for all processes of a run; the first one has the file. See `held`."""
+    from jaxplm.devices.processes import all_agree, is_first  # imports JAX: a run of one process is refused before that
+
     with contextlib.ExitStack() as stack:
         failure = None
         if is_first():
             try:
-                stack.enter_context(held(workdir, finished=finished))
+                stack.enter_context(held(workdir))
             except UserError as error:
                 failure = error
         if not all_agree(failure is None):
@@ -44,11 +47,10 @@ def held_by_first(workdir: Path, *, finished: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held(workdir: Path, *, finished: bool = False) -> Iterator[None]:
+def held(workdir: Path) -> Iterator[None]:
     """Hold the workdir's lock in this block; a workdir that the lock creates and that stays empty is removed at the end.
 
-    Args:
-      finished: nothing will be written, so a directory without permission to write needs no lock.
+    Where a directory with an export cannot be written, there is no lock: the run can only say that it is finished.
 
     Raises:
       UserError: another run holds it, or the directory cannot be written.
@@ -58,16 +60,20 @@ def held(workdir: Path, *, finished: bool = False) -> Iterator[None]:
         created = existing_parent(workdir)
         lock.take()
     except OSError as error:
-        if not finished:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not (workdir / "export").is_dir():
             raise UserError(f"cannot write the workdir {workdir}: {error.strerror or error}") from None
         lock, created = None, workdir
-    try:
-        with lock.renewed() if lock else contextlib.nullcontext():
-            yield
-    finally:
+    def give_back() -> None:
         if lock:
             lock.release()
         _remove_empty(workdir, created)
+
+    with stop_signals.before_end(give_back):
+        try:
+            with lock.renewed() if lock else contextlib.nullcontext():
+                yield
+        finally:
+            give_back()
 
 
 def _remove_empty(workdir: Path, created: Path) -> None:

@@ -42,6 +42,8 @@ class MetricLog:
         if self.path.exists():
             # Test rows are written at the very end: a run that resumes had not reached it, or reaches it again.
             _rewrite(self.path, [row for row in read_metrics(self.path) if row["step"] <= last and row["split"] != "test"])
+        else:
+            _sums_of(self.path).unlink(missing_ok=True)
         self._file = self.path.open("a", encoding="utf-8")
         self._sums = _sums_of(self.path).open("a", encoding="ascii")
         # TensorBoard forgets what older event files say about steps from purge_step on.
@@ -95,7 +97,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     sums = _sums_of(path).read_text("ascii", errors="replace").splitlines(keepends=True) if _sums_of(path).exists() else []
     for number, line in enumerate(lines, 1):
         if not line.strip() and number == len(lines):
-            continue
+            break
         try:
             row = parse_json(line, str(path))
         except Damaged:
@@ -104,9 +106,9 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             row = None
         if isinstance(row, dict) and type(row.get("step")) is int and isinstance(row.get("split"), str):
             rows.append(row)
-        elif number < len(lines):  # only the last line lacks its newline
-            raise UserError(f"{path}: line {number} is not the row of metrics that was written; remove {path.parent}, or choose another"
-                            " --workdir")
+        elif number < len(lines) or number <= len(sums):  # a line that was being written has no newline and no checksum
+            raise UserError(f"{path}: line {number} is not the row of metrics that was written; remove the file to resume without the rows"
+                            f" so far, remove {path.parent} to start again, or choose another --workdir")
     return rows
 
 

@@ -1,0 +1,113 @@
+"""What the environment has wrong: one line with status 2, that names the variable; and signals before there is a run."""
+
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from commands import ROOT
+from forked import LIMIT
+from messages import assert_refusal, refuses
+
+from jaxplm import errors
+from jaxplm.devices import processes
+
+COMMAND = [sys.executable, "-m", "jaxplm.main", "--config=dapt"]
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Set variables in place of all that say something about several processes."""
+    def use(**variables):
+        for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "SLURM_NTASKS", "SLURM_PROCID",
+                     "TPU_WORKER_HOSTNAMES", "JAXPLM_DISTRIBUTED"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+    return use
+
+
+@pytest.mark.parametrize(("variables", "says"), [
+    ({"JAX_COORDINATOR_ADDRESS": "foo", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, ["JAX_COORDINATOR_ADDRESS=foo"]),
+    ({"JAX_COORDINATOR_ADDRESS": "h:99999", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, ["h:99999"]),
+    ({"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "5"}, ["JAX_PROCESS_ID=5", "JAX_NUM_PROCESSES=2"]),
+    ({"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "5"}, ["JAX_NUM_PROCESSES=two"]),
+    ({"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "2"}, ["JAX_PROCESS_ID"]),
+    ({"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "-1", "JAX_PROCESS_ID": "0"}, ["JAX_NUM_PROCESSES=-1"]),
+    ({"SLURM_NTASKS": "abc", "SLURM_PROCID": "0"}, ["SLURM_NTASKS=abc"]),
+])
+def test_variables_of_several_processes(environment, variables, says):
+    environment(**variables)
+    with refuses(*says):
+        processes.join_processes()
+
+
+def test_who_is_missing_is_said_while_waiting(environment, monkeypatch, capsys):
+    environment(JAX_COORDINATOR_ADDRESS="far:1", JAX_NUM_PROCESSES="3", JAX_PROCESS_ID="1")
+    monkeypatch.setattr(processes, "_PATIENCE", 0.1)
+    monkeypatch.setattr(processes.jax.distributed, "initialize", lambda *_: processes.time.sleep(1))
+    processes.join_processes()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert re.search(r"\bJAX_NUM_PROCESSES=3\b.*\bJAX_PROCESS_ID=1\b.*\b0, 2\b.*\bfar:1\b", said), said
+
+
+@pytest.mark.parametrize(("error", "says"), [
+    (errors.UserError("a b"), ["a b"]),
+    (MemoryError("Unable to allocate 7 TiB"), ["7 TiB", "train.batch_size"]),
+    (OSError(28, "No space left on device", "/tmp/x/y"), ["/tmp/x/y", "MB"]),
+    (OSError(28, "No space left on device"), ["disk space"]),
+    (PermissionError(13, "Permission denied", "/x"), ["/x", "Permission denied"]),
+    (OSError(30, "Read-only file system", "/x"), ["/x", "Read-only file system"]),
+    (FileExistsError(17, "File exists", b"/run/plots"), ["/run/plots"]),
+])
+def test_what_the_machine_raises_is_one_line(error, says):
+    line = errors.explain(error)
+    assert line and "\n" not in line
+    assert_refusal(f"jaxplm: {line}\n", *says)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), FileNotFoundError(2, "No such file", "/x"), KeyError("x"), OSError("x")])
+def test_faults_of_our_own_keep_their_traceback(error):
+    assert errors.explain(error) is None
+
+
+def test_long_names_are_shortened():
+    line = str(errors.UserError(f"data.train={'a' * 20_000}b: no such file; try {'c' * 5000}"))
+    assert len(line) < 1000
+    assert "no such file" in line
+    assert "20,0" not in line
+    assert len(str(errors.UserError("word " * 10_000))) <= 4000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_modules_are_imported(lab, tmp_path, number):
+    process = subprocess.Popen([*COMMAND, f"--workdir={tmp_path / 'run'}", "--config.model.path=builtin:tiny"], cwd=ROOT,
+                               env=lab.environment(PYTHONVERBOSE="1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "import 'numpy'" in line:
+            break
+    process.send_signal(number)
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 128 + number, err[-2000:]
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("variable", "value"), [("JAX_PLATFORMS", "cuda"), ("JAX_NUM_CPU_DEVICES", "abc")])
+def test_what_jax_cannot_start_with(lab, tmp_path, variable, value):
+    done = lab.run([*COMMAND[3:], f"--workdir={tmp_path / 'run'}"], **{variable: value})
+    assert done.returncode == 2
+    assert_refusal(done.stderr, f"{variable}={value}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_stdout_is_closed(lab, reference):
+    arguments = lab.training(reference.workdir)
+    done = subprocess.run(["bash", "-c", 'exec "$@" >&-', "bash", sys.executable, "-m", "jaxplm.main", *arguments], cwd=ROOT,
+                          env=lab.environment(), stderr=subprocess.PIPE, text=True, timeout=LIMIT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
