@@ -117,6 +117,12 @@ def test_zeros_and_ones_are_columns_of_classes(tmp_path, caplog, hot):
     assert_line(caplog.text, "3 zeros and ones", "data.label_names")
 
 
+def test_columns_of_classes_with_rows_held_out(tmp_path):
+    found = sets(tmp_path, "multilabel", HOT * 8, HOT, split="test")
+    assert found.labels.names == ("0", "1", "2") and found.evaluated["test"].labels == [("1", "2"), ("0",), ()]
+    assert set(found.evaluated["validation"].labels) <= {("1", "2"), ("0",), ()}
+
+
 def test_a_column_without_ones_is_a_class(tmp_path):
     found = sets(tmp_path, "multilabel", [[0, 1, 0], [0, 0, 0]], [[1, 0, 0]])
     assert found.labels.names == ("0", "1", "2") and found.labels.counts.tolist() == [0, 1, 0]

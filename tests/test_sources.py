@@ -200,6 +200,7 @@ def test_json_shapes(tmp_path):
         '{"a": 1',
         '[{"text": "a"}, ',
         '["a"]',
+        '[{"text": "a"}][{"text": "b"}]',
         '{"data": [{"paragraphs": [{}]}]}',
         '{"vocab": {\n"a": 1}}',
     ):

@@ -63,6 +63,8 @@ def read_json(path: Path, stream: io.TextIOBase, columns: WantedColumns) -> Iter
     values = _Values(path, stream, columns)
     if values.next_char() == "[":
         yield from values.objects()
+        if values.next_char():
+            raise UserError(f"{path} is not valid JSON: more follows after the array")
         return
     first_line = values.line()
     try:

@@ -62,7 +62,8 @@ def _longest(column: Any) -> int:
     """Return the bytes of the longest text in the dictionary of a column, at least 1."""
     import pyarrow.compute
 
-    return max(pyarrow.compute.max(pyarrow.compute.binary_length(column.dictionary)).as_py() or 0, 1)
+    compute: Any = pyarrow.compute  # its functions are made when it is imported: a type checker does not know them
+    return max(compute.max(compute.binary_length(column.dictionary)).as_py() or 0, 1)
 
 
 def _is_text(kind: Any) -> bool:

@@ -64,10 +64,15 @@ def read_sets(config: Config) -> LabelledSets:
     train = read_examples(data.train, kind, data, max_rows=data.max_rows).trainable()
     forms = LabelForms.of_training(train, () if kind.per_token else data.label_names)  # tags were named when they were read
     train = forms.apply(train)
+
+    def read_as_training(source: str, split: str, *, labelled: bool) -> Examples:
+        examples = read_examples(source, kind, data, split=split, labelled=labelled, reading=train.reading)
+        return without_mark(forms.apply(examples), train)
+
     builtin = data.train.startswith("builtin:") and "," not in data.train
     if data.validation or builtin:
-        validation = read_examples(data.validation or data.train, kind, data, split="validation", reading=train.reading)
         source = data.validation or data.train
+        validation = read_as_training(source, "validation", labelled=True)
     else:
         kept, held = hold_out_rows(kind.group_keys(train), data.held_out)
         train, validation = train.select(kept), train.select(held)
@@ -75,8 +80,7 @@ def read_sets(config: Config) -> LabelledSets:
         log.info("no data.validation: %s are held out", source)
     evaluated = {"validation": validation}
     if data.test or builtin:
-        evaluated["test"] = read_examples(data.test or data.train, kind, data, split="test", labelled=False, reading=train.reading)
-    evaluated = {name: without_mark(forms.apply(examples), train) for name, examples in evaluated.items()}
+        evaluated["test"] = read_as_training(data.test or data.train, "test", labelled=False)
     if not evaluated["validation"].labelled.any():
         raise UserError(f"{evaluated['validation'].describe}: none of its {len(evaluated['validation']):,} rows has a label")
     for examples in evaluated.values():
