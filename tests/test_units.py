@@ -327,3 +327,14 @@ def test_wrong_sizes():
     for kind, one, held, most in (("qa", examples(["a"], ["b"]), "13", "9"), ("tag", tagged([["a"]], [["O"]]), "14", "10")):
         with refuses("task.overlap=11", "data.seq_len=16", held, most):
             make_units(one, TOKENIZERS["bert"], kind, L, 11)
+
+
+def test_white_space_among_words_changes_nothing_that_is_read_or_learned():
+    """Tokens that spaCy makes of line breaks: they keep their place, and a perfect model gives them their tags."""
+    bare = tagged([["the", "fox", "reads"]], [["B-X", "I-X", "O"]], scheme="IOB2")
+    spaced = tagged([["the", "\n", "fox", " ", "reads", ""]], [["B-X", "I-X", "I-X", "O", "O", "O"]], scheme="IOB2")
+    one, other = (make_units(each, TOKENIZERS["bert"], "tag", L, 2) for each in (bare, spaced))
+    for name in ("ids", "values", "weights", "offsets"):
+        assert getattr(one, name).tolist() == getattr(other, name).tolist(), name
+    assert other.words.how.tolist() == [OWN, GAP, OWN, GAP, OWN, GAP]
+    assert other.words.tags(other.labels.names, other.values) == spaced.labels
