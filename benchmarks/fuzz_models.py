@@ -4,7 +4,7 @@
 
 Each case damages one file of a small valid directory: config.json, the tokenizer's files, jaxplm.json, the index of shards, the
 header or the values of the weights, or a missing file. A fault is anything but success or one line for the user; its directory
-is kept. A hang takes more than ten seconds.
+is kept. A hang takes more than ten seconds. Ctrl-C ends the run with the figures so far.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> int:
         except BaseException as error:
             signal.alarm(0)
             if isinstance(error, KeyboardInterrupt):
-                raise
+                break
             seen["hangs" if isinstance(error, Hang) else "faults"] += 1
             at = traceback.extract_tb(error.__traceback__)[-1]
             name = f"{type(error).__name__} in {Path(at.filename).name}:{at.lineno}"
@@ -68,9 +68,9 @@ def main() -> int:
         slowest = max(slowest, time.monotonic() - before)
         shutil.rmtree(directory)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{options.cases:,} cases: {seen['taken']:,} taken, {seen['refused']:,} refused in one line, {seen['faults']} faults,"
-          f" {seen['hangs']} hangs; the slowest took {slowest:.1f} s, {time.monotonic() - start:.0f} s in all; largest memory"
-          f" {memory:,.0f} MiB")
+    print(f"{sum(seen.values()):,} of {options.cases:,} cases: {seen['taken']:,} taken,"
+          f" {seen['refused']:,} refused in one line, {seen['faults']} faults, {seen['hangs']} hangs; the slowest took {slowest:.1f} s,"
+          f" {time.monotonic() - start:.0f} s in all; largest memory {memory:,.0f} MiB")
     if not kept:
         shutil.rmtree(here)
     return bool(kept)

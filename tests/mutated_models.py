@@ -159,13 +159,13 @@ class Mutator:
                     node = node[key]
                     continue
                 if rng.random() < 0.2 and isinstance(node, dict):
-                    node[rng.choice(EXTRA)] = rng.choice(VALUES)
+                    node[rng.choice(EXTRA)] = copy.deepcopy(rng.choice(VALUES))
                 elif rng.random() < 0.2:
                     node.pop(key)
                 else:
-                    node[key] = rng.choice(VALUES)
+                    node[key] = copy.deepcopy(rng.choice(VALUES))
                 break
-        return tree if self._random.random() < 0.97 else self._random.choice(VALUES)
+        return tree if self._random.random() < 0.97 else copy.deepcopy(self._random.choice(VALUES))
 
     def _bytes(self, data: bytes) -> bytes:
         """Return bytes with some replaced, inserted or cut off."""
