@@ -101,7 +101,9 @@ def _one(recipe: str, here: Path, stage: Path, compiled: str, whole: dict[str, b
     named = any(str(part) in out + error for part in (file.name, file.parent))
     if run.returncode == 0:
         if export_of(now / "run") != whole:
-            return f"FAULT: another export: {where}"
+            ours = export_of(now / "run")
+            differ = [name for name in ours.keys() | whole.keys() if ours.get(name) != whole.get(name)]
+            return f"FAULT: another export: {where}: {', '.join(sorted(differ))}"
         return f"the same export, {'damage named' if named and 'damaged' in out + error else 'in silence'}: {where}"
     if run.returncode == 2 and error.count("\n") == 1 and (named or str(now / "run") in error):
         return f"one line: {where}: {error.strip()[:200]}"

@@ -308,7 +308,11 @@ class FieldInfo:
         if value is None and self.optional:
             return
         if value is None or not self._has_type(value):
-            raise UserError(f"{called}={value!r}: must be {self.possible}, not {type(value).__name__}")
+            wrong = value
+            if self.element_type and isinstance(value, tuple):  # the tuple is right, and one in it is not
+                wrong = next(one for one in value if not _is_a(one, self.element_type))
+            named = f" ({wrong!r})" if wrong is not value else ""
+            raise UserError(f"{called}={value!r}: must be {self.possible}, not {type(wrong).__name__}{named}")
         if self.choices and value not in self.choices:
             raise UserError(f"{called}={value!r}: must be {self.possible}{did_you_mean(value, self.choices)}")
         numbers = value if self.element_type in (int, float) else [value] if self.value_type in (int, float) else []

@@ -11,7 +11,10 @@ from forked import LIMIT
 from messages import assert_refusal, refuses
 
 from jaxplm import errors
+from jaxplm.config import Config, Data, Model, Train, check_value
+from jaxplm.data.sources.specs import local_files
 from jaxplm.devices import processes
+from jaxplm.recipes.pretrain import checks
 
 COMMAND = [sys.executable, "-m", "jaxplm.main", "--config=dapt"]
 
@@ -111,3 +114,20 @@ def test_stdout_is_closed(lab, reference):
     done = subprocess.run(["bash", "-c", 'exec "$@" >&-', "bash", sys.executable, "-m", "jaxplm.main", *arguments], cwd=ROOT,
                           env=lab.environment(), stderr=subprocess.PIPE, text=True, timeout=LIMIT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_wrong_one_in_a_tuple_is_named():
+    with refuses("train.seeds", "str", "'b'"):
+        check_value("train.seeds", (1, "b"))
+
+
+def test_a_link_to_nothing(tmp_path):
+    (tmp_path / "corpus.txt").symlink_to(tmp_path / "gone.txt")
+    with refuses(str(tmp_path / "corpus.txt"), str(tmp_path / "gone.txt")):
+        local_files(str(tmp_path / "corpus.txt"))
+
+
+def test_scratch_knows_its_positions_before_it_reads_a_text():
+    config = Config(recipe="scratch", data=Data(train="x", seq_len=64), model=Model(path="", max_positions=32), train=Train(steps=1))
+    with refuses("data.seq_len=64", "model.max_positions=32"):
+        checks.check(config)

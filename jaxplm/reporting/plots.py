@@ -146,11 +146,8 @@ def _speed(axes: Any, rows: Rows) -> bool:
         return False
     axes.plot(steps, values, color=_COLOURS["train"], linewidth=1.5, alpha=0.9)
     median = sorted(values)[len(values) // 2]
-    axes.axhline(median, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.annotate(
-        f"median {median:,.0f}", (1, median), xycoords=("axes fraction", "data"), xytext=(-2, 5),
-        textcoords="offset points", ha="right", fontsize=9,
-    )  # fmt: skip
+    axes.axhline(median, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"median {median:,.0f}")
+    _legend(axes)
     axes.set_ylim(0, max(values) * 1.12 or 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_title("Speed")
@@ -193,7 +190,12 @@ def _finish(axes: Any, exported_step: int | None) -> None:
     if exported_step is not None and axes.lines:
         axes.axvline(exported_step, color=INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1, label="exported")
     if axes.lines:
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, fontsize=9, columnspacing=1.4, borderpad=0)
+        _legend(axes)
+
+
+def _legend(axes: Any) -> None:
+    """Write the legend above the axes: in them it would lie on a curve."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, fontsize=9, columnspacing=1.4, borderpad=0)
 
 
 def _is_mlm(rows: Rows) -> bool:

@@ -93,6 +93,8 @@ def _not_there(path: Path) -> UserError:
     while not os.path.exists(parent) and parent != parent.parent:
         missing, parent = parent.name, parent.parent
     names = sorted(os.listdir(parent)) if os.path.isdir(parent) else []
+    if missing in names:  # a link to nothing
+        return UserError(f"no file {path}: {parent / missing} is a link to {os.path.realpath(parent / missing)}, which is not there")
     close = difflib.get_close_matches(missing, names, n=1, cutoff=0.5)
     hint = f"; did you mean {parent / close[0]}?" if close else f"; {parent.absolute()} has no {missing}"
     return UserError(f"no file {path}{hint}")

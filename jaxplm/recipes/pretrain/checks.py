@@ -38,6 +38,8 @@ def check(config: Config) -> None:
     if model.pairs and data.packing == "stream":
         raise UserError(f"model.pairs={model.pairs!r} makes rows of one pair each: data.packing='stream' joins texts;"
                         " use data.packing=documents")
+    if config.recipe == "scratch" and not model.path and data.seq_len > model.max_positions:
+        raise UserError(f"data.seq_len={data.seq_len}: the new model has only model.max_positions={model.max_positions} positions")
     check_training(config)
     if train.batch_size % train.accumulate:
         raise UserError(f"train.batch_size={train.batch_size} does not divide by train.accumulate={train.accumulate}")
