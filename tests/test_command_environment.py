@@ -11,6 +11,7 @@ from forked import LIMIT
 from messages import assert_refusal, refuses
 
 from jaxplm import errors
+from jaxplm.checkpoint.manager import Checkpoints
 from jaxplm.config import Config, Data, Model, Train, check_value
 from jaxplm.data.sources.specs import local_files
 from jaxplm.devices import processes
@@ -131,3 +132,13 @@ def test_scratch_knows_its_positions_before_it_reads_a_text():
     config = Config(recipe="scratch", data=Data(train="x", seq_len=64), model=Model(path="", max_positions=32), train=Train(steps=1))
     with refuses("data.seq_len=64", "model.max_positions=32"):
         checks.check(config)
+
+
+def test_a_write_that_failed_is_reported_once(monkeypatch, tmp_path, capsys):
+    """Of the others that it ended, TensorStore's threads report each to `sys.excepthook`."""
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    with Checkpoints(tmp_path / "checkpoints", keep=1, save_every=1):
+        sys.excepthook(RuntimeError, RuntimeError("Event loop is closed"), None)
+        assert capsys.readouterr().err == ""
+        sys.excepthook(RuntimeError, RuntimeError("another"), None)
+        assert "another" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +68,8 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self.directory, options=options, handler_registry=_handlers())
         except OSError as error:
             raise UserError(f"cannot write checkpoints to {self.directory}: {error.strerror or error}") from error
+        if not isinstance(sys.excepthook, _WithoutClosedLoops):
+            sys.excepthook = _WithoutClosedLoops(sys.excepthook)
         self._reload()
 
     # ---------------------------------------------------------------- the steps
@@ -300,6 +303,21 @@ def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
     registry.add("state", ocp.args.PyTreeSave, state)
     registry.add("about", ocp.args.JsonSave, ocp.JsonCheckpointHandler())
     return registry
+
+
+class _WithoutClosedLoops:
+    """A `sys.excepthook` that drops what TensorStore's threads report after a write that failed.
+
+    The failure itself is raised by Orbax and becomes one line. The event loop that it closes is still told of the end of some
+    eighty other writes, and each of these prints a traceback.
+    """
+
+    def __init__(self, previous: Callable[..., Any]) -> None:
+        self._previous = previous
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            self._previous(kind, error, trace)
 
 
 class _Preserve:

@@ -66,7 +66,9 @@ def _lengths(axes: Any, corpora: Sequence[tuple[str, str, Measurement]]) -> None
     axes.set_title("Tokens per word")
     axes.set_xlabel("tokens")
     axes.set_ylabel("share of the words")
-    axes.legend(loc="center right", fontsize=9)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top * (1.08 + 0.08 * len(corpora)))  # room for the legend above the bars
+    axes.legend(loc="upper right", fontsize=9)
 
 
 def _shares(lengths: Counter[int]) -> list[float]:
