@@ -10,6 +10,7 @@ the file or its directory. Compiled programs are JAX's files and are left out, a
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -104,7 +105,7 @@ def _one(recipe: str, here: Path, stage: Path, compiled: str, whole: dict[str, b
             ours = export_of(now / "run")
             differ = [name for name in ours.keys() | whole.keys() if ours.get(name) != whole.get(name)]
             return f"FAULT: another export: {where}: {', '.join(sorted(differ))}"
-        return f"the same export, {'damage named' if named and 'damaged' in out + error else 'in silence'}: {where}"
+        return f"the same export, {'damage named' if named and re.search('damaged|not what was written', out) else 'in silence'}: {where}"
     if run.returncode == 2 and error.count("\n") == 1 and (named or str(now / "run") in error):
         return f"one line: {where}: {error.strip()[:200]}"
     return f"FAULT: status {run.returncode}: {where}: {error[-300:]}"
