@@ -149,7 +149,7 @@ def head_from_json(directory: Path, kinds: Kinds, source: str) -> tuple[HeadConf
     Raises:
       UserError: not what `head_to_json` writes, or a kind that is not among `kinds`.
     """
-    content = read_object(directory / HEAD_FILE, source)
+    content = read_object(directory / HEAD_FILE, source, "object with the head")
     try:
         settings = dict(content["head"])
         for name, field in _OWN_FIELDS.items():

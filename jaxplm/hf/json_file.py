@@ -9,12 +9,13 @@ from jaxplm.errors import UserError
 MOST_BYTES = 256 * 2**20  # the largest tokenizer.json has 20 MB, the index of a model of thousands of shards less
 
 
-def read_object(file: Path, source: str) -> dict[str, Any]:
+def read_object(file: Path, source: str, holds: str = "object") -> dict[str, Any]:
     """Return the object that a JSON file holds.
 
     Args:
       file: an existing file.
       source: the name of its directory in messages.
+      holds: what the object is, for the message about a file that holds none.
 
     Raises:
       UserError: it cannot be read, is too large or too deep, is not JSON, or holds something other than an object.
@@ -32,7 +33,7 @@ def read_object(file: Path, source: str) -> dict[str, Any]:
     except UnicodeEncodeError:
         raise UserError(f"{name} is damaged: it has half of a character (a lone surrogate)") from None
     except ValueError as error:  # of JSON and of UTF-8
-        raise UserError(f"{name} is not JSON ({error}); copy the file again") from None
+        raise UserError(f"{name} is not JSON ({error}) and holds no {holds}; copy the file again") from None
     if not isinstance(content, dict):
-        raise UserError(f"{name} does not hold an object")
+        raise UserError(f"{name} does not hold an {holds}")
     return content

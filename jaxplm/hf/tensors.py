@@ -110,7 +110,7 @@ def _tensors_of(path: Path, stack: ExitStack, source: str) -> dict[str, Any]:
 
 
 def _shards(directory: Path, stack: ExitStack, source: str) -> dict[str, Any]:
-    placed = read_object(directory / INDEX, source).get("weight_map")
+    placed = read_object(directory / INDEX, source, "index of safetensors files").get("weight_map")
     if not (isinstance(placed, dict) and placed and all(isinstance(name, str) and name for name in placed.values())):
         raise UserError(f"{source}: {INDEX} is not an index of safetensors files")
     names = sorted(set(placed.values()))
