@@ -61,7 +61,7 @@ class Kind:
 
 _PROBABILITY = Number(0, 1, open_end=True)
 MOST_TOKENS = 2**24
-MOST_OUTPUTS = 2**20  # classes of a head
+MOST_OUTPUTS = 100_000  # classes of a head; transformers names each of them, several times per read
 # Bounds of sizes are far above those of any model. They keep a wrong number from taking memory or time before it is
 # compared with the weights.
 FIELDS: Mapping[str, Whole | Number | Kind] = {
