@@ -27,6 +27,18 @@ def read(path, kind="classify", **options):
     return read_examples(str(path), KINDS[kind], Data(**fields), **options)
 
 
+def test_a_set_is_named_by_its_file_however_long_its_path_is(tmp_path):
+    directory = tmp_path / ("long" * 20)
+    directory.mkdir()
+    files = [directory / f"{i}.jsonl" for i in range(3)]
+    for file in files:
+        file.write_text("")
+    with refuses(str(files[0]), "no row"):
+        read(files[0])
+    with refuses(str(files[0]), "2 more", "no row"):
+        read(",".join(map(str, files)))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("ending", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
 def test_every_format(tmp_path, ending, packed):

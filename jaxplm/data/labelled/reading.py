@@ -16,6 +16,8 @@ from jaxplm.errors import UserError
 
 log = logging.getLogger("jaxplm")
 
+_LONGEST_SPEC = 80  # characters of `data.train` that messages repeat
+
 class DataFields(Protocol):
     """The fields of `jaxplm.config.Data` that name the columns of a row, how .txt files are read, and what tagged sentences are."""
 
@@ -137,8 +139,14 @@ def _source_rows(source: Source, columns: Columns, data: DataFields, labelled: b
     return SourceRows(source, wanted, lines=data.lines, every_line=True)
 
 
+def _described(spec: str) -> str:
+    """Return how messages name a set: as the user does, or by the first of many sources and the number of the others."""
+    first, *others = spec.split(",")
+    return spec if len(spec) <= _LONGEST_SPEC or not others else f"{first.strip()} and {len(others)} more"
+
+
 def _collected(examples: list[Example], numbers: list[int], spec: str, malformed: int, labelled: bool) -> Examples:
-    describe = spec if len(spec) <= 80 else spec[:77] + "…"
+    describe = _described(spec)
     if not examples:
         raise UserError(f"{describe}: no row found" + (f" ({malformed} could not be parsed)" if malformed else ""))
     texts, pairs, tokens, labels, ids, faults = (list(values) for values in zip(*examples, strict=True))
