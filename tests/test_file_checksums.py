@@ -1,4 +1,4 @@
-"""Files that are read back: each damage is seen, named, and what can be made again is."""
+"""Files that are read back: each damage is seen, named, and what can be rebuilt is rebuilt."""
 
 import json
 import random

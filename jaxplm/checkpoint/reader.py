@@ -3,7 +3,7 @@
 Orbax writes them; its own restore is not used. Measured with 0.12.8, `CheckpointManager.restore` (PyTreeRestore),
 `StandardCheckpointer.restore` and `v1.load` return the same bits on any mesh and notice damaged files, but:
 
-- After a read that failed, others go on without their event loop, and print tracebacks (`RuntimeError: Event loop is closed`)
+- After a read that failed, others continue without their event loop, and print tracebacks (`RuntimeError: Event loop is closed`)
   some time after the run has fallen back to an older checkpoint.
 - In a run of several processes of which one cannot read its part, the others wait. `CheckpointManager.restore` ends all
   processes (the failed one's next collective meets the barrier of the others); `v1.load` returns after its barrier's timeout of

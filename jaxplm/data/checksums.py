@@ -143,15 +143,15 @@ def made_once(records: Records, path: Path, make: Callable[[], None], usable: bo
       warn: takes the line that says what is damaged.
 
     Raises:
-      UserError: what was made again is not what it was before it was damaged.
+      UserError: what was rebuilt is not what it was before it was damaged.
     """
     damaged = records.damaged(path) if usable else []
     if usable and path.exists() and not damaged:
         return
     if damaged:
-        warn(f"{path}: {'; '.join(damaged[:3])}: made again")
+        warn(f"{path}: {'; '.join(damaged[:3])}: rebuilt")
     make()
     if damaged and (still := records.damaged(path)):
-        raise UserError(f"{path} was damaged and cannot be made again as it was ({'; '.join(still[:3])}); remove {path.parent} or choose"
+        raise UserError(f"{path} was damaged and cannot be rebuilt as it was ({'; '.join(still[:3])}); remove {path.parent} or choose"
                         " another --workdir")
     records.add(path)

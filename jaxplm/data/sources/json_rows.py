@@ -206,7 +206,7 @@ class _Values:
                 if self._ended:
                     raise UserError(f"{self._path} is not valid JSON: {what}: {error}") from error
             else:
-                if end < len(self._buffer) or self._ended:  # else a number may go on
+                if end < len(self._buffer) or self._ended:  # else the digits of a number may follow
                     self.position = end
                     return value
             self._read(step)
