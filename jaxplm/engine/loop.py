@@ -133,15 +133,16 @@ class Run:
         with Progress(last, start, log_every=settings.log_every, enabled=is_first()) as progress:
             try:
                 for step, batch in enumerate(batches, start + 1):
-                    if step == start + 1:  # compiled in this call
-                        with clock.running():
-                            state, fresh = self.setup.train_step(state, batch)
-                        meter.compiled(clock.seconds)
-                    else:
+                    mark, traces = meter.mark(), self.setup.train_step.traces
+                    with clock.running():
                         state, fresh = self.setup.train_step(state, batch)
                     # The metrics of the step before are read while this one is computed, so the device never waits for the host.
                     self._read(pending, step - 1, meter, checkpoints)
                     pending = fresh
+                    if step == start + 1 or self.setup.train_step.traces > traces:  # compiled in this call
+                        self._read(pending, step, meter, checkpoints)
+                        pending = None
+                        meter.compiled(mark, clock.seconds)
                     logs = step % settings.log_every == 0 or step == last
                     if logs:  # a row ends with this step
                         self._read(pending, step, meter, checkpoints)
