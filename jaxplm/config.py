@@ -34,7 +34,7 @@ MeshSize = Annotated[int, Interval(ge=-1, le=2**24)]
 Packing = Literal["documents", "stream"]
 VectorPooling = Literal["cls", "mean", "max", "none"]
 VectorType = Literal["float32", "float16"]
-Precision = Literal["bfloat16", "float32"]
+Precision = Literal["bfloat16", "float32", "float8"]
 Attention = Literal["auto", "plain", "flash"]
 Remat = Literal["none", "dots", "blocks"]
 
@@ -224,7 +224,9 @@ class Mesh:
 class Compute:
     """Precision, speed and memory."""
 
-    dtype: Precision = setting("bfloat16", "number format of the computation; parameters are always float32")
+    dtype: Precision = setting(
+        "bfloat16", "number format of the computation; float8: bfloat16 with float8 factors in the blocks' matrix products (NVIDIA"
+        " GPUs from Ada and Hopper on); parameters are always float32")
     unroll: bool = setting(True, "compile the blocks one by one and not as a loop: faster steps, longer compilation")
     attention: Attention = setting(
         "auto", "kernel of attention; auto: a flash kernel where there is one, chunks on a CPU; flash: a flash kernel or an error;"

@@ -24,14 +24,19 @@ def resolve_compute(settings: config.Compute, mesh: jax.sharding.Mesh) -> Comput
     """Return how the settings are carried out on this hardware; log one line for each difference from what was asked for.
 
     - Precision: GPU and TPU compute in bfloat16 as asked. A CPU has no elementwise instructions for bfloat16. Products use it
-      if the processor has instructions for them; everything else is float32.
+      if the processor has instructions for them; everything else is float32. float8 is bfloat16 with the factors of the blocks'
+      products in float8, on NVIDIA GPUs with units for it.
     - Attention: cuDNN's flash attention in bfloat16 on NVIDIA GPUs from Hopper on, splash on TPUs, each only if it passes
       `nn.attention.selfcheck` at the start; chunked attention on a CPU; else plain attention.
 
     Raises:
-      UserError: `compute.attention=flash`, and there is no flash attention here.
+      UserError: `compute.attention=flash`, and there is no flash attention here; `compute.dtype=float8`, and this device has
+        no units for float8.
     """
     activations, operands = _precision(settings.dtype)
+    products = "float8" if settings.dtype == "float8" else ""
+    if products and (lack := float8_lack(jax.local_devices()[0])):
+        raise UserError(f"compute.dtype=float8: {lack}; use compute.dtype=bfloat16")
     attention = _attention(settings.attention, activations)
     split = MeshSplit(mesh, tuple(sharding.BATCH[0]), "tensor") if attention != "plain" and mesh.size > 1 else None
     unroll = settings.unroll
@@ -40,7 +45,7 @@ def resolve_compute(settings: config.Compute, mesh: jax.sharding.Mesh) -> Comput
         # TPU, only the loop has been measured.
         log.info("compute: blocks in a loop (compute.unroll=false), for compute.remat=%s to save memory", settings.remat)
         unroll = False
-    return Compute(activations, operands, unroll, attention, split, remat=settings.remat)
+    return Compute(activations, operands, unroll, attention, split, remat=settings.remat, products=products)
 
 
 def without_attention_dropout(encoder_config: EncoderConfig, compute: Compute) -> EncoderConfig:
@@ -97,10 +102,25 @@ def flash_kernel(device: Any, dtype: str) -> tuple[str, str]:
         return "splash", ""
     if platform != "gpu":
         return "", f"there is no flash attention for a {platform.upper()}"
-    found = re.fullmatch(r"(\d+)\.(\d+)", str(getattr(device, "compute_capability", "")))
-    if not found or int(found[1]) < 9:
+    if _capability(device) < (9, 0):
         return "", f"cuDNN's for packed rows needs an NVIDIA GPU of the Hopper generation or newer; this is {device.device_kind}"
     return ("cudnn", "") if dtype == "bfloat16" else ("", f"cuDNN's computes in bfloat16, not {dtype}")
+
+
+def float8_lack(device: Any) -> str:
+    """Return why a `jax.Device` cannot multiply float8 numbers; "" if it can."""
+    platform = jax.default_backend()
+    if platform != "gpu":
+        return f"a {platform.upper()} does not multiply float8 numbers here, only NVIDIA GPUs from compute capability 8.9 on do"
+    if _capability(device) < (8, 9):
+        return f"{device.device_kind} has no float8 units, which NVIDIA GPUs have from compute capability 8.9 (Ada, Hopper) on"
+    return ""
+
+
+def _capability(device: Any) -> tuple[int, int]:
+    """Return the compute capability of an NVIDIA GPU, (9, 0) for Hopper; (0, 0) for a device of another kind."""
+    found = re.fullmatch(r"(\d+)\.(\d+)", str(getattr(device, "compute_capability", "")))
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _cpu_multiplies_bfloat16() -> bool:

@@ -227,7 +227,7 @@ class Run:
             "weight decay": f"{train.weight_decay:g}",
             **({"layer decay": f"{train.layer_decay:g}"} if train.layer_decay != 1 else {}),
             **({"frozen": ", ".join(config.train.freeze)} if config.train.freeze else {}),
-            "compute": f"activations {compute.activations}, products {compute.operands}, attention {compute.attention}",
+            "compute": f"activations {compute.activations}, products {compute.products or compute.operands}, attention {compute.attention}",
             "seed": str(config.seed),
         }
 

@@ -31,7 +31,7 @@ class MLMHead(nnx.Module):
 
     def transform(self, hidden: jax.Array, compute: Compute) -> jax.Array:
         """Return what the decoder reads: [..., D] → [..., D]."""
-        return layer_norm(gelu(dense(hidden, self.dense, compute)), self.norm, self.config.norm_eps)
+        return layer_norm(gelu(dense(hidden, self.dense, compute.of_heads())), self.norm, self.config.norm_eps)
 
 
 class ExtensionHead(nnx.Module):

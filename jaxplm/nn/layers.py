@@ -1,5 +1,6 @@
 """The pieces that every block is made of: linear layers, LayerNorm, dropout; and the precision that they run in."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxplm.nn.cpu_kernels import contract, erf_gelu, layer_norm_rows, low_precision_matmul
+from jaxplm.nn.float8 import float8_matmul
 
 PRODUCT = "product"  # the name of a product with a kernel, by which `Compute.remat` = dots knows what to keep
 
@@ -36,6 +38,8 @@ class Compute:
       attention: the kernel, see `jaxplm.nn.attention.dispatch`: plain, chunked, cudnn or splash.
       split: the mesh, for kernels that XLA cannot partition, which is every one except plain; None on one device.
       remat: what the backward pass recomputes, see `jaxplm.nn.encoder`: none, blocks or dots.
+      products: "float8" rounds the factors of the blocks' products to float8, see `jaxplm.nn.float8`; "" leaves them in
+        `operands`.
     """
 
     activations: str = "float32"
@@ -44,6 +48,11 @@ class Compute:
     attention: str = "plain"
     split: MeshSplit | None = None
     remat: str = "none"
+    products: str = ""
+
+    def of_heads(self) -> "Compute":
+        """Return how the layers outside the encoder's blocks compute: as the blocks do, but never in float8."""
+        return dataclasses.replace(self, products="")
 
 
 class Linear(nnx.Module):
@@ -68,9 +77,12 @@ class LayerNorm(nnx.Module):
 
 def matmul(x: jax.Array, kernel: jax.Array, compute: Compute, axes: int = 1) -> jax.Array:
     """Contract the last `axes` dimensions of x [..., *I] with the first ones of kernel [*I, *O]; return [..., *O]."""
-    if compute.operands != compute.activations:
-        inputs, outputs = math.prod(kernel.shape[:axes]), kernel.shape[axes:]
-        y: jax.Array = low_precision_matmul(x.reshape(-1, inputs), kernel.reshape(inputs, -1), compute.operands)
+    inputs, outputs = math.prod(kernel.shape[:axes]), kernel.shape[axes:]
+    if compute.products == "float8":
+        y: jax.Array = float8_matmul(x.reshape(-1, inputs), kernel.reshape(inputs, -1))
+        y = y.reshape(*x.shape[: x.ndim - axes], *outputs)
+    elif compute.operands != compute.activations:
+        y = low_precision_matmul(x.reshape(-1, inputs), kernel.reshape(inputs, -1), compute.operands)
         y = y.reshape(*x.shape[: x.ndim - axes], *outputs)
     else:
         y = contract(x, kernel.astype(x.dtype), range(x.ndim - axes, x.ndim), range(axes), x.dtype)

@@ -68,6 +68,7 @@ class TaskHead(nnx.Module):
 
     def _through_body(self, x: jax.Array, segment_ids: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
         """Run the body over x [B, L, D]; return [B, L, D] or, from the LSTM, [B, L, 2h]; float32."""
+        compute = compute.of_heads()
         if isinstance(self.body, BiLSTM):
             return self.body(x, segment_ids, compute)
         graph, stacked = nnx.split(self.body)
