@@ -1,11 +1,15 @@
-"""Compare the loss curves of the same further pre-training in float32 and in bfloat16, by the real command.
+"""Compare the loss curves of the same further pre-training in several precisions, by the real command.
 
-    python benchmarks/precision_curves.py --out=DIR [--steps=300] [--set=model.path=DIR --set=data.train=FILE ...]
+    python benchmarks/precision_curves.py --out=DIR [--dtypes=float32,bfloat16] [--steps=300] [--limit=1]
+        [--set=model.path=DIR --set=data.train=FILE ...] [--emulate]
 
-Both runs have the same rows, masks and dropout (`configs/dapt.py` with the fields of each --set). It prints the largest
-relative difference of the training loss averaged over 20 steps, and the validation losses. DIR/precision.png shows both
-curves. A line of JSON is appended to benchmarks/results.jsonl. Exit status: 1 if the averaged curves differ by more
-than 1 %, else 0.
+All runs have the same rows, masks and dropout (`configs/dapt.py` with the fields of each --set). Each type is compared with the
+first one: the script prints the largest relative difference of the training loss averaged over 20 steps, that of the mean over
+all steps, and the validation losses. DIR/precision.png shows the curves. A line of JSON is appended to benchmarks/results.jsonl.
+Exit status: 1 if averaged curves differ by more than --limit percent, else 0.
+
+For float8: --dtypes=bfloat16,float8 --limit=0.5, on a GPU that has it. --emulate runs float8 and bfloat16 anywhere, with the
+rounding that a GPU has and without its speed.
 """
 
 import argparse
@@ -13,13 +17,28 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import record
 
+from jaxplm.config import Precision
+
 ROOT = Path(__file__).parent.parent
 WINDOW = 20  # steps
+
+
+# The command with a GPU's choice of types, whatever the device is.
+EMULATED = """
+import sys
+from jaxplm.devices import compute
+from jaxplm.nn import float8, layers
+layers.float8_matmul = lambda x, kernel, emulated: float8.float8_matmul(x, kernel, True)
+compute.float8_lack = lambda device: ""
+compute._precision = lambda dtype: ("float32",) * 2 if dtype == "float32" else ("bfloat16",) * 2
+from jaxplm.main import main
+sys.exit(main(sys.argv, own_process=True))
+"""
 
 
 def run(options: argparse.Namespace, dtype: str) -> list[dict[str, Any]]:
@@ -27,7 +46,8 @@ def run(options: argparse.Namespace, dtype: str) -> list[dict[str, Any]]:
     workdir = Path(options.out) / dtype
     settings = [f"train.steps={options.steps}", f"train.eval_every={options.steps}", "train.log_every=1", f"compute.dtype={dtype}",
                 *options.set]
-    subprocess.run([sys.executable, "-m", "jaxplm.main", f"--config={ROOT / 'configs' / 'dapt.py'}", f"--workdir={workdir}",
+    program = ["-c", EMULATED] if options.emulate else ["-m", "jaxplm.main"]
+    subprocess.run([sys.executable, *program, f"--config={ROOT / 'configs' / 'dapt.py'}", f"--workdir={workdir}",
                     *(f"--config.{setting}" for setting in settings)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
@@ -35,18 +55,30 @@ def run(options: argparse.Namespace, dtype: str) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--limit", type=float, default=1.0, help="percent")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--emulate", action="store_true")
     options = parser.parse_args()
-    records = {dtype: run(options, dtype) for dtype in ("float32", "bfloat16")}
+    dtypes = options.dtypes.split(",")
+    if set(dtypes) - set(get_args(Precision)) or not 1 < len(dtypes) == len(set(dtypes)):
+        sys.exit(f"--dtypes={options.dtypes}: must be two or more of {', '.join(get_args(Precision))}")
+    if options.steps < WINDOW:
+        sys.exit(f"--steps={options.steps}: must be {WINDOW} or more, over which losses are averaged")
+    records = {dtype: run(options, dtype) for dtype in dtypes}
     raw = {dtype: np.array([one["loss"] for one in of_run if one["split"] == "train"]) for dtype, of_run in records.items()}
     curves = {dtype: np.convolve(losses, np.ones(WINDOW) / WINDOW, "valid") for dtype, losses in raw.items()}
     validation = {dtype: [one["loss"] for one in of_run if one["split"] == "validation"] for dtype, of_run in records.items()}
-    apart = np.abs(curves["bfloat16"] / curves["float32"] - 1)
-    print(f"{len(raw['float32'])} steps; training loss averaged over {WINDOW} steps differs by at most {apart.max():.3%}, "
-          f"by {apart.mean():.3%} on average")
+    first, *others = dtypes
+    apart = {dtype: curves[dtype] / curves[first] - 1 for dtype in others}
+    figures = {dtype: {"apart_max": float(np.abs(curve).max()), "apart_mean": float(np.abs(curve).mean()),
+                       "mean_apart": float(raw[dtype].mean() / raw[first].mean() - 1)} for dtype, curve in apart.items()}
+    for dtype, found in figures.items():
+        print(f"{dtype} beside {first}, {len(raw[first])} steps: training loss averaged over {WINDOW} steps differs by at most "
+              f"{found['apart_max']:.3%}, by {found['apart_mean']:.3%} on average; its mean over all steps by {found['mean_apart']:+.3%}")
     for dtype, losses in validation.items():
-        print(f"{dtype:<10} validation loss {' → '.join(f'{loss:.4f}' for loss in losses)}")
+        print(f"{dtype:<10} validation loss {' → '.join(f'{loss:.4f}' for loss in losses)}, {losses[-1] / validation[first][-1] - 1:+.3%}")
 
     import matplotlib
 
@@ -54,20 +86,22 @@ def main() -> None:
     from matplotlib import pyplot
 
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=(3, 1))
-    steps = np.arange(WINDOW, WINDOW + len(apart))
-    for (dtype, curve), style in zip(curves.items(), ("-", "--"), strict=True):
+    steps = np.arange(WINDOW, WINDOW + len(curves[first]))
+    for (dtype, curve), style in zip(curves.items(), ("-", "--", ":"), strict=False):
         above.plot(steps, curve, style, label=dtype)
     above.set_ylabel(f"training loss, mean of {WINDOW} steps")
     above.legend()
-    below.plot(steps, 100 * (curves["bfloat16"] / curves["float32"] - 1))
+    for dtype, curve in apart.items():
+        below.plot(steps, 100 * curve, label=f"{dtype} beside {first}")
     below.axhline(0, color="black", linewidth=0.6)
+    below.legend()
     below.set_ylabel("difference, %")
     below.set_xlabel("step")
     figure.tight_layout()
     figure.savefig(Path(options.out) / "precision.png", dpi=120)
-    record.append("precision_curves", {"apart_max": float(apart.max()), "apart_mean": float(apart.mean()), "validation": validation})
-    if apart.max() > 0.01:
-        sys.exit("the curves differ by more than 1 %")
+    record.append("precision_curves", {"first": first, "emulated": options.emulate, "apart": figures, "validation": validation})
+    if beyond := [dtype for dtype, found in figures.items() if found["apart_max"] > options.limit / 100]:
+        sys.exit(f"{', '.join(beyond)}: the curve differs by more than {options.limit:g} % from that of {first}")
 
 
 if __name__ == "__main__":

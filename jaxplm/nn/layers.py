@@ -38,8 +38,8 @@ class Compute:
       attention: the kernel, see `jaxplm.nn.attention.dispatch`: plain, chunked, cudnn or splash.
       split: the mesh, for kernels that XLA cannot partition, which is every one except plain; None on one device.
       remat: what the backward pass recomputes, see `jaxplm.nn.encoder`: none, blocks or dots.
-      products: "float8" rounds the factors of the blocks' products to float8, see `jaxplm.nn.float8`; "" leaves them in
-        `operands`.
+      products: "float8" rounds the factors of the blocks' products to float8, see `jaxplm.nn.float8`, and "emulated float8" does
+        so on a device without units for it; "" leaves them in `operands`.
     """
 
     activations: str = "float32"
@@ -78,8 +78,8 @@ class LayerNorm(nnx.Module):
 def matmul(x: jax.Array, kernel: jax.Array, compute: Compute, axes: int = 1) -> jax.Array:
     """Contract the last `axes` dimensions of x [..., *I] with the first ones of kernel [*I, *O]; return [..., *O]."""
     inputs, outputs = math.prod(kernel.shape[:axes]), kernel.shape[axes:]
-    if compute.products == "float8":
-        y: jax.Array = float8_matmul(x.reshape(-1, inputs), kernel.reshape(inputs, -1))
+    if compute.products:
+        y: jax.Array = float8_matmul(x.reshape(-1, inputs), kernel.reshape(inputs, -1), compute.products == "emulated float8")
         y = y.reshape(*x.shape[: x.ndim - axes], *outputs)
     elif compute.operands != compute.activations:
         y = low_precision_matmul(x.reshape(-1, inputs), kernel.reshape(inputs, -1), compute.operands)
