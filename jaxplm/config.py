@@ -21,6 +21,7 @@ from jaxplm.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 HIGHEST_SEED = 2**31 - 1
+MOST_STEPS = 2**31 - 1  # the devices count steps in 32 bits
 _MOST = 2**20  # of what is counted per text or per row
 
 Share = Annotated[float, Interval(ge=0.01, le=0.9)]
@@ -28,8 +29,8 @@ DropoutRate = Annotated[float, Interval(ge=0, le=0.99)]
 Seed = Annotated[int, Interval(ge=0, le=HIGHEST_SEED)]
 Count = Annotated[int, Ge(1)]
 CountOrZero = Annotated[int, Ge(0)]
-StepCount = Annotated[int, Interval(ge=0, le=2**31 - 1)]  # the devices count steps in 32 bits
-RowCount = Annotated[int, Interval(ge=1, le=2**24)]
+StepCount = Annotated[int, Interval(ge=0, le=MOST_STEPS)]
+RowCount = Annotated[int, Interval(ge=1, le=2**20)]
 MeshSize = Annotated[int, Interval(ge=-1, le=2**24)]
 Packing = Literal["documents", "stream"]
 VectorPooling = Literal["cls", "mean", "max", "none"]
@@ -135,7 +136,7 @@ class Train:
     """Steps, optimizer and evaluation."""
 
     steps: StepCount | None = setting(None, "steps of the run; exactly one of train.steps and train.epochs is given")
-    epochs: Annotated[float, Ge(1e-6)] | None = setting(
+    epochs: Annotated[float, Interval(ge=1e-6, le=1e6)] | None = setting(
         None, "passes over data.train; exactly one of train.steps and train.epochs is given")
     batch_size: RowCount = setting(32, "rows per step over all devices; in labelled tasks texts per step, on average")
     accumulate: RowCount = setting(1, "parts in which a step is computed, to save memory")

@@ -237,6 +237,39 @@ def test_damage_is_named_and_the_one_before_used(
     assert "Traceback" not in capfd.readouterr().err
 
 
+def text_files(step: Path) -> list[str]:
+    """The files of a checkpoint that are JSON: the description, and what Orbax writes about it."""
+    return sorted(str(path.relative_to(step)) for path in step.rglob("*") if path.is_file() and path.read_bytes()[:1] == b"{")
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"a":' * 200_000, "[]", "null", "\xff", ""], ids=lambda content: repr(content[:6]))
+def test_json_that_is_deep_or_of_another_kind(saved: Path, tmp_path: Path, on: Mesh, content: str, caplog: pytest.LogCaptureFixture,
+                                              capfd: Any) -> None:
+    """In any JSON file of the newest checkpoint: its state as it was written, or the one before, named in one line."""
+    names, used = text_files(saved / "2"), {}
+    assert "about/metadata" in names and len(names) > 3
+    for turn, name in enumerate(names):
+        directory = shutil.copytree(saved, tmp_path / str(turn))
+        (directory / "2" / name).write_bytes(content.encode("latin-1"))
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "jaxplm"), Checkpoints(directory, keep=2, save_every=1) as checkpoints:
+            found = checkpoints.restore_latest(abstract(make_state(0, on)))
+            assert found is not None, name
+            assert_same_bits(found[0], make_state(found[1], on))
+            messages = [record.getMessage() for record in caplog.records if record.name == "jaxplm"]
+            assert len(messages) <= 1
+            if found[1] == 1:
+                assert_says(messages[0], "step 2", "damaged", "step 1")
+            elif messages:
+                assert_says(messages[0], str(directory), name, "damaged")
+            checkpoints.save(3, found[0])
+            checkpoints.wait()
+            assert checkpoints.latest_step == 3
+        used[name] = found[1]
+    assert used["about/metadata"] == 1 and used["_CHECKPOINT_METADATA"] == 2
+    assert "Traceback" not in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_every_flipped_bit_is_noticed_or_harmless(saved: Path, tmp_path: Path, on: Mesh) -> None:
     """Anywhere in the files: what comes back is one of the two states, exactly."""

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from commands import Lab, fields, rows, succeeded, tree, weights
 from forked import Outcome, run_all
-from messages import assert_line, assert_says
+from messages import assert_line, assert_refusal, assert_says
 from task_runs import CASES, NOUNS, SEEDS, Runs, predictions, train_all
 
 pytestmark = pytest.mark.slow
@@ -192,6 +193,47 @@ def test_killed_in_the_second_seed_and_resumed(runs, trained, tmp_path):
     assert predictions(workdir) == predictions(reference)
     for seed in SEEDS:
         assert rows(workdir / f"seed-{seed}") == rows(reference / f"seed-{seed}")
+
+
+DELETED = {  # → what the log names
+    "the export": (["export"], ["export/config.json"]),
+    "parts of all exports": (["export/model.safetensors", "seed-1/export/model.safetensors", "seed-2/export"],
+                             ["export/model.safetensors", "seed-1", "seed-2", "export/tokenizer.json"]),
+}
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def test_deleted_parts_of_the_exports_of_seeds_are_rebuilt(runs, trained, tmp_path):
+    reference, names = runs.workdir("classify"), ("export", "seed-1/export", "seed-2/export")
+    for why, (deleted, _) in DELETED.items():
+        shutil.copytree(reference, tmp_path / why)
+        for name in deleted:
+            remove(tmp_path / why / name)
+    outcomes = run_all(runs.lab, [runs.training("classify", tmp_path / why) for why in DELETED])
+    for (why, (_, says)), outcome in zip(DELETED.items(), outcomes, strict=True):
+        assert_says(outcome.succeeded(), *says)
+        for name in names:
+            found, wanted = tree(tmp_path / why / name), tree(reference / name)
+            assert found.keys() == wanted.keys(), why
+            assert [file for file in wanted if file != "README.md" and found[file][1] != wanted[file][1]] == [], why
+        assert rows(tmp_path / why) == rows(reference), why
+        assert predictions(tmp_path / why) == predictions(reference), why
+
+
+def test_an_export_of_a_seed_that_nothing_is_left_of(runs, trained, tmp_path):
+    """Its checkpoints are gone too: the run asks what to do before it trains."""
+    workdir = tmp_path / "run"
+    shutil.copytree(runs.workdir("classify"), workdir)
+    for name in ("export/config.json", "seed-2/export/config.json", "seed-2/checkpoints"):
+        remove(workdir / name)
+    before = tree(workdir)
+    done = runs.lab.run(runs.training("classify", workdir))
+    assert done.returncode == 2
+    assert_refusal(done.stderr, str(workdir / "seed-2"), "export/config.json", "remove", "--workdir")
+    assert tree(workdir) == before
 
 
 # ---------------------------------------------------------------- evaluation

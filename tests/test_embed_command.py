@@ -198,3 +198,32 @@ def test_mistakes(lab, corpus, tmp_path, more, said):
     assert done.returncode == 2, done.stderr
     assert_refusal(done.stderr, *said)
     assert not (tmp_path / "run" / "embeddings").exists()
+
+
+def test_a_damaged_index_is_named_and_the_vectors_are_computed_again(lab, tmp_path):
+    """With the checksums of the workdir and, as an earlier version left it, without."""
+    few = tmp_path / "few.txt"
+    few.write_text("\n".join(sentences(2 * SHARD)) + "\n")
+    command = flags(lab, few, tmp_path / "run")
+    succeeded(lab.run(command))
+    wanted, records = contents(tmp_path / "run"), tmp_path / "run" / ".checksums.json"
+    for content, recorded in ((b"[" * 100_000, True), (wanted["embeddings/index.json"].replace(b'"rows"', b'"r0ws"', 1), False)):
+        (tmp_path / "run" / "embeddings" / "index.json").write_bytes(content)
+        if not recorded:
+            records.unlink()
+        out = succeeded(lab.run(command))
+        assert_line(out, "warning", str(tmp_path / "run"), "index.json", "damaged")
+        assert contents(tmp_path / "run") == wanted
+        assert records.is_file()
+
+
+def test_a_damaged_line_of_the_progress_is_named(lab, corpus, finished, tmp_path):
+    """What it and the lines after it record is computed again."""
+    workdir = tmp_path / "run"
+    command = flags(lab, corpus, workdir)
+    stopped(lab, command, signal.SIGTERM)
+    progress = workdir / "embeddings" / "progress.jsonl"
+    first, _, *others = progress.read_bytes().splitlines()
+    progress.write_bytes(b"\n".join([first, b"[" * 100_000, *others, b""]))
+    assert_line(succeeded(lab.run(command)), "warning", "progress.jsonl", "line 2")
+    assert contents(workdir) == contents(finished[0])

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import assert_line, refuses
 
+from jaxplm.data.checksums import Records
 from jaxplm.data.labelled.row_length import row_length
 from jaxplm.data.labelled.text_blocks import framing, text_blocks, text_tokens
 from jaxplm.data.labelled.unit_rows import plan_units
 from jaxplm.data.sources import text_stream
 from jaxplm.data.sources.texts import open_texts
 from jaxplm.recipes.embed.array_file import ArrayFile
-from jaxplm.recipes.embed.files import VectorFiles, is_complete
+from jaxplm.recipes.embed.files import INDEX, VectorFiles, damaged_files, is_complete
 
 WORDS = sorted(set(" ".join(checkpoints.TEXTS[:3]).split()))
 
@@ -230,3 +231,35 @@ def test_vectors_of_tokens_resume_wherever_they_stopped(tmp_path):
                 add(files, row, sizes)
         assert finish(files) == whole, stop
         assert is_complete(directory)
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"{", b"[" * 100_000, b"\xff\xfe", b"[1]", b"null", b"{}", b'{"shards": []}', b'{"shards": [], "rows": "x", "vectors": 0}',
+    b'{"shards": [{"file": 1, "sha256": null}], "rows": 0, "vectors": 0}', b'{"shards": {"a": 1}, "rows": 0, "vectors": 0}',
+    b'{"shards": [{"file": "embeddings-00000.npy"}], "rows": 0, "vectors": 0}', b'{"shards": [], "rows": true, "vectors": 0}',
+])
+def test_an_index_without_records_that_is_damaged(tmp_path, content):
+    (tmp_path / "embeddings").mkdir()
+    (tmp_path / "embeddings" / INDEX).write_bytes(content)
+    assert damaged_files(tmp_path / "embeddings", Records(tmp_path)) == [f"{INDEX} is not what was written"]
+
+
+@pytest.mark.parametrize("damage", [
+    lambda line: b"[" * 100_000, lambda line: line.replace(b"s", b"z", 1), lambda line: b"\xff" + line[1:], lambda line: b"null",
+    lambda line: b'{"record": {}}', lambda line: b"",
+])
+@pytest.mark.parametrize("number", [1, 2, 3])  # of the line; the last is the third
+def test_a_damaged_line_of_the_progress(tmp_path, caplog, damage, number):
+    files = open_files(tmp_path)
+    for row, sizes in ((0, (2, 4)), (2, (1, 4))):  # two shards
+        add(files, row, sizes)
+    files.close()
+    progress = tmp_path / "progress.jsonl"
+    lines = progress.read_bytes().splitlines()
+    lines[number - 1] = damage(lines[number - 1])
+    progress.write_bytes(b"\n".join([*lines, b""]))
+    files = open_files(tmp_path)
+    files.close()
+    assert files.rows == (0, 0, 2)[number - 1]
+    [said] = caplog.messages
+    assert_line(said, "progress.jsonl", f"line {number}")

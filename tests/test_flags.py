@@ -66,6 +66,13 @@ def test_a_folder_of_a_recipes_name_is_in_nobodys_way(monkeypatch, tmp_path):
     (["--config=dapt", "--config.data.whole_word=maybe"], ("data.whole_word=maybe", "true", "false")),
     (["--config=dapt", "--config.train.learning_rate=fast"], ("train.learning_rate=fast", "number", "0", "10")),
     (["--config=dapt", "--config.train.schedule=lin"], ("train.schedule='lin'", "linear", "cosine", "constant")),
+    (["--config=dapt", "--config.train.batch_size=100000000000"], ("train.batch_size=100000000000", "between 1 and 1048576")),
+    (["--config=dapt", "--config.train.batch_size=0"], ("train.batch_size=0", "between 1 and 1048576")),
+    (["--config=dapt", f"--config.train.steps=1{'0' * 23}"], (f"train.steps=1{'0' * 23}", "between 0 and 2147483647")),
+    (["--config=dapt", f"--config.train.steps=1{'0' * 5000}"], ("train.steps", "between 0 and 2147483647")),
+    (["--config=dapt", "--config.train.steps=-1"], ("train.steps=-1", "between 0 and 2147483647")),
+    (["--config=dapt", "--config.train.epochs=1e300"], ("train.epochs=1e+300", "between 1e-06 and 1000000")),
+    (["--config=finetune", "--config.train.seeds=(1,99999999999)"], ("train.seeds=(1, 99999999999)", "between 0 and 2147483647")),
     (["--config=dapt", "--wrokdir=x"], ("wrokdir", "workdir")),
     (["--config=dapt", "train"], ("'train'", "--config.<field>=<value>")),
 ])

@@ -9,6 +9,7 @@ import pytest
 from helpers import same, sentences, tiny_config, wordpiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import refuses
 from test_pipeline import PLAN, SPECIAL, STORE, masking
 
 from jaxplm import hf, nn
@@ -39,6 +40,9 @@ def test_steps_of_a_run():
     assert steps_in(Train(steps=7), 10.0) == 7 and steps_in(Train(steps=0), 10.0) == 0
     assert steps_in(Train(steps=None, epochs=1.5), 10.1) == 16
     assert steps_in(Train(steps=None, epochs=0.001), 10.0) == 1
+    assert steps_in(Train(steps=None, epochs=1e6), 2147.0) == 2_147_000_000
+    with refuses("train.epochs=1e+06", "2,148,000,000", "2,147,483,647"):
+        steps_in(Train(steps=None, epochs=1e6), 2148.0)
 
 
 @settings(deadline=None)

@@ -168,6 +168,62 @@ def test_one_long_text_of_parquet_a_thousand_times(tmp_path, monkeypatch, store_
     assert peak < 24 << 20
 
 
+TOKENS = WantedColumns({"tokens": "data.tokens"})
+
+
+def deep(levels: int) -> pa.Array:
+    kind, value = pa.string(), "a"
+    for _ in range(levels):
+        kind, value = pa.list_(kind), [value]
+    return pa.array([value], kind)
+
+
+@pytest.mark.parametrize("levels", [33, 60, 1000])
+def test_lists_of_parquet_nested_too_deeply(tmp_path, levels):
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pa.table({"tokens": deep(levels)}), path)
+    with refuses("a.parquet", *(["'tokens'", "33", "32"] if levels == 33 else ["nested"])):
+        list(SourceRows(path, TOKENS))
+
+
+def test_lists_of_parquet_within_the_depth(tmp_path):
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pa.table({"text": ["a"], "tokens": deep(20), "other": deep(40)}), path)
+    [row] = SourceRows(path, TOKENS)
+    assert row["tokens"] == deep(20)[0].as_py()
+    assert read(path) == ["a"]
+
+
+@pytest.mark.parametrize("make", [
+    lambda count: pa.array([["a"], ["b"] * count, ["c"]]),
+    lambda count: pa.array([["a"], [], ["c"]]) if not count else pa.array([[["a"]], [[]] * count, [["c"]]]),
+    lambda count: pa.array([{"x": [1], "y": [2]}, {"x": [1] * (count // 2), "y": [2] * (count // 2)}, None]),
+    lambda count: pa.array([[("k", [1])], [("k", [1] * count)], []], pa.map_(pa.string(), pa.list_(pa.int8()))),
+    lambda count: pa.array([["a"], ["b" * (count * 64)], ["c"]]),
+])
+def test_a_row_of_parquet_with_too_many_values(tmp_path, monkeypatch, make):
+    """A small file may hold a list of a billion equal values: it is refused before they become Python's."""
+    monkeypatch.setattr(parquet, "MAX_RECORD_LINES", 1000)
+    monkeypatch.setattr(parquet, "_BATCH_BYTES", 64_000)
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pa.table({"tokens": make(900)}), path)
+    assert len(list(SourceRows(path, TOKENS))) == 3
+    pyarrow.parquet.write_table(pa.table({"tokens": make(1200)}), path)
+    with refuses("a.parquet", "row 2", "tokens", "1,000"):
+        list(SourceRows(path, TOKENS))
+
+
+def test_a_row_group_of_parquet_with_too_many_values(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "_MAX_GROUP_VALUES", 1 << 20)
+    count = (1 << 20) + 1
+    path = tmp_path / "a.parquet"
+    lists = pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), pa.nulls(count, pa.int8()))
+    pyarrow.parquet.write_table(pa.table({"tokens": lists}), path)
+    assert path.stat().st_size < 1 << 16
+    with refuses("a.parquet", "row group 1", "'tokens'", f"{count:,}"):
+        list(SourceRows(path, TOKENS))
+
+
 def test_faults_of_the_code_keep_their_traceback(tmp_path):
     def own_fault():
         with errors_named(tmp_path / "a.json"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from commands import make_model
 from helpers import WORDS, same
-from messages import refuses
+from messages import assert_says, refuses
 
 from jaxplm import hf, main
 from jaxplm.config import Config, Data, Model, Task, Train
@@ -206,6 +206,36 @@ def test_a_file_that_was_cut_short_by_a_kill_is_not_used(start, tmp_path):
     (tmp_path / "vectors" / "train.partial.npy").write_bytes(b"half")
     assert same(begun(config, tmp_path).job.train.batch(0), expected)
     assert not list((tmp_path / "vectors").glob("*.partial*"))
+
+
+DAMAGES = {
+    "a flipped bit of a number": ("train.npy", lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]),
+    "a flipped bit of the header": ("train.npy", lambda content: content[:20] + bytes([content[20] ^ 1]) + content[21:]),
+    "cut short": ("train.npy", lambda content: content[: len(content) // 2]),
+    "nothing": ("train.npy", lambda content: b""),
+    "a note of another file": ("train.json", lambda content: content.replace(b'"checksum": "', b'"checksum": "0')),
+    "a note that is no object": ("train.json", lambda content: b"[1]"),
+    "a note without a checksum": ("train.json", lambda content: b'{"fingerprint": "x"}'),
+    "a note of broken text": ("train.json", lambda content: b"\xff\xfe"),
+    "a deep note": ("train.json", lambda content: b"[" * 200_000),
+}
+
+
+@pytest.mark.slow
+def test_damaged_vectors_are_named_and_computed_again(start, tmp_path, caplog):
+    config, workdir = config_of(start, "classify", "auto"), tmp_path / "run"
+    expected = begun(config, workdir).job.train.batch(0)
+    kept = {path.name: path.read_bytes() for path in (workdir / "vectors").iterdir()}
+    before = stamps(workdir)
+    for why, (name, damage) in DAMAGES.items():
+        path = workdir / "vectors" / name
+        path.write_bytes(damage(path.read_bytes()))
+        caplog.clear()
+        assert same(begun(config, workdir).job.train.batch(0), expected), why
+        [said] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert_says(said, str(path))
+        assert {path.name: path.read_bytes() for path in (workdir / "vectors").iterdir()} == kept, why
+        assert stamps(workdir)["validation.npy"] == before["validation.npy"], "this set's vectors alone"
 
 
 @pytest.mark.slow

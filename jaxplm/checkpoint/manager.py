@@ -30,6 +30,7 @@ from jaxplm.scores.metric import LOSS, Metric
 log = logging.getLogger("jaxplm")
 
 _SET_ASIDE = "damaged-"
+_TIMES = "_CHECKPOINT_METADATA"  # Orbax's file in each checkpoint
 # Space that must be free besides the arrays: for the store's own files, the metrics and the report. A write that fails
 # half-way does no harm, but Orbax's threads then print tracebacks.
 _SPARE = 64 * 2**20  # bytes
@@ -64,10 +65,18 @@ class Checkpoints:
             save_root_metadata=False,
             preservation_policy=_Preserve(self._kept),
         )
+
+        def open_directory() -> ocp.CheckpointManager:
+            try:
+                return ocp.CheckpointManager(self.directory, options=options, handler_registry=_handlers())
+            except OSError as error:
+                raise UserError(f"cannot write checkpoints to {self.directory}: {error.strerror or error}") from error
+
         try:
-            self._manager = ocp.CheckpointManager(self.directory, options=options, handler_registry=_handlers())
-        except OSError as error:
-            raise UserError(f"cannot write checkpoints to {self.directory}: {error.strerror or error}") from error
+            self._manager = open_directory()
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:  # what damaged JSON makes Orbax raise
+            self._remove_times(error)
+            self._manager = open_directory()
         if not isinstance(sys.excepthook, _WithoutClosedLoops):
             sys.excepthook = _WithoutClosedLoops(sys.excepthook)
         self._reload()
@@ -259,6 +268,25 @@ class Checkpoints:
                 (self.directory / str(step)).rename(aside)
         wait_for_all("damaged checkpoints set aside")
         self._reload()
+
+    def _remove_times(self, error: Exception) -> None:
+        """Remove Orbax's note of when each checkpoint was written, because one of them cannot be read; `error` says why.
+
+        Nothing here needs the times, and a state is compared with its own description. All processes call this together.
+
+        Raises:
+          Exception: `error`, if there is no such note: it has another cause.
+        """
+        notes = sorted(self.directory.glob(f"*/{_TIMES}"))
+        wait_for_all("times of checkpoints listed")  # before the first process removes them
+        if not notes:
+            raise error
+        log.warning("%s: a file %s is damaged (%s); all of them are removed, and the states are used", self.directory, _TIMES,
+                    type(error).__name__)
+        if is_first():
+            for note in notes:
+                note.unlink()
+        wait_for_all("times of checkpoints removed")
 
     def _reload(self) -> None:
         """Read which checkpoints there are, and their metrics."""

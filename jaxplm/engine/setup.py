@@ -11,19 +11,30 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from jaxplm.config import Config, Train
+from jaxplm.config import MOST_STEPS, Config, Train
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
 from jaxplm.engine.job import Job, MakeJob
 from jaxplm.engine.optim import TrainFirst, optimizer
 from jaxplm.engine.step import TrainState, TrainStep, make_train_step, new_state
+from jaxplm.errors import UserError
 from jaxplm.nn import Compute, ParamTree
 from jaxplm.tasks import Task
 
 
 def steps_in(train: Train, steps_per_epoch: float) -> int:
-    """Return the steps of a run by `train.steps` or, where that is None, by `train.epochs`: at least one."""
-    return train.steps if train.steps is not None else max(1, math.ceil((train.epochs or 0.0) * steps_per_epoch))
+    """Return the steps of a run by `train.steps` or, where that is None, by `train.epochs`: at least one.
+
+    Raises:
+      UserError: more than the devices count.
+    """
+    if train.steps is not None:
+        return train.steps
+    epochs = train.epochs or 0.0
+    if (steps := max(1, math.ceil(epochs * steps_per_epoch))) > MOST_STEPS:
+        raise UserError(f"train.epochs={epochs:g}: {steps:,} steps; a run has {MOST_STEPS:,} at most, which are"
+                        f" {MOST_STEPS / steps_per_epoch:.6g} epochs here")
+    return steps
 
 
 class TrainSetup:

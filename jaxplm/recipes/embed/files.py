@@ -38,7 +38,10 @@ def damaged_files(directory: Path, records: Records) -> list[str]:
     if records.has(directory):
         return records.damaged(directory)
     try:
-        shards = read_index(directory)["shards"]
+        index = read_index(directory)
+        shards = index["shards"]
+        if any(index[name] != sum(shard[name] for shard in shards) for name in ("rows", "vectors")):
+            raise Damaged("its totals are not those of its shards")
         return [f"{shard['file']} is not what was written" for shard in shards if not _is_whole(directory / shard["file"], shard["sha256"])]
     except (OSError, ValueError, KeyError, TypeError):
         return [f"{INDEX} is not what was written"]
@@ -113,12 +116,13 @@ class VectorFiles:
         """
         records = []
         if self._progress.exists():
-            lines = self._progress.read_text("utf-8", errors="replace").splitlines()
+            text = self._progress.read_text("utf-8", errors="replace")
+            lines = text.splitlines()
             for number, line in enumerate(lines, 1):
                 try:
                     records.append(opened(parse_json(line, "it"), "it")["record"])
                 except Damaged as error:
-                    if number < len(lines):  # else it was being written when the power failed
+                    if number < len(lines) or text.endswith("\n"):  # else it was being written when the power failed
                         log.warning("%s: line %d: %s: what follows is computed again", self._progress, number, error)
                     break
             if records and records[0].get("identity") != identity:
