@@ -51,6 +51,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 # that read what users name say so themselves, and elsewhere it is a fault of our own.
 _OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP,
                    errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO}
+# What the libraries below JAX say on the processes that are left: Gloo on CPUs, NCCL on GPUs, the service that joins them.
+_PEER_LOST = re.compile(r"Connection (closed|reset) by peer|remote process exited|Socket closed|heartbeat timeout", re.I)
 
 
 def explain(error: BaseException) -> str | None:
@@ -64,10 +66,19 @@ def explain(error: BaseException) -> str | None:
             return shortened(f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
         case MemoryError():
             return f"not enough memory{_detail(error)}; lower train.batch_size, data.seq_len or the size of the model"
-    if type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXHAUSTED" in str(error):
-        return (f"not enough memory on the device{_detail(error)}; lower train.batch_size or data.seq_len, or set compute.remat or"
-                " train.accumulate")
+    if type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError"):
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return (f"not enough memory on the device{_detail(error)}; lower train.batch_size or data.seq_len, or set compute.remat or"
+                    " train.accumulate")
+        if is_of_another_process(error):
+            return (f"another process of the run has ended or cannot be reached{_detail(error)}; the same command resumes from the last"
+                    " checkpoint")
     return None
+
+
+def is_of_another_process(error: BaseException) -> bool:
+    """Return whether an error says that another process of the run is gone."""
+    return type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and _PEER_LOST.search(str(error)) is not None
 
 
 def _detail(error: BaseException) -> str:

@@ -37,7 +37,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxplm.config import Config, check_field, field_infos, fields_matching, validate
-from jaxplm.errors import REPORT, Interrupted, UserError, did_you_mean, explain
+from jaxplm.errors import REPORT, Interrupted, UserError, did_you_mean, explain, is_of_another_process
 from jaxplm.version import VERSION
 
 # Recipe → its folder in `jaxplm/recipes`. There `checks` says which fields the recipe reads and how they go together, and
@@ -225,13 +225,9 @@ def main(argv: list[str], *, own_process: bool = False) -> int:
     """
     try:
         if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", argument) for argument in argv[1:]):
-            text = help_text(argv)
-            with contextlib.suppress(BrokenPipeError):  # `--help | head`
-                print(text, flush=True)
-            return 0
+            return _answer(help_text(argv))
         if "--version" in argv[1:]:
-            print(f"jaxplm {VERSION}")
-            return 0
+            return _answer(f"jaxplm {VERSION}")
         parsed = parse(argv)
         config = parsed.config
         replaced = resolve(config, parsed.given)
@@ -242,9 +238,19 @@ def main(argv: list[str], *, own_process: bool = False) -> int:
         return _say(*stop_signals.describe(stopped))
     except Exception as error:
         if line := explain(error):
-            return _say(line, 2)
+            status = _say(line, 2)
+            if own_process and is_of_another_process(error):  # at its end JAX would wait for that one, or abort with C++ frames
+                standard_streams.flush()
+                os._exit(status)
+            return status
         error.add_note(REPORT)
         raise
+    return 0
+
+
+def _answer(text: str) -> int:
+    with contextlib.suppress(BrokenPipeError):  # `--help | head`
+        print(text, flush=True)
     return 0
 
 

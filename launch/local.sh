@@ -25,37 +25,44 @@ for ((i = 0; i < count; i++)); do
   JAX_PROCESS_ID=$i "$python" -m jaxplm.main "$@" 2>&3 3>&- &
   pids+=($!)
 done
+# Bash's own lines about processes that were killed would stand between theirs; what this script says goes to 3.
+exec 2>/dev/null
 # Ctrl-C reaches all of them by itself. SIGTERM is passed on, so that they save and stop together.
-trap 'kill -TERM "${pids[@]}" 2>/dev/null' TERM
+trap 'kill -TERM "${pids[@]}"' TERM
 trap ':' INT
 
 status=0
 deadline=
+killed=0
 while ((${#pids[@]} > 0)); do
   sleep 0.2
   alive=()
   for pid in "${pids[@]}"; do
-    if kill -0 "$pid" 2>/dev/null; then
+    if kill -0 "$pid"; then
       alive+=("$pid")
       continue
     fi
     wait "$pid"
     code=$?
-    if ((code != 0 && status == 0)); then
+    # One that a signal has ended is the cause where another one has failed at the same moment.
+    if ((code > 128 && code != 130 && code != 143 && killed == 0)); then
+      killed=1
       status=$code
-      if ((code > 128 && code != 130 && code != 143)); then
-        echo "launch/local.sh: process $pid was ended by signal $((code - 128)); the same command resumes from the last checkpoint" >&3
-      fi
-      # The first failure ends the others, which would wait for it forever.
-      if ((code != 130 && code != 143)); then
-        kill -TERM "${pids[@]}" 2>/dev/null
-        deadline=$((SECONDS + 10))
-      fi
+      echo "launch/local.sh: process $pid was ended by signal $((code - 128)); the same command resumes from the last checkpoint" >&3
+    fi
+    if ((code != 0 && status == 0)); then status=$code; fi
+    # The first failure ends the others, which would wait for it forever.
+    if ((code != 0 && code != 130 && code != 143)) && [[ -z $deadline ]]; then
+      kill -TERM "${pids[@]}"
+      deadline=$((SECONDS + 10))
     fi
   done
   pids=("${alive[@]+"${alive[@]}"}")
   # A process inside a collective operation with one that has ended cannot react to SIGTERM.
-  if [[ -n $deadline ]] && ((SECONDS >= deadline)); then kill -KILL "${pids[@]}" 2>/dev/null; fi
+  if [[ -n $deadline ]] && ((SECONDS >= deadline)); then
+    killed=1 # by this script
+    kill -KILL "${pids[@]}"
+  fi
 done
 exec 3>&-
 wait "$filter"

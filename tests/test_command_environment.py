@@ -1,12 +1,13 @@
 """What the environment has wrong: one line with status 2, that names the variable; and signals before there is a run."""
 
+import os
 import re
 import signal
 import subprocess
 import sys
 
 import pytest
-from commands import ROOT
+from commands import ROOT, fields
 from forked import LIMIT
 from messages import assert_refusal, refuses
 
@@ -72,6 +73,16 @@ def test_what_the_machine_raises_is_one_line(error, says):
     assert_refusal(f"jaxplm: {line}\n", *says)
 
 
+@pytest.mark.parametrize("text", [
+    "UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Read error [127.0.0.1]:4: Connection reset by peer",
+    "INTERNAL: NCCL operation failed: remote process exited or there was a network error", "UNAVAILABLE: Socket closed",
+])
+def test_another_process_that_is_gone(text):
+    error = type("JaxRuntimeError", (RuntimeError,), {})(text)
+    assert_refusal(f"jaxplm: {errors.explain(error)}\n", "another process", "same command", text.partition(":")[0])
+    assert errors.explain(type(error)("INTERNAL: something else")) is None
+
+
 @pytest.mark.parametrize("error", [ValueError("x"), FileNotFoundError(2, "No such file", "/x"), KeyError("x"), OSError("x")])
 def test_faults_of_our_own_keep_their_traceback(error):
     assert errors.explain(error) is None
@@ -115,6 +126,45 @@ def test_stdout_is_closed(lab, reference):
     done = subprocess.run(["bash", "-c", 'exec "$@" >&-', "bash", sys.executable, "-m", "jaxplm.main", *arguments], cwd=ROOT,
                           env=lab.environment(), stderr=subprocess.PIPE, text=True, timeout=LIMIT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["--help"], ["--config=dapt", "--help"], ["--version"]])
+def test_nobody_reads_the_answer(lab, arguments):
+    """As in `--help | head`, where the reader has gone before everything is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*COMMAND[:3], *arguments], cwd=ROOT, env=lab.environment(), stdout=writer, stderr=subprocess.PIPE, text=True,
+                          timeout=LIMIT, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# A directory's permissions hold for root too without this capability, CAP_DAC_OVERRIDE.
+WITHOUT_OVERRIDE = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(24, 1)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "closed"), [("extend_vocab", ""), ("extend_vocab", "vocabulary"), ("exbert", ""), ("scratch", "")])
+def test_a_workdir_that_cannot_be_written(lab, tmp_path, recipe, closed):
+    terms = tmp_path / "terms.txt"
+    terms.write_text("cardiomyopathy\n")
+    workdir = tmp_path / "run"
+    (workdir / closed).mkdir(parents=True)
+    (workdir / closed).chmod(0o555)
+    added = {} if recipe == "scratch" else {"model__path": lab.model, "vocab__terms": terms, "vocab__new_tokens": 1}
+    flags = [f"--config={recipe}", f"--workdir={workdir}", *fields(data__train=lab.corpus, train__steps=1, **added)]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_OVERRIDE, *COMMAND[1:3], *flags], cwd=ROOT, env=lab.environment(),
+                          capture_output=True, text=True, timeout=LIMIT, check=False)
+    (workdir / closed).chmod(0o755)
+    assert done.returncode == 2
+    assert_refusal(done.stderr, str(workdir / closed), "Permission denied")
+    assert not (workdir / "export").exists()
 
 
 def test_the_wrong_one_in_a_tuple_is_named():
