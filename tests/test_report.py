@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from plot_layout import laid_out
 
 from jaxplm.config import Config, Data, Export, Model
 from jaxplm.reporting.card import FILL_MASK, Card, model_card
@@ -133,6 +134,34 @@ def test_plots_are_not_blank(tmp_path: Path) -> None:
         assert pixels.shape[0] >= 500 and pixels.shape[1] >= 900
         coloured = (pixels.max(-1) - pixels.min(-1)) > 0.2
         assert coloured.mean() > 0.002  # a curve was drawn
+
+
+SPEEDS = {
+    "even": [4000.0] * 40,
+    "first one slow": [20.0, *[4000.0 + i for i in range(40)]],
+    "falling": [9e6 / (i + 1) for i in range(60)],
+    "high at the end": [*[1000.0] * 30, 123_456_789.0],
+    "two": [1000.0, 10.0],
+    "one": [12.0],
+    "none": [0.0],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SPEEDS)
+def test_no_words_of_a_plot_overlap_or_are_cut_off(tmp_path: Path, name: str) -> None:
+    """The legend is on no curve either."""
+    losses = [10.0 / (i + 1) if name != "even" else 1.0 for i in range(len(SPEEDS[name]))]
+    found = [{"step": 500_000 * (i + 1), "split": "train", "loss": loss, "learning_rate": 3e-4 / (i + 1), "tokens_per_second": speed}
+             for i, (loss, speed) in enumerate(zip(losses, SPEEDS[name], strict=True))]
+    for split in ("validation", "general", "test"):
+        found += [{"step": row["step"], "split": split, "loss": row["loss"] * {"validation": 1.2, "general": 1.7, "test": 2.3}[split],
+                   "accuracy": {"validation": 0.4, "general": 0.7, "test": 0.1}[split]} for row in found[:: 10 if split != "test" else 99]
+                  if row["split"] == "train"]
+    with laid_out() as problems:
+        write_plots(tmp_path, found, exported_step=found[len(SPEEDS[name]) // 2]["step"])
+    assert problems.keys() >= {"speed.png", "loss.png", "accuracy.png"}
+    assert not any(problems.values()), problems
 
 
 def test_smooth_has_no_lag_and_keeps_lines() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import assert_says, refuses
+from plot_layout import laid_out
 from tokenizers import Regex, normalizers, pre_tokenizers
 
 from jaxplm import hf
@@ -235,6 +236,27 @@ def test_tokens_of_bytes_are_shown_as_text():
     tokenizer = checkpoints.tokenizer("roberta")
     text = vocabulary_text(measure(["a dogs 영화"], tokenizer), tokenizer, advise(measure(["a dogs"], tokenizer), 300))
     assert "␣" in text and "Ġdog" not in text
+
+
+LENGTHS = {
+    "all words whole": ("the cat sat on a mat", "the cat sat"),
+    "all words cut": ("catxyxyxy catxyxyxyx satxxyxyxyx", "catxyxyxyxyx"),
+    "even": ("cat catx catxy catxyx catxyxy catxyxyx", "cat catx catxy catxyx catxyxy catxyxyx"),
+    "long words": (f"{'catxy' * 12} {'sat' * 20} the", "the cat"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LENGTHS)
+def test_no_words_of_the_plot_overlap_or_are_cut_off(bert, tmp_path, name):
+    """The legend is on no bar either."""
+    domain, general = (measure([text] * 3, bert) for text in LENGTHS[name])
+    many = [*damaging_splits(domain)] * 8
+    with laid_out() as problems:
+        for number, (splits, other) in enumerate(((damaging_splits(domain), general), ([], None), (many[:30], general))):
+            write_vocabulary(tmp_path / f"{number}.png", domain, splits, bert, other)
+    assert len(problems) == 3
+    assert not any(problems.values()), problems
 
 
 @pytest.mark.slow

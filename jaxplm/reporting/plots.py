@@ -98,9 +98,11 @@ def _save(path: Path, draw: Any) -> bool:
             path.unlink(missing_ok=True)
             return False
         axes.set_xlabel("step")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 2.5, 5, 10]))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.margins(x=0.02)
+        widest = len(f"{axes.get_xlim()[1]:,.0f}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=max(3, min(8, 60 // widest)), steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        _spread_labels(figure, axes)
         figure.savefig(path)
     return True
 
@@ -184,6 +186,25 @@ def _evaluations(axes: Any, rows: Rows, name: str, form: str) -> bool:
         )  # fmt: skip
         drawn = True
     return drawn
+
+
+def _spread_labels(figure: Any, axes: Any) -> None:
+    """Move the values at the ends of curves apart where they would lie on each other, none above the axes."""
+    figure.draw_without_rendering()  # places the axes
+    boxes = sorted(((label.get_window_extent(), label) for label in axes.texts), key=lambda found: found[0].y0)
+    bottoms: list[float] = []
+    for i, (box, _) in enumerate(boxes):
+        below = [bottom + other.height for bottom, (other, _) in zip(bottoms, boxes[:i], strict=True)
+                 if other.x0 < box.x1 and box.x0 < other.x1]
+        bottoms.append(max([box.y0, *below]))
+    top = axes.bbox.y1 + (boxes[0][0].height / 2 if boxes else 0)
+    for i in reversed(range(len(boxes))):  # what was moved beyond the top pushes those below it down again
+        box = boxes[i][0]
+        above = [bottom for bottom, (other, _) in zip(bottoms[i + 1:], boxes[i + 1:], strict=True)
+                 if other.x0 < box.x1 and box.x0 < other.x1]
+        bottoms[i] = min([bottoms[i], *(bottom - box.height for bottom in (*above, top))])
+    for bottom, (box, label) in zip(bottoms, boxes, strict=True):
+        label.xyann = (label.xyann[0], (bottom - box.y0) * 72 / figure.dpi)
 
 
 def _finish(axes: Any, exported_step: int | None) -> None:

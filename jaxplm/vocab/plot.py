@@ -59,7 +59,10 @@ def _lengths(axes: Any, corpora: Sequence[tuple[str, str, Measurement]]) -> None
         for x, share in zip(at, shares, strict=True):
             if share >= 0.0005:
                 text = f"{100 * share:.0f}" if share >= 0.0995 else f"{100 * share:.1f}"
-                axes.annotate(text, (x, share), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8)
+                # Beside another bar the number is as wide as its bar or wider: it begins or ends where the bars meet.
+                side, move = ("center", 0.0) if len(corpora) == 1 else (("right", 0.48), ("left", -0.48))[place]
+                axes.annotate(text, (x + move * width, share), xytext=(0, 2), textcoords="offset points", ha=side,
+                              fontsize=8 if len(corpora) == 1 else 7)
     axes.set_xticks(range(_MAX_TOKENS), [*map(str, range(1, _MAX_TOKENS)), f"{_MAX_TOKENS}+"])
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.grid(False, axis="x")
