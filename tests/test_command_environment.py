@@ -111,6 +111,13 @@ def test_a_signal_while_modules_are_imported(lab, tmp_path, number):
     assert "Traceback" not in err
 
 
+def test_signals_are_answered_before_anything_large_is_imported():
+    """Until then Python answers Ctrl-C, with its own status."""
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import jaxplm.devices.stop_signals; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, timeout=LIMIT, check=True)
+    assert not {"typing", "re", "pathlib", "numpy", "jax"} & set(done.stdout.split())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("variable", "value"), [("JAX_PLATFORMS", "cuda"), ("JAX_NUM_CPU_DEVICES", "abc")])
 def test_what_jax_cannot_start_with(lab, tmp_path, variable, value):
