@@ -1,9 +1,14 @@
-"""Append a benchmark's figures to results.jsonl, with the command, the hardware and the versions."""
+"""Append a benchmark's figures to results.jsonl, with the command, the hardware and the versions.
+
+The file is beside this one, or at $BENCHMARK_RECORDS. A benchmark that is stopped at a time limit (SIGTERM) still appends
+what it has: see `stopped_by_exit`.
+"""
 
 import importlib.metadata
 import json
 import os
 import platform
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,8 +31,18 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def stopped_by_exit() -> None:
+    """Make SIGTERM raise SystemExit, so that `finally` appends what was measured before a time limit."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped before its end"))
+
+
+def file() -> Path:
+    """Return the file of the records."""
+    return Path(os.environ.get("BENCHMARK_RECORDS") or Path(__file__).parent / "results.jsonl")
+
+
 def append(benchmark: str, figures: dict[str, Any]) -> None:
-    """Append a line of JSON to results.jsonl beside this file: figures, command, hardware, versions of packages."""
+    """Append a line of JSON to the file of records: figures, command, hardware, versions of packages."""
     import jax
 
     versions = {}
@@ -39,5 +54,5 @@ def append(benchmark: str, figures: dict[str, Any]) -> None:
     record = {"benchmark": benchmark, "command": " ".join(map(_without_directories, sys.argv)), **figures,
               "device": jax.devices()[0].device_kind, "devices": jax.device_count(), "processor": processor(), "cpus": os.cpu_count(),
               "python": platform.python_version(), "versions": versions}
-    with (Path(__file__).parent / "results.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    with file().open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(record, ensure_ascii=False) + "\n")

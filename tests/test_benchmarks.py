@@ -1,11 +1,20 @@
 """The parts of the benchmark scripts that a wrong figure could come from."""
 
+import gzip
+import json
+import os
+import sys
+import time
+from typing import Any
+
 import jax
 import mlm_work
 import numpy as np
 import profile_step
 import pytest
+import record
 import vs_transformers
+import workers
 
 
 def test_flops_are_those_of_the_products():
@@ -72,3 +81,98 @@ def test_operations_are_told_apart():
     parts = {name: operation.part for name, operation in profile_step.operations_of(hlo).items()}
     assert parts == {"dot.1": "products", "fusion.2": "attention", "fusion.3": "optimizer", "gather.4": "embedding tables",
                      "add.5": "elementwise"}
+
+
+HLO = """
+  %fusion.1 = bf16[8]{0} fusion(%a), kind=kLoop, metadata={op_name="jit(step)/jvp()/mul"}
+  %pallas_call.2 = (bf16[8]{0}) custom-call(%a), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(step)/jvp()/pallas_call"}
+  %pallas_call.3 = bf16[8]{0} custom-call(%a), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(step)/attention/pallas_call"}
+  %fusion.4 = f32[8]{0} fusion(%a), kind=kLoop, metadata={op_name="jit(step)/optimizer/mul"}
+  %custom-call.5 = bf16[8,8]{1,0} custom-call(%a, %b), custom_call_target="__cublas$lt$matmul", metadata={op_name="jit(step)/dot_general"}
+  %dot.6 = f32[8,8]{1,0} dot(%a, %b), metadata={op_name="jit(step)/jvp()/dot_general"}
+  %while.7 = f32[8]{0} while(%a), metadata={op_name="jit(step)/while"}
+"""
+
+
+def trace_events(process: str, *threads: str) -> list[dict[str, Any]]:
+    """Return the events that name a process and its threads, which are numbered from 0."""
+    return [{"ph": "M", "pid": 1, "name": "process_name", "args": {"name": process}},
+            *({"ph": "M", "pid": 1, "tid": tid, "name": "thread_name", "args": {"name": name}} for tid, name in enumerate(threads))]
+
+
+def ran(name: str, operation: str, start: float, duration: float, tid: int = 0) -> dict[str, Any]:
+    return {"ph": "X", "pid": 1, "tid": tid, "name": name, "ts": start, "dur": duration, "args": {"hlo_op": operation}}
+
+
+def test_kernels_of_a_trace_of_a_gpu(tmp_path):
+    events = trace_events("/device:GPU:0", "Stream #16(Compute)", "Stream #20(MemcpyD2D)", "XLA Ops") + [
+        ran("loop_multiply_fusion_1", "fusion.1", 0, 100),
+        ran("nvjet_sm90_tst_128x128_64x6_2x1_v_bz_TNT", "custom-call.5", 100, 400),
+        ran("gemm_fusion_dot_80", "unknown", 500, 100),
+        ran("residual_norm_backward", "pallas_call.2", 600, 150),
+        ran("attend_segments", "pallas_call.3", 750, 30),
+        ran("cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16", "", 780, 70),
+        ran("loop_multiply_fusion_2", "fusion.4", 850, 50),
+        ran("input_scatter_fusion_2", "unknown", 900, 20),
+        ran("Memset 3", "custom-call.5", 900, 30, tid=1),
+        ran("nvjet_sm90_tst_128x128_64x6_2x1_v_bz_TNT", "custom-call.5", 1000, 400),
+        ran("fusion.1", "fusion.1", 0, 1400, tid=2),  # the same once more, on a thread by operation
+        {"ph": "X", "pid": 2, "tid": 0, "name": "main", "ts": 0, "dur": 5000},  # the host
+    ]
+    folder = tmp_path / "plugins" / "profile" / "2026"
+    folder.mkdir(parents=True)
+    with gzip.open(folder / "host.trace.json.gz", "wt") as file:
+        json.dump({"traceEvents": events}, file)
+    shares = profile_step.shares_on_gpu(profile_step.events_of(tmp_path), profile_step.operations_of(HLO))
+    table = profile_step.table_of(shares, wall=1600.0, steps=2)
+    active, total = 930 + 400, 1350  # µs; the memset runs beside the scatter
+    us = {"products": 900, "own kernels": 150, "attention": 100, "elementwise": 100, "optimizer": 50, "copies and memsets": 30,
+          "sort and scatter": 20}
+    assert table == pytest.approx({part: time * active / total / 2000 for part, time in us.items()} | {"gaps": (1600 - active) / 2000})
+    top = profile_step.top_of(shares, steps=2, top=2)
+    assert [(line.ms, line.count, line.share.name[:12]) for line in top] == [(0.4, 1.0, "nvjet_sm90_t"), (0.075, 0.5, "residual_nor")]
+
+
+def test_operations_of_a_trace_of_a_cpu():
+    events = trace_events("/host:CPU", "tf_XLATfrtCpuClient/1", "tf_XLATfrtCpuClient/2") + [
+        ran("dot.6", "dot.6", 0, 100), ran("dot.6", "dot.6", 50, 100, tid=1), ran("while.7", "while.7", 0, 1000),
+        {"ph": "X", "pid": 1, "tid": 0, "name": "fusion.4", "ts": 200, "dur": 50},
+        ran("ThunkExecutor", "", 0, 1000)]
+    shares = profile_step.shares_on_cpu(events, profile_step.operations_of(HLO))
+    table = profile_step.table_of(shares, wall=300.0, steps=1)
+    assert table == pytest.approx({"products": 0.2 * 200 / 250, "optimizer": 0.05 * 200 / 250, "gaps": 0.1})
+    assert profile_step.shares_on_gpu(events, {}) == []
+
+
+def test_the_limit_is_measured_on_random_factors(monkeypatch):
+    seen = []
+    monkeypatch.setattr(mlm_work.jax, "jit", lambda product: lambda a, b: seen.append((a, b)) or a)
+    mlm_work.product_rate("bfloat16")
+    for factor in seen[0]:
+        assert float(np.asarray(factor, np.float32).std()) == pytest.approx(1, rel=0.02)
+
+
+def worker_command(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_ended_with_what_it_started(capsys, tmp_path):
+    child = f"import time, pathlib; time.sleep(3); pathlib.Path({str(tmp_path / 'alive')!r}).touch()"
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
+    began = time.monotonic()
+    assert workers.result_of("torch.compile", worker_command(code), os.environ, seconds=1.0) is None
+    assert "torch.compile: not done in 1 s" in capsys.readouterr().out
+    time.sleep(4)
+    assert time.monotonic() - began < 30 and not (tmp_path / "alive").exists()
+    assert workers.result_of("quick", worker_command("print('x'); print('[1, 2]')"), os.environ, seconds=60) == [1, 2]
+    with pytest.raises(SystemExit, match="broken failed(.|\n)*ZeroDivisionError"):
+        workers.result_of("broken", worker_command("1 / 0"), os.environ)
+
+
+def test_records_go_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("BENCHMARK_RECORDS", str(tmp_path / "records.jsonl"))
+    record.append("some", {"figure": 3})
+    record.append("some", {"figure": 4})
+    lines = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    assert [(line["benchmark"], line["figure"]) for line in lines] == [("some", 3), ("some", 4)]
