@@ -4,6 +4,7 @@
 
 It prints one line per shape of packed rows with padding: the largest error of the output and of dq, dk and dv, as a
 share of the largest value of plain attention in float32; and the milliseconds of a forward and backward pass of both.
+A line of JSON is appended to benchmarks/results.jsonl.
 Exit status: 0 if all errors are within the tolerance of the check at the start of a run, 1 if not, 2 where there is no
 flash kernel.
 """
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import record
 
 from jaxplm.devices.compute import flash_kernel
 from jaxplm.nn.attention.dispatch import attend, kernel_for, segments_of
@@ -52,6 +54,7 @@ def main() -> int:
         return 2
     print(f"{device.device_kind}, jax {jax.__version__}: {kernel} compared with plain attention, tolerance {TOLERANCE:g}")
     wrong = False
+    shapes = []
     for rows, length, heads, width in SHAPES:
         assert kernel_for(kernel, length, width) == kernel
         errors = differences(kernel, rows=rows, length=length, heads=heads, head_width=width)
@@ -60,6 +63,9 @@ def main() -> int:
         times = [milliseconds(name, rows, length, heads, width) for name in (kernel, "plain")]
         print(f"{rows:>3} × {length:>4}, {heads} × {width:>3}: " + ", ".join(f"{name} {error:.4f}" for name, error in errors.items())
               + f"; {times[0]:.2f} ms, plain {times[1]:.2f} ms" + ("  WRONG" if too_large else ""), flush=True)
+        shapes.append({"rows": rows, "length": length, "heads": heads, "width": width, "errors": {n: float(e) for n, e in errors.items()},
+                       "ms": times[0], "plain_ms": times[1]})
+    record.append("check_attention", {"kernel": kernel, "tolerance": TOLERANCE, "wrong": wrong, "shapes": shapes})
     return int(wrong)
 
 

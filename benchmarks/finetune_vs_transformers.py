@@ -2,16 +2,21 @@
 
     python benchmarks/finetune_vs_transformers.py --model=DIR --kind=classify --train=train.jsonl \
         --validation=dev.jsonl --test=test.jsonl [--metric=macro_f1] [--epochs=3] [--seeds=1,2,3] [--lr=1e-4] \
-        [--contestants=jaxplm,torch-bfloat16-grouped]
+        [--contestants=jaxplm,torch-bfloat16-grouped] [--compile_limit=90]
+
+With no field it is builtin:tiny on builtin:pydocs-labels, which has its own validation and test set.
 
 jaxplm is the real command, configs/finetune.py. The others train transformers' AutoModelFor... on the same units of
 tokens, with the same AdamW, schedule, clipping, dropout and texts per step. They pad to the longest text of a batch
-(`torch-float32`, `torch-bfloat16`), or also batch texts of similar length (`-grouped`, as Trainer's group_by_length).
-PyTorch runs with malloc tuned by hand (benchmarks/allocation.py), jaxplm as a user starts it. All are validated after
+(`torch-float32`, `torch-bfloat16`), or also batch texts of similar length (`-grouped`, as Trainer's group_by_length), and
+may use torch.compile (`-compiled`); a process that does is ended after --compile_limit seconds.
+PyTorch has SDPA and fused AdamW. On a CPU it runs with malloc tuned by hand (benchmarks/allocation.py); on a GPU its batches
+come from pinned memory while it computes. jaxplm runs as a user starts it. All are validated after
 every epoch and the best epoch is tested, with the same code for the scores. Kinds: classify, multilabel, regress, tag.
 
-It prints mean ± std of the test metric, training seconds (without evaluation) and wall seconds per seed, and the ratio
-of the latter. A line of JSON with everything is appended to benchmarks/results.jsonl.
+It prints mean ± std of the test metric, training seconds (without evaluation, with compilation), wall seconds per seed, and
+real tokens per second once compiled: jaxplm's without the steps that compiled, PyTorch's without its first ten steps. The
+ratios are of wall seconds and of tokens per second. A line of JSON with everything is appended to benchmarks/results.jsonl.
 """
 
 import argparse
@@ -28,9 +33,11 @@ from typing import Any
 import numpy as np
 import record
 from allocation import TUNED_MALLOC
-from workers import result_of
+from workers import compile_limit, on_gpu, result_of
 
-CONTESTANTS = ("jaxplm", "torch-float32", "torch-bfloat16", "torch-float32-grouped", "torch-bfloat16-grouped")
+ON_CPU = "jaxplm,torch-bfloat16,torch-bfloat16-grouped"
+ON_GPU = "jaxplm,torch-bfloat16-grouped,torch-bfloat16-grouped-compiled"
+FIRST_STEPS = 10  # of PyTorch's, which its speed leaves out
 
 
 def config_of(options: argparse.Namespace) -> Any:
@@ -66,27 +73,32 @@ def run_jaxplm(options: argparse.Namespace, seed: int, workdir: Path) -> dict[st
     if done.returncode:
         sys.exit(f"jaxplm failed:\n{done.stdout}\n{done.stderr}")
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    trained = [row for row in rows if row["split"] == "train"]
+    rate = sum(row["tokens"] for row in trained) / sum(row["tokens"] / row["tokens_per_second"] for row in trained)
     return {"test": next(row[options.metric] for row in rows if row["split"] == "test"), "wall": wall,
-            "training": sum(row["seconds"] for row in rows if row["split"] == "train")}
+            "training": sum(row["seconds"] for row in trained), "tokens_per_second": rate}
 
 
-def run_torch(options: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
-    """Run one seed of a PyTorch contestant in a process of its own; return its test metric and seconds."""
+def run_torch(options: argparse.Namespace, name: str, seed: int) -> dict[str, float] | None:
+    """Run one seed of a PyTorch contestant in a process of its own; return its test metric and seconds, None past the time limit."""
     began = time.perf_counter()
-    result = result_of(name, [sys.executable, *sys.argv, f"--worker={name}", f"--seed={seed}"], os.environ | TUNED_MALLOC)
-    return result | {"wall": time.perf_counter() - began}
+    result = result_of(name, [sys.executable, *sys.argv, f"--worker={name}", f"--seed={seed}"],
+                       os.environ | ({} if on_gpu() else TUNED_MALLOC), seconds=options.compile_limit if "compiled" in name else None)
+    return result and result | {"wall": time.perf_counter() - began}
 
 
 def torch_worker(options: argparse.Namespace) -> None:
     """Run one seed of one PyTorch contestant in this process and print a line of JSON."""
     import torch
     import transformers
+    from torch_device import TorchDevice
 
     from jaxplm import hf
     from jaxplm.recipes.finetune.labelled_sets import read_sets
 
     transformers.logging.set_verbosity_error()
-    _, dtype, *grouped = options.worker.split("-")
+    device = TorchDevice()
+    _, dtype, *ways = options.worker.split("-")
     torch.manual_seed(options.seed)
     random = np.random.default_rng(options.seed)
     config = config_of(options)
@@ -99,7 +111,9 @@ def torch_worker(options: argparse.Namespace) -> None:
     auto = transformers.AutoModelForTokenClassification if options.kind == "tag" else transformers.AutoModelForSequenceClassification
     problem = {"multilabel": "multi_label_classification", "regress": "regression"}.get(options.kind, "single_label_classification")
     extra = {} if options.kind == "tag" else {"problem_type": problem}
-    model = auto.from_pretrained(options.model, num_labels=outputs, dtype=torch.float32, attn_implementation="sdpa", **extra)
+    model = auto.from_pretrained(hf.resolve(options.model), num_labels=outputs, dtype=torch.float32, attn_implementation="sdpa", **extra)
+    model = model.to(device.name)
+    forward = torch.compile(model, dynamic=True) if "compiled" in ways else model
     groups = [{"params": [p for n, p in model.named_parameters() if p.ndim > 1], "weight_decay": 0.1},
               {"params": [p for n, p in model.named_parameters() if p.ndim <= 1], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
@@ -120,20 +134,21 @@ def torch_worker(options: argparse.Namespace) -> None:
             mask[row, : end - begin] = 1
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         names = tokenizer.model_input_names
-        return {name: torch.from_numpy(array) for name, array in given.items() if name in names}
+        return {name: device.put(device.host(array)) for name, array in given.items() if name in names}
 
     def labels_of(chosen: np.ndarray) -> Any:
         if not targets.per_token:
-            return torch.from_numpy(np.asarray(targets.values[chosen], np.int64 if options.kind == "classify" else np.float32))
+            values = np.asarray(targets.values[chosen], np.int64 if options.kind == "classify" else np.float32)
+            return device.put(device.host(values))
         tags = np.full((len(chosen), int(train.lengths[chosen].max())), -100, np.int64)
         for row, unit in enumerate(chosen):
             here = slice(train.offsets[unit], train.offsets[unit + 1])
             tags[row, : train.lengths[unit]] = np.where(targets.weights[here] > 0, targets.values[here], -100)
-        return torch.from_numpy(tags)
+        return device.put(device.host(tags))
 
     def order() -> list[np.ndarray]:
         shuffled = random.permutation(len(train))
-        if grouped:  # texts are sorted within groups of fifty batches, then the batches are shuffled
+        if "grouped" in ways:  # texts are sorted within groups of fifty batches, then the batches are shuffled
             pool = 50 * options.batch
             shuffled = np.concatenate([part[np.argsort(-train.lengths[part], kind="stable")]
                                        for part in np.array_split(shuffled, -(-len(train) // pool))])
@@ -146,10 +161,10 @@ def torch_worker(options: argparse.Namespace) -> None:
         by_length = np.argsort(part.lengths, kind="stable")
         shape = (int(part.offsets[-1]) if options.kind == "tag" else len(part), outputs)
         outputs_of_set = np.zeros(shape, np.float32)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+        with torch.inference_mode(), device.autocast(dtype):
             for begin in range(0, len(part), 32):
                 chosen = by_length[begin : begin + 32]
-                logits = model(**inputs_of(part, chosen)).logits.float().numpy()
+                logits = model(**inputs_of(part, chosen)).logits.float().cpu().numpy()
                 for row, unit in enumerate(chosen):
                     if options.kind == "tag":
                         outputs_of_set[part.offsets[unit] : part.offsets[unit + 1]] = logits[row, : part.lengths[unit]]
@@ -158,54 +173,74 @@ def torch_worker(options: argparse.Namespace) -> None:
         model.train()
         return sets.kind.results(sets.eval_set(sets.evaluated[name], part, config), outputs_of_set).scores[options.metric]
 
-    training, best, tested, step = 0.0, -np.inf, float("nan"), 0
+    training, best, tested, step, fast_seconds, fast_tokens = 0.0, -np.inf, float("nan"), 0, 0.0, 0
     model.train()
     while step < total:
-        began = time.perf_counter()
+        began = fast_began = device.now()
         for chosen in order()[: total - step]:
-            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-                loss = model(**inputs_of(train, chosen), labels=labels_of(chosen)).loss
+            if step == FIRST_STEPS:
+                fast_began = device.now()
+            with device.autocast(dtype):
+                loss = forward(**inputs_of(train, chosen), labels=labels_of(chosen)).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
+            fast_tokens += int(train.lengths[chosen].sum()) if step >= FIRST_STEPS else 0
             step += 1
-        training += time.perf_counter() - began
+        ended = device.now()
+        training += ended - began
+        fast_seconds += ended - fast_began if step > FIRST_STEPS else 0.0
         if (value := score("validation")) > best:
             best, tested = value, score("test")
-    print(json.dumps({"test": tested, "training": training}))
+    print(json.dumps({"test": tested, "training": training,
+                      "tokens_per_second": fast_tokens / fast_seconds if fast_seconds else float("nan")}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("model", "kind", "train", "validation", "test"):
-        parser.add_argument(f"--{name}", required=True)
-    for name, default in (("metric", "accuracy"), ("text", "text"), ("text_pair", ""), ("label", "label"), ("seeds", "1,2,3"),
-                          ("contestants", "jaxplm,torch-bfloat16,torch-bfloat16-grouped"), ("worker", "")):
+    for name, default in (("model", "builtin:tiny"), ("kind", "classify"), ("train", "builtin:pydocs-labels"), ("validation", ""),
+                          ("test", ""), ("metric", "accuracy"), ("text", "text"), ("text_pair", ""), ("label", "label"), ("seeds", "1,2,3"),
+                          ("contestants", ON_GPU if on_gpu() else ON_CPU), ("worker", "")):
         parser.add_argument(f"--{name}", default=default)
-    for name, kind, default in (("epochs", float, 3.0), ("lr", float, 1e-4), ("batch", int, 16), ("length", int, 128), ("seed", int, 0)):
+    for name, kind, default in (("epochs", float, 3.0), ("lr", float, 1e-4), ("batch", int, 16), ("length", int, 128), ("seed", int, 0),
+                                ("compile_limit", float, compile_limit())):
         parser.add_argument(f"--{name}", type=kind, default=default)
     options = parser.parse_args()
     if options.worker:
         return torch_worker(options)
+    if not options.train.startswith("builtin:") and not (options.validation and options.test):
+        parser.error("--validation and --test are missing: a training set in files needs both")
+    record.stopped_by_exit()
     results: dict[str, list[dict[str, float]]] = {name: [] for name in options.contestants.split(",")}
-    for seed in map(int, options.seeds.split(",")):
-        for name in results:  # in turn, so that a slow hour of the machine meets all of them
-            with tempfile.TemporaryDirectory() as scratch:
-                one = run_jaxplm(options, seed, Path(scratch) / "run") if name == "jaxplm" else run_torch(options, name, seed)
-            results[name].append(one)
-            print(f"seed {seed}: {name}: test {options.metric} {one['test']:.4f}, training {one['training']:.0f} s,"
-                  f" wall {one['wall']:.0f} s", flush=True)
-    print(f"\n{'':<26}{'test ' + options.metric:>22}{'training s':>12}{'wall s':>9}{'jaxplm is':>11}")
+    try:
+        for seed in map(int, options.seeds.split(",")):
+            for name in list(results):  # in turn, so that a slow hour of the machine meets all of them
+                with tempfile.TemporaryDirectory() as scratch:
+                    one = run_jaxplm(options, seed, Path(scratch) / "run") if name == "jaxplm" else run_torch(options, name, seed)
+                if one is None:  # past its time limit: not once more with the next seed
+                    del results[name]
+                    continue
+                results[name].append(one)
+                print(f"seed {seed}: {name}: test {options.metric} {one['test']:.4f}, training {one['training']:.0f} s,"
+                      f" wall {one['wall']:.0f} s, {one['tokens_per_second']:,.0f} tokens/s", flush=True)
+    finally:
+        report(options, {name: runs for name, runs in results.items() if runs})
+
+
+def report(options: argparse.Namespace, results: dict[str, list[dict[str, float]]]) -> None:
+    """Print the table of the contestants that have finished, and append the record."""
+    print(f"\n{'':<34}{'test ' + options.metric:>22}{'training s':>12}{'wall s':>9}{'jaxplm is':>11}{'tokens/s':>12}{'jaxplm is':>11}")
+    medians = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()}
+    ours = medians.get("jaxplm", {"wall": float("nan"), "tokens_per_second": float("nan")})
     for name, runs in results.items():
-        values = [run["test"] for run in runs]
-        wall = statistics.median(run["wall"] for run in runs)
-        ratio = wall / statistics.median(run["wall"] for run in results["jaxplm"]) if "jaxplm" in results else float("nan")
+        values, of = [run["test"] for run in runs], medians[name]
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-        print(f"{name:<26}{statistics.mean(values):>13.4f} ± {spread:.4f}{statistics.median(run['training'] for run in runs):>12.0f}"
-              f"{wall:>9.0f}{ratio:>10.2f}×")
-    record.append("finetune_vs_transformers", {"runs": results})
+        print(f"{name:<34}{statistics.mean(values):>13.4f} ± {spread:.4f}{of['training']:>12.0f}{of['wall']:>9.0f}"
+              f"{of['wall'] / ours['wall']:>10.2f}×{of['tokens_per_second']:>12,.0f}"
+              f"{ours['tokens_per_second'] / of['tokens_per_second']:>10.2f}×")
+    record.append("finetune_vs_transformers", {"metric": options.metric, "runs": results, "medians": medians})
 
 
 if __name__ == "__main__":

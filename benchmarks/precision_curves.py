@@ -1,10 +1,11 @@
-"""Compare the loss curves of the same further pre-training in several precisions, by the real command.
+"""Compare the loss curves of the same further pre-training in several precisions or by other settings, by the real command.
 
-    python benchmarks/precision_curves.py --out=DIR [--dtypes=float32,bfloat16] [--steps=300] [--limit=1]
-        [--set=model.path=DIR --set=data.train=FILE ...] [--emulate]
+    python benchmarks/precision_curves.py --out=DIR [--dtypes=float32,bfloat16] [--against=compute.attention=plain]
+        [--steps=300] [--limit=1] [--set=model.path=DIR --set=data.train=FILE ...] [--emulate]
 
-All runs have the same rows, masks and dropout (`configs/dapt.py` with the fields of each --set). Each type is compared with the
-first one: the script prints the largest relative difference of the training loss averaged over 20 steps, that of the mean over
+All runs have the same rows, masks and dropout (`configs/dapt.py` with the fields of each --set). With --against, the first run
+has no other field, and each --against is one more run with its fields ("a.b=1,c.d=2"); else there is one per type of --dtypes.
+Each is compared with the first one: the script prints the largest relative difference of the training loss averaged over 20 steps, that of the mean over
 all steps, and the validation losses. DIR/precision.png shows the curves. A line of JSON is appended to benchmarks/results.jsonl.
 Exit status: 1 if averaged curves differ by more than --limit percent, else 0.
 
@@ -41,11 +42,10 @@ sys.exit(main(sys.argv, own_process=True))
 """
 
 
-def run(options: argparse.Namespace, dtype: str) -> list[dict[str, Any]]:
-    """Run the command in one precision; return the records of its metrics.jsonl."""
-    workdir = Path(options.out) / dtype
-    settings = [f"train.steps={options.steps}", f"train.eval_every={options.steps}", "train.log_every=1", f"compute.dtype={dtype}",
-                *options.set]
+def run(options: argparse.Namespace, folder: str, changed: list[str]) -> list[dict[str, Any]]:
+    """Run the command with fields changed, in the workdir DIR/`folder`; return the records of its metrics.jsonl."""
+    workdir = Path(options.out) / folder
+    settings = [f"train.steps={options.steps}", f"train.eval_every={options.steps}", "train.log_every=1", *options.set, *changed]
     program = ["-c", EMULATED] if options.emulate else ["-m", "jaxplm.main"]
     subprocess.run([sys.executable, *program, f"--config={ROOT / 'configs' / 'dapt.py'}", f"--workdir={workdir}",
                     *(f"--config.{setting}" for setting in settings)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -56,21 +56,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True)
     parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--against", action="append", default=[], metavar="FIELD=VALUE,...")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--limit", type=float, default=1.0, help="percent")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--emulate", action="store_true")
     options = parser.parse_args()
     dtypes = options.dtypes.split(",")
+    changes = {"as it is": [], **{change: change.split(",") for change in options.against}} if options.against else {
+        dtype: [f"compute.dtype={dtype}"] for dtype in dtypes}
     if set(dtypes) - set(get_args(Precision)) or not 1 < len(dtypes) == len(set(dtypes)):
         sys.exit(f"--dtypes={options.dtypes}: must be two or more of {', '.join(get_args(Precision))}")
     if options.steps < WINDOW:
         sys.exit(f"--steps={options.steps}: must be {WINDOW} or more, over which losses are averaged")
-    records = {dtype: run(options, dtype) for dtype in dtypes}
+    records = {name: run(options, name if name in dtypes else f"run_{number}", changed)
+               for number, (name, changed) in enumerate(changes.items())}
     raw = {dtype: np.array([one["loss"] for one in of_run if one["split"] == "train"]) for dtype, of_run in records.items()}
     curves = {dtype: np.convolve(losses, np.ones(WINDOW) / WINDOW, "valid") for dtype, losses in raw.items()}
     validation = {dtype: [one["loss"] for one in of_run if one["split"] == "validation"] for dtype, of_run in records.items()}
-    first, *others = dtypes
+    first, *others = changes
     apart = {dtype: curves[dtype] / curves[first] - 1 for dtype in others}
     figures = {dtype: {"apart_max": float(np.abs(curve).max()), "apart_mean": float(np.abs(curve).mean()),
                        "mean_apart": float(raw[dtype].mean() / raw[first].mean() - 1)} for dtype, curve in apart.items()}

@@ -246,8 +246,9 @@ def main() -> None:
         print(f"{part:<20}{ms:>10.2f}{ms / wall_ms:>8.1%}")
     print(f"\nmost expensive {'operations' if on_cpu else 'kernels'}: busy ms per step, how often per step")
     for ms, count, share in top:
-        name = f"{share.operation.opcode:<12}{share.operation.shape.split('{')[0]:<26}" if on_cpu and share.operation else f"{share.name[:70]:<72}"
-        print(f"{ms:>9.3f}{count:>7.1f}×  {share.part:<19}{name}{share.operation.scope[-70:] if share.operation else ''}")
+        operation = share.operation
+        what = f"{operation.opcode:<12}{operation.shape.split('{')[0]:<26}" if on_cpu and operation else f"{share.name[:70]:<72}"
+        print(f"{ms:>9.3f}{count:>7.1f}×  {share.part:<19}{what}{operation.scope[-70:] if operation else ''}")
     record.append("profile_step", {
         "case": dataclasses.asdict(case), "wall_ms": wall_ms, "parts_ms": table,
         "top": [{"name": share.name, "part": share.part, "ms": ms, "count": count} for ms, count, share in top]})

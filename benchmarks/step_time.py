@@ -84,8 +84,19 @@ def main() -> None:
     if options.worker:
         return work(Case(**json.loads(options.worker)), options.steps)
 
-    results = []
+    record.stopped_by_exit()
+    results: list[dict[str, Any]] = []
     print(HEADER)
+    try:
+        measure_all(options, results)
+    finally:
+        if measured := [f["limit"] for f in results if "limit" in f]:
+            print(f"a large matrix product: {statistics.median(measured) / 1e12:.3f} TFLOP/s")
+        record.append("step_time", {"cases": results})
+
+
+def measure_all(options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    """Measure all cases one after the other; print a line for each and append its figures to `results`."""
     for preset in options.presets.split(","):
         for length in map(int, options.lengths.split(",")):
             for tokens in map(int, options.tokens.split(",")):
@@ -96,10 +107,6 @@ def main() -> None:
                     figures = measure(case, options.steps, flags)
                     print(line_of(f"{case.preset} {case.rows} × {case.length} {variant} {flags}".strip(), figures), flush=True)
                     results.append({"case": dataclasses.asdict(case), "variant": variant, "xla_flags": flags} | figures)
-    measured = [f["limit"] for f in results if "limit" in f]
-    if measured:
-        print(f"a large matrix product: {statistics.median(measured) / 1e12:.3f} TFLOP/s")
-    record.append("step_time", {"cases": results})
 
 
 if __name__ == "__main__":

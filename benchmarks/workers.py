@@ -19,6 +19,11 @@ def on_gpu() -> bool:
     return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
 
 
+def compile_limit() -> float:
+    """Return the default of the seconds that a process with torch.compile may take: on a GPU, it may not finish in minutes."""
+    return 90.0 if on_gpu() else 1200.0
+
+
 def run_within(command: list[str], environment: Mapping[str, str], *, cwd: Path | None = None,
                seconds: float | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command and return its status and what it printed. Whatever ends the wait ends all processes that it started.

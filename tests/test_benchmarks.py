@@ -84,11 +84,11 @@ def test_operations_are_told_apart():
 
 
 HLO = """
-  %fusion.1 = bf16[8]{0} fusion(%a), kind=kLoop, metadata={op_name="jit(step)/jvp()/mul"}
-  %pallas_call.2 = (bf16[8]{0}) custom-call(%a), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(step)/jvp()/pallas_call"}
-  %pallas_call.3 = bf16[8]{0} custom-call(%a), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(step)/attention/pallas_call"}
-  %fusion.4 = f32[8]{0} fusion(%a), kind=kLoop, metadata={op_name="jit(step)/optimizer/mul"}
-  %custom-call.5 = bf16[8,8]{1,0} custom-call(%a, %b), custom_call_target="__cublas$lt$matmul", metadata={op_name="jit(step)/dot_general"}
+  %fusion.1 = bf16[8]{0} fusion(%a), metadata={op_name="jit(step)/jvp()/mul"}
+  %pallas_call.2 = bf16[8]{0} custom-call(%a), custom_call_target="xla.gpu.triton", metadata={op_name="jit(step)/pallas_call"}
+  %pallas_call.3 = bf16[8]{0} custom-call(%a), custom_call_target="xla.gpu.triton", metadata={op_name="jit(step)/attention/call"}
+  %fusion.4 = f32[8]{0} fusion(%a), metadata={op_name="jit(step)/optimizer/mul"}
+  %custom-call.5 = bf16[8,8]{1,0} custom-call(%a, %b), custom_call_target="__cublas$lt$matmul", metadata={op_name="jit(step)/dot"}
   %dot.6 = f32[8,8]{1,0} dot(%a, %b), metadata={op_name="jit(step)/jvp()/dot_general"}
   %while.7 = f32[8]{0} while(%a), metadata={op_name="jit(step)/while"}
 """
