@@ -25,7 +25,7 @@ import os
 import re
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,7 +113,7 @@ def events_of(trace: Path) -> list[dict[str, Any]]:
 def names_of(events: list[dict[str, Any]], kind: str) -> dict[tuple[int, ...], str]:
     """Return {(process,): name} for the kind "process_name", {(process, thread): name} for "thread_name"."""
     keys = ("pid",) if kind == "process_name" else ("pid", "tid")
-    return {tuple(event[key] for key in keys): event["args"]["name"] for event in events if event.get("name") == kind}
+    return {tuple(int(event[key]) for key in keys): event["args"]["name"] for event in events if event.get("name") == kind}
 
 
 def shares_on_cpu(events: list[dict[str, Any]], operations: dict[str, Operation]) -> list[Share]:
@@ -135,8 +135,10 @@ def shares_on_gpu(events: list[dict[str, Any]], operations: dict[str, Operation]
     processes, threads = names_of(events, "process_name"), names_of(events, "thread_name")
     shares = []
     for event in events:
-        place = event.get("pid"), event.get("tid")
-        if event.get("ph") == "X" and "GPU" in processes.get(place[:1], "") and "Stream" in threads.get(place, ""):
+        if event.get("ph") != "X":
+            continue
+        process, thread = event["pid"], event["tid"]
+        if "GPU" in processes.get((process,), "") and "Stream" in threads.get((process, thread), ""):
             name = event["name"]
             operation = event.get("args", {}).get("hlo_op", "")
             shares.append(Share(name, kernel_part(name, operation, operations.get(operation)), event["ts"], event["dur"],
@@ -181,12 +183,12 @@ def table_of(shares: list[Share], wall: float, steps: int) -> dict[str, float]:
 
     Where several things ran at once, each part has its share of the time in which anything ran.
     """
-    parts: Counter[str] = Counter()
+    parts: defaultdict[str, float] = defaultdict(float)
     for share in shares:
         parts[share.part] += share.duration
     active, total = busy([(share.start, share.start + share.duration) for share in shares]), sum(parts.values())
-    in_us = {part: time / total * active for part, time in parts.most_common()} | {"gaps": max(0.0, wall - active)}
-    return {part: time / (1e3 * steps) for part, time in in_us.items()}
+    table = {part: time / total * active for part, time in sorted(parts.items(), key=lambda item: -item[1])}
+    return {part: time / (1e3 * steps) for part, time in (table | {"gaps": max(0.0, wall - active)}).items()}
 
 
 class Line(NamedTuple):
@@ -199,14 +201,15 @@ class Line(NamedTuple):
 
 def top_of(shares: Iterable[Share], steps: int, top: int) -> list[Line]:
     """Return the `top` names with the most time, the most first."""
-    time: Counter[str] = Counter()
+    time: defaultdict[str, float] = defaultdict(float)
     count: Counter[str] = Counter()
     example = {}
     for share in shares:
         time[share.name] += share.duration
         count[share.name] += 1
         example[share.name] = share
-    return [Line(us / (1e3 * steps), count[name] / steps, example[name]) for name, us in time.most_common(top)]
+    most = sorted(time.items(), key=lambda item: -item[1])[:top]
+    return [Line(us / (1e3 * steps), count[name] / steps, example[name]) for name, us in most]
 
 
 def main() -> None:
@@ -233,7 +236,8 @@ def main() -> None:
     on_cpu = jax.default_backend() == "cpu"
     shares = (shares_on_cpu if on_cpu else shares_on_gpu)(events, operations)
     if not shares:
-        where = sorted(f"{names_of(events, 'process_name').get(place[:1], '')}: {name}"
+        processes = names_of(events, "process_name")
+        where = sorted(f"{processes.get(place[:1], '')}: {name}"
                        for place, name in names_of(events, "thread_name").items())
         sys.exit("the profiler's trace names nothing of the step: this backend writes its trace in another form. It has the threads\n"
                  + "\n".join(where))
