@@ -29,7 +29,7 @@ losses 150"
 if [ -z "${SMALL:-}" ]; then
   python -c "import jax; print(jax.__version__, jax.devices()); assert jax.default_backend() == 'gpu', 'no GPU'" || exit
   presets="base large" preset=base size=base vocab=50265 lengths=512,128 length=512 tokens=32768 steps=20 rows=64 texts=0
-  variants=${VARIANTS:-as it is; attention=plain; unroll=false; dropout=0} packed="as it is; texts=4; texts=16; texts=32"
+  variants=${VARIANTS:-as it is; dtype=float8; attention=plain; dropout=0; unroll=false} packed="as it is; texts=4; texts=16; texts=32"
   loss_steps=300 loss_rows=16 torch_only="jaxplm,torch bfloat16" short=()
 else
   budget=${BUDGET:-7200} LIMITS=${LIMITS:-10}

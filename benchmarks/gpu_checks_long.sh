@@ -6,7 +6,7 @@
 #   long_rows the step with 2,048 and 8,192 tokens per row, with remat
 #   batch     128 and 256 rows of 512 tokens
 #   flags     XLA's flags one by one
-#   float32   DAPT in float32 and in bfloat16: curves of 300 steps
+#   curves    DAPT in bfloat16, float8 and float32: losses of 300 steps
 #   float8    a block's products in float8
 #   scaling   how cost grows with rows, vocabulary and depth
 # PARTS, BUDGET (default 3,600 s), MODEL, CORPUS, SMALL=1 and the summary are as in gpu_checks.sh.
@@ -17,18 +17,18 @@ limits="finetune 600
 long_rows 400
 batch 200
 flags 400
-float32 300
+curves 300
 float8 120
 scaling 1200"
 if [ -z "${SMALL:-}" ]; then
   python -c "import jax; print(jax.__version__, jax.devices()); assert jax.default_backend() == 'gpu', 'no GPU'" || exit
-  preset=base size=base vocab=50265 length=512 tokens=32768 steps=20 long="2048 8192" batches=65536,131072 epochs=3 loss_steps=300
+  preset=base size=base vocab=50265 length=512 tokens=32768 steps=20 long="2048 8192" batches=65536,131072 epochs=3 loss_steps=300 dtypes=bfloat16,float8,float32
   long_remat="remat=dots; remat=blocks" sweeps=length,rows,vocab,layers case="dropout=0.1"
   flags="; --xla_gpu_triton_gemm_any=true; --xla_gpu_enable_triton_gemm=false; --xla_gpu_cudnn_gemm_fusion_level=2; \
     --xla_gpu_enable_command_buffer=; --xla_gpu_enable_latency_hiding_scheduler=true"
 else
   budget=${BUDGET:-7200} LIMITS=${LIMITS:-10}
-  preset=mini size=tiny vocab=8000 length=64 tokens=256 steps=2 long=256 batches=512 epochs=0.02 loss_steps=25
+  preset=mini size=tiny vocab=8000 length=64 tokens=256 steps=2 long=256 batches=512 epochs=0.02 loss_steps=25 dtypes=bfloat16,float32
   long_remat="remat=blocks,layers=2" sweeps=layers case="vocab=3000" flags="; --xla_cpu_prefer_vector_width=512"
 fi
 . benchmarks/gpu_parts.sh
@@ -46,9 +46,9 @@ part_long_rows() {
 }
 part_batch() { step_time --lengths=$length --tokens=$batches; }
 part_flags() { step_time --lengths=$length --tokens=$tokens --xla_flags="$flags"; }
-part_float32() {
-  need_model && limited python benchmarks/precision_curves.py --out="$work/float32" --steps=$loss_steps --set=model.path="$model" \
-    --set=data.train="$corpus" --set=train.batch_size=16 --set=train.learning_rate=1e-4 --set=data.eval_rows=64
+part_curves() {
+  need_model && limited python benchmarks/precision_curves.py --out="$work/curves" --steps=$loss_steps --dtypes=$dtypes \
+    --set=model.path="$model" --set=data.train="$corpus" --set=train.batch_size=16 --set=train.learning_rate=1e-4 --set=data.eval_rows=64
 }
 part_float8() { limited python benchmarks/fp8_products.py --preset=$preset --tokens=$tokens; }
 part_scaling() {
