@@ -22,7 +22,8 @@ float8 120
 scaling 1200"
 if [ -z "${SMALL:-}" ]; then
   python -c "import jax; print(jax.__version__, jax.devices()); assert jax.default_backend() == 'gpu', 'no GPU'" || exit
-  preset=base size=base vocab=50265 length=512 tokens=32768 steps=20 long="2048 8192" batches=65536,131072 epochs=3 loss_steps=300 dtypes=bfloat16,float8,float32
+  preset=base size=base vocab=50265 length=512 tokens=32768 steps=20 long="2048 8192" batches=65536,131072 epochs=3
+  loss_steps=300 dtypes=bfloat16,float8,float32
   long_remat="remat=dots; remat=blocks" sweeps=length,rows,vocab,layers case="dropout=0.1"
   flags="; --xla_gpu_triton_gemm_any=true; --xla_gpu_enable_triton_gemm=false; --xla_gpu_cudnn_gemm_fusion_level=2; \
     --xla_gpu_enable_command_buffer=; --xla_gpu_enable_latency_hiding_scheduler=true"

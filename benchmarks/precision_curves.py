@@ -5,9 +5,9 @@
 
 All runs have the same rows, masks and dropout (`configs/dapt.py` with the fields of each --set). With --against, the first run
 has no other field, and each --against is one more run with its fields ("a.b=1,c.d=2"); else there is one per type of --dtypes.
-Each is compared with the first one: the script prints the largest relative difference of the training loss averaged over 20 steps, that of the mean over
-all steps, and the validation losses. DIR/precision.png shows the curves. A line of JSON is appended to benchmarks/results.jsonl.
-Exit status: 1 if averaged curves differ by more than --limit percent, else 0.
+Each is compared with the first one: the script prints the largest relative difference of the training loss averaged over 20
+steps, that of the mean over all steps, and the validation losses. DIR/precision.png shows the curves. A line of JSON is
+appended to benchmarks/results.jsonl. Exit status: 1 if averaged curves differ by more than --limit percent, else 0.
 
 For float8: --dtypes=bfloat16,float8 --limit=0.5, on a GPU that has it. --emulate runs float8 and bfloat16 anywhere, with the
 rounding that a GPU has and without its speed.
