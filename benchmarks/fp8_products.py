@@ -9,7 +9,8 @@ error of the float8 result relative to the norm of the bfloat16 one, and the ker
 - backward: both gradients in one program, as in a step. Float8 scales dy once, and reads x and the kernel as the forward
   pass left them.
 - dx, dw: each gradient alone, with the scaling of dy.
-- exact: a forward pass with sums in float32 throughout. scaling: the time of the scaling alone.
+- exact: a forward pass with sums in float32 throughout, as the backward pass has. fast: a backward pass with shorter sums, as
+  the forward pass has (`jaxplm.nn.float8.FAST`). scaling: the time of the scaling alone.
 
 "f8" in the last column stands for `__cublas$lt$matmul$f8`, cuBLASLt's float8 product; "Triton" for a kernel that XLA wrote by
 Triton, which can multiply float8 numbers too. Any other name means that the product is not in float8. All factors are random.
@@ -26,13 +27,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import record
 from mlm_work import PRESETS
 
-from jaxplm.nn.float8 import EXACT, FACTOR, GRADIENT, float8_matmul, product, quantize
+from jaxplm.nn import float8
+from jaxplm.nn.float8 import FACTOR, GRADIENT, float8_matmul, quantize
 
 KERNELS = {  # a pattern of the compiled program → what the table calls it
     r"__cublas\$lt\$matmul\$f8": "f8",
@@ -55,12 +58,6 @@ def kernels_of(program: str) -> str:
 
 def bfloat16_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.dot(x, kernel, preferred_element_type=jnp.bfloat16)
-
-
-def exact_forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Return the float8 product with sums in float32, see `jaxplm.nn.float8`."""
-    (low_x, x_scale), (low_kernel, kernel_scale) = quantize(x, FACTOR), quantize(kernel, FACTOR)
-    return product(low_x, low_kernel, (1, 0), (x_scale, kernel_scale), x.dtype, None if EMULATED else EXACT)
 
 
 def measured(function: Callable[..., Any], arguments: tuple[Any, ...], repeats: int) -> tuple[float, Any, str]:
@@ -143,6 +140,24 @@ def back_of(matmul: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -
     return jax.jit(lambda x, kernel: jax.vjp(matmul, x, kernel)[1])(x, kernel)
 
 
+def other_sums(table: Table, tokens: int, inputs: int, outputs: int) -> None:
+    """Add the passes of a product with the sums of the other pass."""
+    x, kernel, dy = factors(tokens, inputs, outputs)
+    sizes = f"{inputs} × {outputs}"
+
+    def exact(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        with mock.patch.object(float8, "FAST", float8.EXACT):
+            return FLOAT8(x, kernel)
+
+    def fast(back: Any, dy: jax.Array) -> Any:
+        with mock.patch.object(float8, "EXACT", float8.FAST):
+            return back(dy)
+
+    table.add("down exact", sizes, (bfloat16_matmul, x, kernel), (exact, x, kernel))
+    wide, low = (back_of(matmul, x, kernel) for matmul in (bfloat16_matmul, FLOAT8))
+    table.add("down fast", sizes, (lambda back, dy: back(dy), wide, dy), (fast, low, dy))
+
+
 def scaling_alone(table: Table, tokens: int, inputs: int) -> None:
     x, _, _ = factors(tokens, inputs, 16)
     for label, dtype in (("e4m3", FACTOR), ("e5m2", GRADIENT)):
@@ -167,8 +182,8 @@ def main() -> None:
     if not table.over:
         wide, low = (blocks * sum(row[key] for row in table.rows.values()) for key in ("bfloat16_ms", "float8_ms"))
         print(f"all of {blocks} blocks: {wide:.2f} ms in bfloat16, {low:.2f} ms in float8, {wide / low:.2f} times as fast", flush=True)
-    x, kernel, _ = factors(options.tokens, ffn_width, width)
-    table.add("down exact", f"{ffn_width} × {width}", (bfloat16_matmul, x, kernel), (exact_forward, x, kernel))
+    if not table.over:
+        other_sums(table, options.tokens, ffn_width, width)
     for inputs in (width, 3 * width, ffn_width):
         if not table.over:
             scaling_alone(table, options.tokens, inputs)

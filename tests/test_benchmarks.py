@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+import fp8_products
 import jax
 import mlm_work
 import numpy as np
@@ -176,3 +177,14 @@ def test_records_go_where_the_environment_says(monkeypatch, tmp_path):
     record.append("some", {"figure": 4})
     lines = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     assert [(line["benchmark"], line["figure"]) for line in lines] == [("some", 3), ("some", 4)]
+
+
+def test_products_of_a_compiled_program_are_counted_by_kind():
+    program = """
+  %a = (bf16[8,8]{1,0}, s8[1]{0}) custom-call(%x, %y), custom_call_target="__cublas$lt$matmul$f8", backend_config={}
+  %b = (bf16[8,8]{1,0}, s8[1]{0}) custom-call(%x, %y), custom_call_target="__cublas$lt$matmul$f8", backend_config={}
+  %c = (bf16[8,8]{1,0}, s8[1]{0}) custom-call(%x, %y), custom_call_target="__cublas$lt$matmul", backend_config={}
+  %d = bf16[8,8]{1,0} fusion(%x, %y), kind=kCustom, backend_config={"fusion_backend_config":{"kind":"__triton_nested_gemm_fusion"}}
+"""
+    assert fp8_products.kernels_of(program) == "2 f8, 1 cuBLASLt, 1 Triton"
+    assert fp8_products.kernels_of("%a = f32[] add(%x, %y)") == "none of a GPU"
