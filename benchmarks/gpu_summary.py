@@ -80,7 +80,7 @@ def curve_lines(record: Record) -> Iterator[str]:
 def float8_lines(record: Record) -> Iterator[str]:
     for name, of in record["products"].items():
         beside = f", bfloat16 {of['bfloat16_ms']:.3f} ms, error {of['error']:.4f}" if "bfloat16_ms" in of else ""
-        yield f"{name:<34} float8 {of['float8_ms']:.3f} ms{beside}"
+        yield f"{name:<34} float8 {of['float8_ms']:.3f} ms{beside}; {of['kernels']}"
 
 
 def scaling_lines(record: Record) -> Iterator[str]:
