@@ -53,6 +53,7 @@ class Case:
     dtype: config.Precision = "bfloat16"
     unroll: bool = True
     attention: config.Attention = "auto"
+    kernels: config.Kernels = "auto"
     remat: config.Remat = "none"
     logit_parts: int = 1
 
@@ -121,7 +122,7 @@ class Work:
     def __init__(self, case: Case) -> None:
         self.case = case
         mesh = sharding.make_mesh(config.Mesh())
-        settings = config.Compute(case.dtype, case.unroll, case.attention, case.remat, case.logit_parts)
+        settings = config.Compute(case.dtype, case.unroll, case.attention, case.kernels, case.remat, case.logit_parts)
         compute = resolve_compute(settings, mesh)
         encoder = without_attention_dropout(case.encoder(), compute)
         graph, abstract = nn.abstract_model(encoder)

@@ -27,7 +27,7 @@ from jaxplm.data.batch import Batch
 from jaxplm.data.mlm.mask import capacity
 from jaxplm.devices import sharding
 from jaxplm.engine.setup import TrainSetup
-from jaxplm.nn.layers import MeshSplit
+from jaxplm.nn.mesh_split import MeshSplit
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
 GIB = 2**30

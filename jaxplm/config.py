@@ -37,6 +37,7 @@ VectorPooling = Literal["cls", "mean", "max", "none"]
 VectorType = Literal["float32", "float16"]
 Precision = Literal["bfloat16", "float32", "float8"]
 Attention = Literal["auto", "plain", "flash"]
+Kernels = Literal["auto", "plain"]
 Remat = Literal["none", "dots", "blocks"]
 
 
@@ -232,6 +233,8 @@ class Compute:
     attention: Attention = setting(
         "auto", "kernel of attention; auto: a flash kernel where there is one, chunks on a CPU; flash: a flash kernel or an error;"
         " plain: matrix products by XLA")
+    kernels: Kernels = setting(
+        "auto", "passes over activations between the products; auto: own kernels on an NVIDIA GPU that pass their check; plain: XLA's")
     remat: Remat = setting(
         "none", "what the backward pass recomputes to save memory: none; dots: all but matrix products; blocks: everything")
     logit_parts: Annotated[int, Interval(ge=1, le=_MOST)] = setting(

@@ -17,7 +17,8 @@ from jaxplm.devices import compute as devices_compute
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute, without_attention_dropout
 from jaxplm.nn.attention import chunked, cudnn, dispatch, plain, selfcheck, splash
-from jaxplm.nn.layers import Compute, MeshSplit
+from jaxplm.nn.layers import Compute
+from jaxplm.nn.mesh_split import MeshSplit
 
 # ---------------------------------------------------------------- cuDNN: what it is given
 
@@ -221,7 +222,7 @@ def machine(monkeypatch):
     def pretend(backend: str, capability: str = "", fault: str = "") -> None:
         monkeypatch.setattr(jax, "default_backend", lambda: backend)
         monkeypatch.setattr(jax, "local_devices", lambda: [Device(capability)])
-        monkeypatch.setattr(devices_compute, "_find_fault", lambda kernel, dtype, device: fault)
+        monkeypatch.setattr(devices_compute, "_find_attention_fault", lambda kernel, dtype, device: fault)
 
     return pretend
 

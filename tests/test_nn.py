@@ -8,7 +8,8 @@ from helpers import as_jax, random_batch, tiny_config
 
 from jaxplm import nn
 from jaxplm.data.batch import Batch
-from jaxplm.nn.layers import LayerNorm, dropout, dropout_mask, gelu, layer_norm
+from jaxplm.nn.dropout import dropout, dropout_mask
+from jaxplm.nn.layers import LayerNorm, gelu, layer_norm
 from jaxplm.tasks.mlm import MaskedLanguageModelling, cross_entropy
 
 

@@ -13,9 +13,10 @@ from jaxplm.devices import sharding
 from jaxplm.devices.processes import all_agree
 from jaxplm.errors import UserError
 from jaxplm.nn import Compute, EncoderConfig
+from jaxplm.nn.attention import selfcheck as attention_check
 from jaxplm.nn.attention.dispatch import FLASH
-from jaxplm.nn.attention.selfcheck import find_fault
-from jaxplm.nn.layers import MeshSplit
+from jaxplm.nn.kernels import selfcheck as kernel_check
+from jaxplm.nn.mesh_split import MeshSplit
 
 log = logging.getLogger("jaxplm")
 
@@ -26,8 +27,9 @@ def resolve_compute(settings: config.Compute, mesh: jax.sharding.Mesh) -> Comput
     - Precision: GPU and TPU compute in bfloat16 as asked. A CPU has no elementwise instructions for bfloat16. Products use it
       if the processor has instructions for them; everything else is float32. float8 is bfloat16 with the factors of the blocks'
       products in float8, on NVIDIA GPUs with units for it.
-    - Attention: cuDNN's flash attention in bfloat16 on NVIDIA GPUs from Hopper on, splash on TPUs, each only if it passes
-      `nn.attention.selfcheck` at the start; chunked attention on a CPU; else plain attention.
+    - Attention: in bfloat16 on NVIDIA GPUs, cuDNN's flash attention from Hopper on and the segmented kernel from Ampere on; splash on
+      TPUs; each only if it passes `nn.attention.selfcheck` at the start; chunked attention on a CPU; else plain attention.
+    - Kernels between the products: on NVIDIA GPUs from Ampere on, if they pass `nn.kernels.selfcheck` at the start; else XLA's passes.
 
     Raises:
       UserError: `compute.attention=flash`, and there is no flash attention here; `compute.dtype=float8`, and this device has
@@ -38,14 +40,16 @@ def resolve_compute(settings: config.Compute, mesh: jax.sharding.Mesh) -> Comput
     if products and (lack := float8_lack(jax.local_devices()[0])):
         raise UserError(f"compute.dtype=float8: {lack}; use compute.dtype=bfloat16")
     attention = _attention(settings.attention, activations)
-    split = MeshSplit(mesh, tuple(sharding.BATCH[0]), "tensor") if attention != "plain" and mesh.size > 1 else None
+    kernels = _kernels(settings.kernels, activations)
+    has_kernel = attention != "plain" or kernels != "plain"
+    split = MeshSplit(mesh, tuple(sharding.BATCH[0]), "tensor") if has_kernel and mesh.size > 1 else None
     unroll = settings.unroll
     if unroll and settings.remat != "none":
         # Unrolled blocks save no memory on a CPU, because XLA recomputes all of them at once. In a loop it cannot do that. For a
         # TPU, only the loop has been measured.
         log.info("compute: blocks in a loop (compute.unroll=false), for compute.remat=%s to save memory", settings.remat)
         unroll = False
-    return Compute(activations, operands, unroll, attention, split, remat=settings.remat, products=products)
+    return Compute(activations, operands, unroll, attention, kernels, split, settings.remat, products)
 
 
 def without_attention_dropout(encoder_config: EncoderConfig, compute: Compute) -> EncoderConfig:
@@ -77,34 +81,55 @@ def _attention(wanted: str, dtype: str) -> str:
     if wanted == "auto" and jax.default_backend() == "cpu":
         return "chunked"
     device = jax.local_devices()[0]
-    kernel, lack = flash_kernel(device, dtype)
-    if kernel:
-        fault = _find_fault(kernel, dtype, device)
+    kernels, lack = flash_kernels(device, dtype)
+    faults = {}
+    for kernel in kernels:
+        fault = _find_attention_fault(kernel, dtype, device)
         if not all_agree(not fault):
-            lack = f"{kernel} attention does not pass its check here: {fault or 'it fails in another process'}"
-    if lack and wanted == "flash":
-        raise UserError(f"compute.attention=flash: {lack}; use compute.attention=auto or plain")
-    if lack:
-        # A warning only if a kernel should work and does not; what a platform lacks is expected.
-        log.log(logging.WARNING if kernel else logging.DEBUG, "attention: plain; %s", lack)
-        return "plain"
-    log.info("attention: %s, a flash kernel", kernel)
-    return kernel
+            faults[kernel] = f"{kernel} attention does not pass its check here: {fault or 'it fails in another process'}"
+    passed = [kernel for kernel in kernels if kernel not in faults]
+    if not passed and wanted == "flash":
+        raise UserError(f"compute.attention=flash: {lack or '; '.join(faults.values())}; use compute.attention=auto or plain")
+    chosen = "plain" if not passed else passed[0] if len(passed) == 1 else "nvidia"
+    for fault in faults.values():
+        log.warning("attention: %s; %s", chosen, fault)
+    if passed:
+        log.info("attention: %s", "a flash kernel, " + (" or ".join(passed) + " by the texts per row" if len(passed) > 1 else passed[0]))
+    else:
+        log.debug("attention: plain; %s", lack)
+    return chosen
 
 
-_find_fault = functools.cache(find_fault)  # compiled and run once per process
-
-
-def flash_kernel(device: Any, dtype: str) -> tuple[str, str]:
-    """Return the flash kernel for a `jax.Device` and "", or "" and the reason why there is none."""
+def flash_kernels(device: Any, dtype: str) -> tuple[tuple[str, ...], str]:
+    """Return the flash kernels for a `jax.Device` and "", or () and the reason why there is none."""
     platform = jax.default_backend()
     if platform == "tpu":
-        return "splash", ""
+        return ("splash",), ""
     if platform != "gpu":
-        return "", f"there is no flash attention for a {platform.upper()}"
-    if _capability(device) < (9, 0):
-        return "", f"cuDNN's for packed rows needs an NVIDIA GPU of the Hopper generation or newer; this is {device.device_kind}"
-    return ("cudnn", "") if dtype == "bfloat16" else ("", f"cuDNN's computes in bfloat16, not {dtype}")
+        return (), f"there is no flash attention for a {platform.upper()}"
+    if _capability(device) < (8, 0):
+        return (), f"flash attention needs an NVIDIA GPU of the Ampere generation or newer; this is {device.device_kind}"
+    if dtype != "bfloat16":
+        return (), f"flash attention computes in bfloat16 on a GPU, not {dtype}"
+    return ("cudnn", "segmented") if _capability(device) >= (9, 0) else ("segmented",), ""
+
+
+def _kernels(wanted: str, dtype: str) -> str:
+    """Return `nn.Compute.kernels` for a value of `compute.kernels`; it is the same in every process of a run."""
+    if wanted == "plain" or jax.default_backend() != "gpu":
+        return "plain"
+    device = jax.local_devices()[0]
+    if _capability(device) < (8, 0):
+        return "plain"
+    fault = _find_kernel_fault(dtype, device)
+    if all_agree(not fault):
+        return "triton"
+    log.warning("kernels: plain; Triton's do not pass their check here: %s", fault or "they fail in another process")
+    return "plain"
+
+
+_find_attention_fault = functools.cache(attention_check.find_fault)  # compiled and run once per process
+_find_kernel_fault = functools.cache(kernel_check.find_fault)
 
 
 def float8_lack(device: Any) -> str:

@@ -11,7 +11,7 @@ from flax import nnx
 
 from jaxplm.nn.attention.dispatch import Segments, attend
 from jaxplm.nn.config import EncoderConfig
-from jaxplm.nn.layers import Compute, LayerNorm, Linear, dense, dropout, gelu, layer_norm
+from jaxplm.nn.layers import Compute, LayerNorm, Linear, dense_gelu, dense_qkv, dense_residual_norm
 from jaxplm.nn.paths import by_path, stack_of
 
 
@@ -29,11 +29,10 @@ class Attention(nnx.Module):
     def __call__(self, x_BLD: jax.Array, segments: Segments, key: jax.Array | None, compute: Compute) -> jax.Array:
         """Return [B, L, D]."""
         keys = (None, None) if key is None else jax.random.split(key)
-        qkv_BL3Hd = dense(x_BLD, self.qkv, compute)
+        qkv, x_BLD = dense_qkv(x_BLD, self.qkv, compute)
         with jax.named_scope("attention"):
-            mixed_BLHd = attend(qkv_BL3Hd, segments, self.config.attention_dropout, keys[0], compute)
-        y_BLD = dropout(dense(mixed_BLHd, self.out, compute, axes=2), self.config.dropout, keys[1])
-        return layer_norm(x_BLD + y_BLD, self.norm, self.config.norm_eps)
+            mixed_BLHd = attend(qkv, segments, self.config.attention_dropout, keys[0], compute)
+        return dense_residual_norm(x_BLD, mixed_BLHd, self.out, self.norm, self.config.dropout, keys[1], self.config.norm_eps, compute, axes=2)
 
 
 class FeedForward(nnx.Module):
@@ -48,9 +47,8 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x_BLD: jax.Array, key: jax.Array | None, compute: Compute) -> jax.Array:
         """Return [B, L, D]."""
-        hidden_BLF = gelu(dense(x_BLD, self.up, compute))
-        y_BLD = dropout(dense(hidden_BLF, self.down, compute), self.config.dropout, key)
-        return layer_norm(x_BLD + y_BLD, self.norm, self.config.norm_eps)
+        hidden_BLF = dense_gelu(x_BLD, self.up, compute)
+        return dense_residual_norm(x_BLD, hidden_BLF, self.down, self.norm, self.config.dropout, key, self.config.norm_eps, compute)
 
 
 class Blocks(nnx.Module):

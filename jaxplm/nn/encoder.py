@@ -10,8 +10,9 @@ from flax import nnx
 from jaxplm.nn.attention.dispatch import Segments, segments_of
 from jaxplm.nn.blocks import Blocks
 from jaxplm.nn.config import EncoderConfig
+from jaxplm.nn.dropout import dropout
 from jaxplm.nn.exbert.modules import Extension, GatedBlocks
-from jaxplm.nn.layers import PRODUCT, Compute, LayerNorm, dropout, layer_norm
+from jaxplm.nn.layers import PRODUCT, Compute, LayerNorm, layer_norm
 
 # What is kept of each block for the backward pass, by `Compute.remat`; the rest is recomputed (Chen et al. 2016). "dots" keeps
 # the products with kernels, which are most of the work, and recomputes what is cheap and wide: softmax, GELU, LayerNorm.

@@ -9,6 +9,7 @@ from flax import nnx
 
 from jaxplm.nn.config import EncoderConfig, ExtensionConfig
 from jaxplm.nn.cpu_kernels import add_wide_bias, low_precision_matmul
+from jaxplm.nn.gpu_products import bfloat16_logits
 from jaxplm.nn.layers import Compute, LayerNorm, Linear, dense, gelu, layer_norm
 
 
@@ -60,10 +61,11 @@ class SentencePairHead(nnx.Module):
 
 def decode(x: jax.Array, table_RD: jax.Array, bias_R: jax.Array, tokens: int, compute: Compute) -> jax.Array:
     """Return float32 logits [..., R] for x [..., D]; rows from `tokens` on are padding and get -1e9."""
-    if compute.operands == compute.activations:  # the product itself returns float32
-        logits = jax.lax.dot_general(x, table_RD.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())),
-                                     preferred_element_type=jnp.float32)
-    else:
+    bias_R = jnp.where(jnp.arange(len(bias_R)) < tokens, bias_R, jnp.float32(-1e9))
+    if compute.operands != compute.activations:
         rows: jax.Array = low_precision_matmul(x.reshape(-1, x.shape[-1]), table_RD, compute.operands, 1)
-        logits = rows.reshape(*x.shape[:-1], len(table_RD))
-    return add_wide_bias(logits, jnp.where(jnp.arange(len(bias_R)) < tokens, bias_R, jnp.float32(-1e9)))
+        return add_wide_bias(rows.reshape(*x.shape[:-1], len(table_RD)), bias_R)
+    if x.dtype == jnp.bfloat16:
+        rows = bfloat16_logits(x.reshape(-1, x.shape[-1]), table_RD.astype(x.dtype), bias_R)
+        return rows.reshape(*x.shape[:-1], len(table_RD))
+    return add_wide_bias(jax.lax.dot_general(x, table_RD, (((x.ndim - 1,), (1,)), ((), ()))), bias_R)

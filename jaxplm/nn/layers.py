@@ -1,28 +1,30 @@
 """The pieces that every block is made of: linear layers, LayerNorm, dropout; and the precision that they run in."""
 
 import dataclasses
+import functools
+import logging
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxplm.nn.cpu_kernels import contract, erf_gelu, layer_norm_rows, low_precision_matmul
+from jaxplm.nn.dropout import dropout, key_words
 from jaxplm.nn.float8 import float8_matmul
+from jaxplm.nn.gpu_products import materialized, three_products
+from jaxplm.nn.kernels.bias_gelu import bias_gelu
+from jaxplm.nn.kernels.residual_norm import residual_norm
+from jaxplm.nn.kernels.tiles import LARGEST_WIDTH
+from jaxplm.nn.mesh_split import MeshSplit
+
+log = logging.getLogger("jaxplm")
+
+QKV = jax.Array | tuple[jax.Array, jax.Array, jax.Array]  # queries, keys, values: [B, L, 3, H, Dh], or three of [B, L, H, Dh]
 
 PRODUCT = "product"  # the name of a product with a kernel, by which `Compute.remat` = dots knows what to keep
-
-
-class MeshSplit(NamedTuple):
-    """The axes of a mesh that activations [B, L, H, Dh] are split over: rows B and heads H."""
-
-    mesh: jax.sharding.Mesh
-    rows: tuple[str, ...]
-    heads: str
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Compute:
       operands: type that the factors of a matrix product are cast to. bfloat16 on GPU, TPU, and CPUs with instructions
         for it.
       unroll: whether the blocks are compiled one after the other instead of as a loop: faster steps, longer compilation.
-      attention: the kernel, see `jaxplm.nn.attention.dispatch`: plain, chunked, cudnn or splash.
+      attention: the kernel, see `jaxplm.nn.attention.dispatch`: plain, chunked, cudnn, segmented, nvidia or splash.
+      kernels: what computes the passes over activations between the products: plain (XLA), triton (`jaxplm.nn.kernels`), or
+        interpret, the same kernels on any device, for tests.
       split: the mesh, for kernels that XLA cannot partition, which is every one except plain; None on one device.
       remat: what the backward pass recomputes, see `jaxplm.nn.encoder`: none, blocks or dots.
       products: "float8" rounds the factors of the blocks' products to float8, see `jaxplm.nn.float8`, and "emulated float8" does
@@ -46,6 +50,7 @@ class Compute:
     operands: str = "float32"
     unroll: bool = False
     attention: str = "plain"
+    kernels: str = "plain"
     split: MeshSplit | None = None
     remat: str = "none"
     products: str = ""
@@ -96,6 +101,74 @@ def dense(x: jax.Array, layer: Linear, compute: Compute, axes: int = 1) -> jax.A
     return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
 
 
+def dense_qkv(x: jax.Array, layer: Linear, compute: Compute) -> tuple[QKV, jax.Array]:
+    """Return queries, keys and values of x [B, L, D], and x for its next use (`gpu_products.three_products`).
+
+    They are [B, L, 3, H, Dh], or three of [B, L, H, Dh] with `compute.kernels`: a GPU's products are large enough to be three, and
+    then no pass splits their result, and none joins its gradient.
+    """
+    if compute.kernels == "plain":
+        return dense(x, layer, compute), x
+    if compute.products:
+        parts = (matmul(x, layer.kernel[...][:, i], compute) + layer.bias[...][i].astype(x.dtype)[None, None] for i in range(3))
+        q, k, v = parts
+        return (q, k, v), x
+    kernel, bias = layer.kernel[...].astype(x.dtype), layer.bias[...]
+    q, k, v, same = three_products(x.reshape(-1, x.shape[-1]), tuple(kernel[:, i].reshape(x.shape[-1], -1) for i in range(3)),
+                                   tuple(bias[i].reshape(-1) for i in range(3)))
+    shape = (*x.shape[:-1], *bias.shape[1:])
+    return (q.reshape(shape), k.reshape(shape), v.reshape(shape)), same.reshape(x.shape)
+
+
+def dense_gelu(x: jax.Array, layer: Linear, compute: Compute) -> jax.Array:
+    """Apply a linear layer and GELU to the last axis of x: [..., I] → [..., O]."""
+    if compute.kernels == "plain":
+        return gelu(dense(x, layer, compute))
+    kernel, bias = _stored(layer, x.dtype, compute)
+    y = matmul(x.reshape(-1, x.shape[-1]), kernel, compute)
+    return bias_gelu(y, bias, compute.split, compute.kernels == "interpret").reshape(*x.shape[:-1], -1)
+
+
+def dense_residual_norm(x: jax.Array, y: jax.Array, layer: Linear, norm: LayerNorm, rate: float, key: jax.Array | None, eps: float,
+                        compute: Compute, axes: int = 1) -> jax.Array:
+    """Return LayerNorm(x + dropout(layer(y))), [..., D].
+
+    Args:
+      x: [..., D], the residual.
+      y: [..., *I], of which the last `axes` dimensions are the layer's input.
+      layer: kernel [*I, D] and bias [D].
+      norm: the LayerNorm.
+      rate, key: of `dropout`.
+      eps: of the LayerNorm.
+      compute: how the arithmetic is done.
+      axes: see y.
+    """
+    if compute.kernels == "plain" or not _fits(x.shape[-1]):
+        return layer_norm(x + dropout(dense(y, layer, compute, axes), rate, key), norm, eps)
+    kernel, bias = _stored(layer, x.dtype, compute)
+    product = matmul(y.reshape(-1, math.prod(y.shape[y.ndim - axes :])), kernel.reshape(-1, x.shape[-1]), compute)
+    words = jnp.zeros((2,), jnp.uint32) if key is None else jnp.stack(key_words(key))
+    normed = residual_norm(x.reshape(product.shape), product, bias, words, norm.scale[...], norm.bias[...],
+                           0.0 if key is None else rate, eps, compute.split, compute.kernels == "interpret")
+    return normed.reshape(x.shape)
+
+
+def _stored(layer: Linear, dtype: jnp.dtype, compute: Compute) -> tuple[jax.Array, jax.Array]:
+    """Return kernel and bias in the type of the activations, stored; a kernel that is rounded to float8 stays as it is."""
+    if compute.products:
+        return layer.kernel[...], layer.bias[...].astype(dtype)
+    kernel, bias = materialized(layer.kernel[...].astype(dtype), layer.bias[...].astype(dtype))
+    return kernel, bias
+
+
+@functools.cache
+def _fits(width: int) -> bool:
+    """Return whether a row of so many columns fits into a kernel; log once that it does not."""
+    if width > LARGEST_WIDTH:
+        log.info("LayerNorm: plain, without a kernel of its own: the kernel's rows have at most %d columns, not %d", LARGEST_WIDTH, width)
+    return width <= LARGEST_WIDTH
+
+
 def layer_norm(x: jax.Array, layer: LayerNorm, eps: float) -> jax.Array:
     """Apply a LayerNorm over the last axis of x [..., D]."""
     return layer_norm_rows(x, layer.scale[...], layer.bias[...], eps)
@@ -104,41 +177,3 @@ def layer_norm(x: jax.Array, layer: LayerNorm, eps: float) -> jax.Array:
 def gelu(x: jax.Array) -> jax.Array:
     """Apply GELU in its exact form, x Φ(x) (Hendrycks & Gimpel 2016), that BERT's checkpoints were trained with."""
     return erf_gelu(x)
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array | None, rows: jax.Array | None = None) -> jax.Array:
-    """Apply inverted dropout (Srivastava et al. 2014); do nothing if `key` is None or the rate is 0.
-
-    `rows` is that of `dropout_mask`.
-    """
-    if key is None or rate == 0.0:
-        return x
-    return jnp.where(dropout_mask(key, rate, x.shape, rows), x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
-
-
-def dropout_mask(key: jax.Array, rate: float, shape: tuple[int, ...], rows: jax.Array | None = None) -> jax.Array:
-    """Return a boolean mask that is True with probability 1 - rate, to within 2⁻³².
-
-    The mask is a hash of the key and the place in the array. JAX's random bits are the slowest part of dropout; this takes a
-    dozen integer operations per element, which fuse with the use of the mask on every platform. Each element depends on the
-    key and its own index only, so a mesh may split the array in any way.
-
-    Args:
-      key: JAX key.
-      rate: probability of False.
-      shape: of the mask.
-      rows: [*shape[:-1]] uint32, the number of each row in a larger mask of which this is a part; None: 0, 1, ...
-    """
-    *lead, last = shape
-    low, high = jax.random.key_data(key).astype(jnp.uint32)[-2:]
-    rows = lax.iota(jnp.uint32, math.prod(lead)).reshape(lead) if rows is None else rows
-    seeds = _mix(_mix(rows ^ low) + high)[..., None]
-    columns = lax.iota(jnp.uint32, last).reshape((1,) * len(lead) + (last,)) * jnp.uint32(0x9E3779B9)
-    return _mix(seeds ^ columns) >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
-
-
-def _mix(h: jax.Array) -> jax.Array:
-    """Apply a bijection of uint32 in which each output bit depends on all input bits (xor-shift-multiply, as in MurmurHash3)."""
-    for shift, factor in ((16, 0x21F0AAAD), (15, 0xD35A2D97)):
-        h = (h ^ (h >> shift)) * jnp.uint32(factor)
-    return h ^ (h >> 15)

@@ -9,8 +9,9 @@ from flax import nnx
 from jaxplm.nn.attention.dispatch import segments_of, without_flash
 from jaxplm.nn.blocks import Blocks
 from jaxplm.nn.config import EncoderConfig
+from jaxplm.nn.dropout import dropout
 from jaxplm.nn.head_config import HeadConfig
-from jaxplm.nn.layers import Compute, Linear, dense, dropout
+from jaxplm.nn.layers import Compute, Linear, dense
 from jaxplm.nn.recurrent import BiLSTM
 
 _FLOAT32 = Compute()  # of the layers at the end, whatever the encoder computes in: they are small, and logits are float32

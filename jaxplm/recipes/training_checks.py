@@ -13,7 +13,7 @@ TRAINING_FIELDS = (
     "train.steps", "train.epochs", "train.batch_size", "train.accumulate", "train.learning_rate", "train.warmup", "train.schedule",
     "train.weight_decay", "train.beta1", "train.beta2", "train.epsilon", "train.clip", "train.layer_decay", "train.freeze",
     "train.unfreeze_every", "train.eval_every", "train.patience", "train.log_every", "train.max_bad_steps",
-    "checkpoint.*", "export.*", "mesh.*", "compute.dtype", "compute.unroll", "compute.attention", "compute.remat",
+    "checkpoint.*", "export.*", "mesh.*", "compute.dtype", "compute.unroll", "compute.attention", "compute.kernels", "compute.remat",
 )
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxplm.nn.layers import dropout
+from jaxplm.nn.dropout import dropout
 
 # Largest number of scores per chunk. The backward pass holds several arrays of them, and is fastest if all fit into the
 # caches. The forward pass is one operation, and is fastest on a whole batch unless that is much larger than the caches.

@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import logging
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,20 +14,39 @@ from jax.sharding import PartitionSpec as P
 from jaxplm.nn.attention.chunked import attend_chunked, row_numbers
 from jaxplm.nn.attention.cudnn import Runs, attend_cudnn, cudnn_lacks, runs_of
 from jaxplm.nn.attention.plain import attend_plain, segment_bias, split_qkv
+from jaxplm.nn.attention.segmented import Bounds, attend_segmented, bounds_of, segmented_lacks
 from jaxplm.nn.attention.splash import attend_splash, splash_lacks
-from jaxplm.nn.layers import Compute
+from jaxplm.nn.layers import QKV, Compute
+from jaxplm.nn.mesh_split import MeshSplit
 
 log = logging.getLogger("jaxplm")
 
-FLASH = ("cudnn", "splash")  # kernels without [B, H, L, L] in memory (Dao et al. 2022); they have no dropout of the weights
+# Kernels without [B, H, L, L] in memory (Dao et al. 2022); they have no dropout of the weights. "nvidia" is cudnn or segmented by row.
+FLASH = ("cudnn", "segmented", "nvidia", "splash")
+
+# Up to so many texts per row, cuDNN is the faster of the two on an NVIDIA GPU. Its time grows with the number of texts; that of the
+# segmented kernel falls, because it skips the keys of other texts.
+FEW_TEXTS = 2
 
 
-class Segments(NamedTuple):
-    """`segment_ids` in the form that each kernel reads, computed once per forward pass for all blocks. None if no block needs a form."""
+@partial(jax.tree_util.register_dataclass, data_fields=["ids", "bias", "runs", "bounds"], meta_fields=["max_per_row"])
+@dataclasses.dataclass(frozen=True)
+class Segments:
+    """`segment_ids` in the form that each kernel reads, computed once per forward pass for all blocks. None if no block needs a form.
 
-    ids: jax.Array  # [B, L] int32
-    bias: jax.Array | None  # [B, 1, L, L] float32
+    Attributes:
+      ids: [B, L] int32.
+      bias: [B, 1, L, L] float32, of plain attention.
+      runs: of cuDNN.
+      bounds: of the segmented kernel.
+      max_per_row: upper bound of the texts per row; 0 if none is known.
+    """
+
+    ids: jax.Array
+    bias: jax.Array | None
     runs: Runs | None
+    bounds: Bounds | None
+    max_per_row: int
 
     def checked(self, x: jax.Array) -> jax.Array:
         """Return x [B, L, D] with NaN in every row that has more texts than `max_segments_per_row`.
@@ -48,18 +68,34 @@ def segments_of(segment_ids: jax.Array, compute: Compute, head_widths: tuple[int
       head_widths: Dh of every kind of block that will attend.
       max_segments_per_row: upper bound of the texts per row that the data guarantee; 0 if none is known.
     """
-    kernels = {kernel_for(compute.attention, segment_ids.shape[1], width) for width in head_widths}
+    kernels = {kernel_for(compute.attention, segment_ids.shape[1], width, max_segments_per_row) for width in head_widths}
     return Segments(segment_ids, segment_bias(segment_ids) if "plain" in kernels else None,
-                    runs_of(segment_ids, max_segments_per_row) if "cudnn" in kernels else None)
+                    runs_of(segment_ids, max_segments_per_row) if "cudnn" in kernels else None,
+                    bounds_of(segment_ids) if "segmented" in kernels else None, max_segments_per_row)
 
 
-def kernel_for(attention: str, length: int, head_width: int) -> str:
-    """Return `attention`, or plain if that kernel does not support such shapes, which is logged once."""
-    lacks = {"cudnn": cudnn_lacks, "splash": splash_lacks}.get(attention)
-    reason = lacks(length, head_width) if lacks else ""
-    if reason:
-        _log_once(f"attention: plain, not {attention}, for heads of width {head_width} in rows of {length} tokens: {reason}")
-    return "plain" if reason else attention
+def kernel_for(attention: str, length: int, head_width: int, max_segments_per_row: int = 0) -> str:
+    """Return the kernel for such rows: `attention`, one of nvidia's two, or plain if none supports them, which is logged once."""
+    if attention == "nvidia":
+        few = 0 < max_segments_per_row <= FEW_TEXTS
+        wanted = ("cudnn", "segmented") if few else ("segmented", "cudnn")
+    else:
+        wanted = (attention,)
+    reasons = [_lack(kernel, length, head_width) for kernel in wanted]
+    for kernel, reason in zip(wanted, reasons, strict=True):
+        if not reason:
+            return kernel
+    _log_once(f"attention: plain, not {attention}, for heads of width {head_width} in rows of {length} tokens: {'; '.join(reasons)}")
+    return "plain"
+
+
+def _lack(kernel: str, length: int, head_width: int) -> str:
+    """Return why a kernel does not support such rows and heads; "" if it does."""
+    if kernel == "cudnn":
+        return cudnn_lacks(length, head_width)
+    if kernel == "splash":
+        return splash_lacks(length, head_width)
+    return segmented_lacks(head_width) if kernel == "segmented" else ""
 
 
 @functools.cache
@@ -72,35 +108,42 @@ def without_flash(compute: Compute) -> Compute:
     return dataclasses.replace(compute, attention="plain") if compute.attention in FLASH else compute
 
 
-def attend(qkv_BL3Hd: jax.Array, segments: Segments, dropout_rate: float, key: jax.Array | None, compute: Compute) -> jax.Array:
+def attend(qkv: QKV, segments: Segments, dropout_rate: float, key: jax.Array | None, compute: Compute) -> jax.Array:
     """Return scaled dot-product attention (Vaswani et al. 2017, eq. 1) within each segment, [B, L, H, Dh].
 
-    qkv: queries, keys and values [B, L, 3, H, Dh]. Softmax is in float32. Flash kernels ignore `dropout_rate`.
+    qkv: queries, keys and values, [B, L, 3, H, Dh] or three of [B, L, H, Dh]. Softmax is in float32. Flash kernels ignore
+    `dropout_rate`.
     """
-    rows, length, _, heads, width = qkv_BL3Hd.shape
-    kernel = kernel_for(compute.attention, length, width)
+    rows, length, heads, width = qkv[0].shape if isinstance(qkv, tuple) else (*qkv.shape[:2], *qkv.shape[3:])
+    kernel = kernel_for(compute.attention, length, width, segments.max_per_row)
     if kernel == "chunked":
-        split = compute.split
-        others = split and (P(split.rows), P(split.rows, split.heads), P())
-        chunked = _over_mesh(partial(attend_chunked, rate=dropout_rate), compute, others)
-        return chunked(qkv_BL3Hd, segments.ids, row_numbers(rows, heads), key)
+        chunked = _over_mesh(lambda qkv, ids, numbers, key: attend_chunked(qkv, ids, numbers, key, dropout_rate), compute,
+                             lambda split: (P(split.rows), P(split.rows, split.heads), P()))
+        return chunked(jnp.stack(qkv, 2) if isinstance(qkv, tuple) else qkv, segments.ids, row_numbers(rows, heads), key)
     if kernel == "cudnn":
-        return _over_mesh(lambda qkv, runs: attend_cudnn(*split_qkv(qkv), runs), compute)(qkv_BL3Hd, segments.runs)
+        return _over_mesh(lambda qkv, runs: attend_cudnn(*split_qkv(qkv), runs), compute)(qkv, segments.runs)
+    if kernel == "segmented":
+        interpret = compute.kernels == "interpret"
+        return _over_mesh(lambda qkv, bounds: attend_segmented(*split_qkv(qkv), bounds, interpret), compute)(qkv, segments.bounds)
     if kernel == "splash":
-        return _over_mesh(lambda qkv, ids: attend_splash(*split_qkv(qkv), ids), compute)(qkv_BL3Hd, segments.ids)
+        return _over_mesh(lambda qkv, ids: attend_splash(*split_qkv(qkv), ids), compute)(qkv, segments.ids)
     assert segments.bias is not None, "segments_of was called without this head width"
-    return attend_plain(*split_qkv(qkv_BL3Hd), segments.bias, dropout_rate, key)
+    return attend_plain(*split_qkv(qkv), segments.bias, dropout_rate, key)
 
 
-def _over_mesh(kernel: Any, compute: Compute, others: tuple[P, ...] | None = None) -> Any:
+def _over_mesh(kernel: Any, compute: Compute, others: Callable[[MeshSplit], tuple[P, ...]] = lambda split: (P(split.rows),)) -> Any:
     """Return the kernel so that each device runs it on its own rows and heads of qkv.
 
-    `others` says how its other arguments are split; None means one argument, split by rows.
+    `others` says how its other arguments are split.
     """
-    if compute.split is None:
+    split = compute.split
+    if split is None:
         return kernel
-    mesh, rows, heads = compute.split
-    others = (P(rows),) if others is None else others
-    # The kernels' outputs do not say over which axes they vary, so that cannot be checked.
-    return jax.shard_map(kernel, mesh=mesh, in_specs=(P(rows, None, None, heads, None), *others),
-                         out_specs=P(rows, None, heads, None), check_vma=False)
+    per_part = P(split.rows, None, split.heads, None)
+
+    def mapped(qkv: QKV, *rest: Any) -> jax.Array:
+        of_qkv = (per_part,) * 3 if isinstance(qkv, tuple) else P(split.rows, None, None, split.heads, None)
+        # The kernels' outputs do not say over which axes they vary, so that cannot be checked.
+        return jax.shard_map(kernel, mesh=split.mesh, in_specs=(of_qkv, *others(split)), out_specs=per_part, check_vma=False)(qkv, *rest)
+
+    return mapped

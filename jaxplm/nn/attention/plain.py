@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from jaxplm.nn.layers import dropout
+from jaxplm.nn.dropout import dropout
+from jaxplm.nn.layers import QKV
 
 
 def segment_bias(segment_ids: jax.Array) -> jax.Array:
@@ -12,8 +13,10 @@ def segment_bias(segment_ids: jax.Array) -> jax.Array:
     return jnp.where(same, jnp.float32(0), jnp.float32(-1e9))
 
 
-def split_qkv(qkv: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Split [B, L, 3, H, Dh] into queries, keys and values [B, L, H, Dh]."""
+def split_qkv(qkv: QKV) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return queries, keys and values, [B, L, H, Dh] each."""
+    if isinstance(qkv, tuple):
+        return qkv
     q, k, v = (part.squeeze(2) for part in jnp.split(qkv, 3, axis=2))
     return q, k, v
 

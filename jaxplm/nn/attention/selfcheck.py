@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxplm.nn.attention.dispatch import attend, segments_of
 from jaxplm.nn.attention.plain import attend_plain, segment_bias
-from jaxplm.nn.layers import Compute, MeshSplit
+from jaxplm.nn.layers import Compute
+from jaxplm.nn.mesh_split import MeshSplit
 
 TOLERANCE = 0.03  # several roundings to bfloat16; a token of another text in the softmax gives several tenths or more
 

@@ -9,7 +9,7 @@ from jaxplm.recipes.unread_fields import refuse
 # Recipe → patterns of the fields that it reads.
 FIELDS = {"embed": (
     "model.path", "data.train", "data.lines", "data.text", "data.text_pair", "data.seq_len", "data.max_rows", "embed.*",
-    "train.batch_size", "export.*", "mesh.*", "compute.dtype", "compute.unroll", "compute.attention", "compute.remat",
+    "train.batch_size", "export.*", "mesh.*", "compute.dtype", "compute.unroll", "compute.attention", "compute.kernels", "compute.remat",
 )}
 
 
