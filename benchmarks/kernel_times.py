@@ -1,6 +1,7 @@
 """Measure the Triton kernels of jaxplm.nn alone on an NVIDIA GPU, with other sizes of their tiles, beside XLA's and cuDNN's.
 
-    python benchmarks/kernel_times.py [--tokens=32768] [--width=768] [--ffn=3072] [--length=512] [--texts=1,4,16] [--only=norm,gelu,attention]
+    python benchmarks/kernel_times.py [--tokens=32768] [--width=768] [--ffn=3072] \
+        [--length=512] [--texts=1,4,16] [--only=norm,gelu,attention]
 
 It prints a line per kernel and sizes: ms, and for the passes over activations the bytes that must be read and written, divided by the
 time. Compare it with the rate of a copy, printed first. Every variant is compiled before the first is measured, by 16 threads, because
@@ -77,15 +78,15 @@ def norm_jobs(tokens: int, width: int) -> list[Job]:
         return residual_norm._backward(0.1, 1e-5, None, False, saved, d)
 
     jobs: list[Job] = [("norm: XLA forward", plain, given, 4 * array, lambda: None),
-                       ("norm: XLA forward and backward", lambda d, x, y, bias, scale, shift: with_gradient(
-                           lambda x, y, bias, scale, shift: plain(x, y, bias, words, scale, shift))(d, x, y, bias, scale, shift),
+                       ("norm: XLA forward and backward", lambda d, x, y, *rest: with_gradient(
+                           lambda x, y, bias, scale, shift: plain(x, y, bias, words, scale, shift))(d, x, y, *rest),
                         (d, x, y, bias, scale, shift), 8 * array, lambda: None)]
     for rows, warps in ((1, 1), (2, 2), (4, 4), (8, 8), (4, 8), (2, 4), (8, 4), (1, 4)):
         jobs.append((f"norm forward rows={rows} warps={warps}", forward, given, 4 * array,
                      lambda rows=rows, warps=warps: setattr(residual_norm, "FORWARD", Sizes(rows, warps))))
-    for (rows, warps), programs in itertools.product(((1, 1), (2, 2), (4, 4), (4, 8), (2, 4), (8, 8), (1, 4)), (528, 1056, 2112, 4224)):
+    for (rows, warps), programs in itertools.product(((1, 1), (1, 2), (2, 2), (1, 4)), (792, 1056, 1320, 1584, 2112)):
         jobs.append((f"norm backward rows={rows} warps={warps} programs={programs}", backward, (d, saved), 4 * array,
-                     lambda sizes=Sizes(rows, warps, programs): setattr(residual_norm, "BACKWARD", sizes)))
+                     lambda sizes=Sizes(rows, warps, programs=programs): setattr(residual_norm, "BACKWARD", sizes)))
     return jobs
 
 
@@ -98,21 +99,18 @@ def gelu_jobs(tokens: int, ffn: int) -> list[Job]:
     def backward(d, y, bias):
         return bias_gelu._backward(None, False, (y, bias), d)
 
-    jobs: list[Job] = [("gelu: XLA forward", lambda y, bias: erf_gelu(y + bias[None]), (y, bias), 2 * y.nbytes, lambda: None),
-                       ("gelu: XLA backward", with_gradient(lambda y, bias: erf_gelu(y + bias[None])), (d, y, bias), 3 * y.nbytes, lambda: None)]
+    def plain(y, bias):
+        return erf_gelu(y + bias[None])
 
-    def sizes(name: str, columns: int, chosen: Sizes) -> Callable[[], None]:
-        def choose() -> None:
-            bias_gelu.COLUMNS = columns
-            setattr(bias_gelu, name, chosen)
-        return choose
+    jobs: list[Job] = [("gelu: XLA forward", plain, (y, bias), 2 * y.nbytes, lambda: None),
+                       ("gelu: XLA backward", with_gradient(plain), (d, y, bias), 3 * y.nbytes, lambda: None)]
 
-    for columns, (rows, warps) in itertools.product((256, 512, 1024), ((2, 4), (4, 4), (8, 4), (16, 4), (8, 8))):
+    for columns, (rows, warps) in itertools.product((256, 512, 1024), ((4, 4), (8, 4), (16, 4), (1, 1), (4, 1))):
         jobs.append((f"gelu forward columns={columns} rows={rows} warps={warps}", forward, (y, bias), 2 * y.nbytes,
-                     sizes("FORWARD", columns, Sizes(rows, warps))))
-    for columns, (rows, warps), programs in itertools.product((256, 512), ((1, 1), (2, 4), (4, 4), (8, 4), (8, 8)), (1056, 2112, 4224)):
+                     lambda sizes=Sizes(rows, warps, columns): setattr(bias_gelu, "FORWARD", sizes)))
+    for columns, (rows, warps), programs in itertools.product((256, 512), ((1, 1), (2, 1), (4, 1), (2, 2), (8, 4)), (2112, 4224, 8448)):
         jobs.append((f"gelu backward columns={columns} rows={rows} warps={warps} programs={programs}", backward, (d, y, bias), 3 * y.nbytes,
-                     sizes("BACKWARD", columns, Sizes(rows, warps, programs))))
+                     lambda sizes=Sizes(rows, warps, columns, programs): setattr(bias_gelu, "BACKWARD", sizes)))
     return jobs
 
 
@@ -128,6 +126,7 @@ def random_ids(rows: int, length: int, texts: int) -> np.ndarray:
 def attention_jobs(tokens: int, width: int, length: int, texts: tuple[int, ...]) -> list[Job]:
     shape = (tokens // length, length, width // 64, 64)
     q, k, v, d = (random_array(*shape, seed=seed) for seed in range(4))
+    qkv = jnp.stack((q, k, v), 2)
     jobs: list[Job] = []
     for count in texts:
         ids = jnp.asarray(random_ids(*shape[:2], count))
@@ -136,34 +135,22 @@ def attention_jobs(tokens: int, width: int, length: int, texts: tuple[int, ...])
         def cudnn(q, k, v, runs=runs):
             return attend_cudnn(q, k, v, runs)
 
-        def forward(q, k, v, bounds=bounds):
-            return segmented._forward(q, k, v, bounds, False)
+        def forward(qkv, bounds=bounds):
+            mixed, (*_, log_sums) = segmented._forward(qkv, bounds, False)
+            return mixed, log_sums
 
-        mixed, saved = jax.jit(forward)(q, k, v)
-        *_, log_sums = saved
-        dot = jnp.zeros(log_sums.shape, jnp.float32)
+        def backward(qkv, mixed, log_sums, d, bounds=bounds):
+            return segmented._backward(False, (qkv, bounds, mixed, log_sums), d)[0]
 
-        def keys(q, k, v, d, log_sums, dot, bounds=bounds):
-            return segmented._call(segmented._keys_kernel, segmented.KEYS, q, False, [jax.ShapeDtypeStruct(q.shape, q.dtype)] * 2)(
-                q, k, v, *bounds, d, log_sums, dot)
-
-        def queries(q, k, v, d, log_sums, dot, bounds=bounds):
-            return segmented._call(segmented._queries_kernel, segmented.QUERIES, q, False, [jax.ShapeDtypeStruct(q.shape, q.dtype)])(
-                q, k, v, *bounds, d, log_sums, dot)
-
-        jobs.append((f"texts={count} attention: cuDNN forward", cudnn, (q, k, v), 0, lambda: None))
-        jobs.append((f"texts={count} attention: cuDNN forward and backward", with_gradient(cudnn), (d, q, k, v), 0, lambda: None))
-        jobs.append((f"texts={count} segmented: forward and backward", with_gradient(
-            lambda q, k, v, bounds=bounds: segmented.attend_segmented(q, k, v, bounds)), (d, q, k, v), 0, lambda: None))
-        for name, function, arguments in (("FORWARD", forward, (q, k, v)), ("KEYS", keys, (q, k, v, d, log_sums, dot)),
-                                          ("QUERIES", queries, (q, k, v, d, log_sums, dot))):
-            for here, there, warps, stages in ((32, 32, 4, 2), (64, 32, 4, 2), (64, 64, 4, 1), (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 4, 2),
-                                               (128, 64, 8, 2), (64, 128, 4, 2), (128, 128, 8, 2)):
-                if (count > 4 and here * there > 64 * 64) or (count <= 4 and here * there < 64 * 64):
-                    continue
-                jobs.append((f"texts={count} segmented {name} here={here} there={there} warps={warps} stages={stages}", function, arguments, 0,
-                             lambda name=name, sizes=segmented.Sizes(here, there, warps, stages): setattr(segmented, name, sizes)))
-        del mixed
+        saved = jax.jit(forward)(qkv)
+        name = f"{length} tokens, {count} texts:"
+        jobs.append((f"{name} cuDNN forward", cudnn, (q, k, v), 0, lambda: None))
+        jobs.append((f"{name} cuDNN forward and backward", with_gradient(cudnn), (d, q, k, v), 0, lambda: None))
+        for which, function, arguments in (("FORWARD", forward, (qkv,)), ("BACKWARD", backward, (qkv, *saved, d))):
+            for sizes in ((64, 64, 4, 2), (64, 64, 4, 3), (64, 64, 4, 4), (64, 32, 4, 3), (64, 128, 4, 2), (128, 64, 8, 2), (128, 64, 4, 2),
+                          (128, 32, 4, 3), (32, 64, 4, 3), (64, 64, 8, 3), (32, 64, 2, 3), (32, 32, 2, 3)):
+                jobs.append((f"{name} segmented {which.lower()} here, there, warps, stages = {', '.join(map(str, sizes))}", function,
+                             arguments, 0, lambda which=which, sizes=segmented.Sizes(*sizes): setattr(segmented, which, sizes)))
     return jobs
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from jaxplm.devices.compute import compiler_options
 from jaxplm.devices.sharding import batch_sharding, param_shardings, replicated
 from jaxplm.engine.optim import Optimizer, stop_frozen
 from jaxplm.nn import Compute, ParamTree, merge_params
@@ -37,7 +38,7 @@ class JittedStep(Generic[P, R]):
             self.traces += 1
             return function(*args, **kwargs)
 
-        self._jitted = jax.jit(counted, **options)
+        self._jitted = jax.jit(counted, compiler_options=compiler_options(), **options)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._jitted(*args, **kwargs)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxplm.nn.attention.dispatch import Segments, attend
+from jaxplm.nn.attention.dispatch import Segments, attend, takes_apart
 from jaxplm.nn.config import EncoderConfig
 from jaxplm.nn.layers import Compute, LayerNorm, Linear, dense_gelu, dense_qkv, dense_residual_norm
 from jaxplm.nn.paths import by_path, stack_of
@@ -29,10 +29,11 @@ class Attention(nnx.Module):
     def __call__(self, x_BLD: jax.Array, segments: Segments, key: jax.Array | None, compute: Compute) -> jax.Array:
         """Return [B, L, D]."""
         keys = (None, None) if key is None else jax.random.split(key)
-        qkv, x_BLD = dense_qkv(x_BLD, self.qkv, compute)
+        qkv, x_BLD = dense_qkv(x_BLD, self.qkv, compute, takes_apart(segments, self.config.head_width, compute))
         with jax.named_scope("attention"):
             mixed_BLHd = attend(qkv, segments, self.config.attention_dropout, keys[0], compute)
-        return dense_residual_norm(x_BLD, mixed_BLHd, self.out, self.norm, self.config.dropout, keys[1], self.config.norm_eps, compute, axes=2)
+        return dense_residual_norm(x_BLD, mixed_BLHd, self.out, self.norm, self.config.dropout, keys[1], self.config.norm_eps, compute,
+                                   axes=2)
 
 
 class FeedForward(nnx.Module):

@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxplm.nn.cpu_kernels import contract
 
-Three = tuple[jax.Array, jax.Array, jax.Array]
+Arrays = tuple[jax.Array, ...]
 
 
 @jax.custom_vjp
@@ -26,32 +26,32 @@ materialized.defvjp(lambda *arrays: (materialized(*arrays), None), lambda _, gra
 
 
 @jax.custom_vjp
-def three_products(x: jax.Array, kernels: Three, biases: Three) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Return x · kernel + bias for three kernels, [M, O] each, and x itself.
+def biased_products(x: jax.Array, kernels: Arrays, biases: Arrays) -> tuple[Arrays, jax.Array]:
+    """Return x · kernel + bias for each kernel, [M, O], and x itself.
 
     Whoever uses x again must use the one that is returned: then the gradient from there is where the backward pass starts to add up,
-    and each of the three products adds to it in place.
+    and each product adds to it in place.
 
     Args:
       x: [M, I].
       kernels: [I, O] each, in x's type.
       biases: [O] each, float32.
     """
-    return _three_products_forward(x, kernels, biases)[0]
+    return _biased_products_forward(x, kernels, biases)[0]
 
 
-def _three_products_forward(x, kernels, biases):
+def _biased_products_forward(x, kernels, biases):
     outputs = []
     for kernel, bias in zip(kernels, biases, strict=True):
         # x is among what is materialized because XLA merges products that share a factor, and then splits their result.
         x_here, kernel, bias = lax.optimization_barrier((x, kernel, bias.astype(x.dtype)))
         outputs.append(contract(x_here, kernel, (1,), (0,), x.dtype) + bias.reshape(1, -1))
-    return (*outputs, x), (x, kernels)
+    return (tuple(outputs), x), (x, kernels)
 
 
-def _three_products_backward(saved, gradients):
+def _biased_products_backward(saved, gradients):
     x, kernels = saved
-    *d_outputs, dx = gradients
+    d_outputs, dx = gradients
     d_kernels, d_biases = [], []
     for d_output, kernel in zip(d_outputs, kernels, strict=True):
         x_here, d_here, kernel = lax.optimization_barrier((x, d_output, kernel))
@@ -62,7 +62,7 @@ def _three_products_backward(saved, gradients):
     return dx, tuple(d_kernels), tuple(d_biases)
 
 
-three_products.defvjp(_three_products_forward, _three_products_backward)
+biased_products.defvjp(_biased_products_forward, _biased_products_backward)
 
 
 @jax.custom_vjp

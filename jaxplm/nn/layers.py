@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxplm.nn.cpu_kernels import contract, erf_gelu, layer_norm_rows, low_precision_matmul
 from jaxplm.nn.dropout import dropout, key_words
 from jaxplm.nn.float8 import float8_matmul
-from jaxplm.nn.gpu_products import materialized, three_products
+from jaxplm.nn.gpu_products import biased_products, materialized
 from jaxplm.nn.kernels.bias_gelu import bias_gelu
 from jaxplm.nn.kernels.residual_norm import residual_norm
 from jaxplm.nn.kernels.tiles import LARGEST_WIDTH
@@ -101,23 +101,26 @@ def dense(x: jax.Array, layer: Linear, compute: Compute, axes: int = 1) -> jax.A
     return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
 
 
-def dense_qkv(x: jax.Array, layer: Linear, compute: Compute) -> tuple[QKV, jax.Array]:
-    """Return queries, keys and values of x [B, L, D], and x for its next use (`gpu_products.three_products`).
+def dense_qkv(x: jax.Array, layer: Linear, compute: Compute, apart: bool) -> tuple[QKV, jax.Array]:
+    """Return queries, keys and values of x [B, L, D], and x for its next use (`gpu_products.biased_products`).
 
-    They are [B, L, 3, H, Dh], or three of [B, L, H, Dh] with `compute.kernels`: a GPU's products are large enough to be three, and
-    then no pass splits their result, and none joins its gradient.
+    They are one array [B, L, 3, H, Dh], or three of [B, L, H, Dh] where `compute.kernels` is not plain and they are wanted apart: a
+    GPU's products are large enough to be three, and then no pass splits their result, and none joins its gradient.
     """
     if compute.kernels == "plain":
         return dense(x, layer, compute), x
+    kernel, bias = layer.kernel[...], layer.bias[...]
     if compute.products:
-        parts = (matmul(x, layer.kernel[...][:, i], compute) + layer.bias[...][i].astype(x.dtype)[None, None] for i in range(3))
-        q, k, v = parts
+        if not apart:
+            return dense(x, layer, compute), x
+        q, k, v = (matmul(x, kernel[:, i], compute) + bias[i].astype(x.dtype)[None, None] for i in range(3))
         return (q, k, v), x
-    kernel, bias = layer.kernel[...].astype(x.dtype), layer.bias[...]
-    q, k, v, same = three_products(x.reshape(-1, x.shape[-1]), tuple(kernel[:, i].reshape(x.shape[-1], -1) for i in range(3)),
-                                   tuple(bias[i].reshape(-1) for i in range(3)))
-    shape = (*x.shape[:-1], *bias.shape[1:])
-    return (q.reshape(shape), k.reshape(shape), v.reshape(shape)), same.reshape(x.shape)
+    kernel, rows = kernel.astype(x.dtype), x.reshape(-1, x.shape[-1])
+    kernels, biases = (tuple(kernel[:, i] for i in range(3)), tuple(bias)) if apart else ((kernel,), (bias,))
+    outputs, same = biased_products(rows, tuple(part.reshape(len(part), -1) for part in kernels),
+                                    tuple(part.reshape(-1) for part in biases))
+    outputs = tuple(checkpoint_name(part.reshape(*x.shape[:-1], *bias.shape[int(apart):]), PRODUCT) for part in outputs)
+    return (outputs[0], outputs[1], outputs[2]) if apart else outputs[0], same.reshape(x.shape)
 
 
 def dense_gelu(x: jax.Array, layer: Linear, compute: Compute) -> jax.Array:

@@ -26,7 +26,7 @@ FLASH = ("cudnn", "segmented", "nvidia", "splash")
 
 # Up to so many texts per row, cuDNN is the faster of the two on an NVIDIA GPU. Its time grows with the number of texts; that of the
 # segmented kernel falls, because it skips the keys of other texts.
-FEW_TEXTS = 2
+FEW_TEXTS = 1
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["ids", "bias", "runs", "bounds"], meta_fields=["max_per_row"])
@@ -119,16 +119,30 @@ def attend(qkv: QKV, segments: Segments, dropout_rate: float, key: jax.Array | N
     if kernel == "chunked":
         chunked = _over_mesh(lambda qkv, ids, numbers, key: attend_chunked(qkv, ids, numbers, key, dropout_rate), compute,
                              lambda split: (P(split.rows), P(split.rows, split.heads), P()))
-        return chunked(jnp.stack(qkv, 2) if isinstance(qkv, tuple) else qkv, segments.ids, row_numbers(rows, heads), key)
+        return chunked(_stacked(qkv), segments.ids, row_numbers(rows, heads), key)
     if kernel == "cudnn":
         return _over_mesh(lambda qkv, runs: attend_cudnn(*split_qkv(qkv), runs), compute)(qkv, segments.runs)
     if kernel == "segmented":
         interpret = compute.kernels == "interpret"
-        return _over_mesh(lambda qkv, bounds: attend_segmented(*split_qkv(qkv), bounds, interpret), compute)(qkv, segments.bounds)
+        return _over_mesh(lambda qkv, bounds: attend_segmented(qkv, bounds, interpret), compute)(_stacked(qkv), segments.bounds)
     if kernel == "splash":
         return _over_mesh(lambda qkv, ids: attend_splash(*split_qkv(qkv), ids), compute)(qkv, segments.ids)
     assert segments.bias is not None, "segments_of was called without this head width"
     return attend_plain(*split_qkv(qkv), segments.bias, dropout_rate, key)
+
+
+def takes_apart(segments: Segments, head_width: int, compute: Compute) -> bool:
+    """Return whether the kernel for such heads wants queries, keys and values apart, if that costs nothing.
+
+    With tensor parallelism they are better apart in any case: heads are split, and so the axis of all three is no multiple of devices.
+    """
+    tensor = compute.split.mesh.shape[compute.split.heads] if compute.split else 1
+    return tensor > 1 or kernel_for(compute.attention, segments.ids.shape[1], head_width, segments.max_per_row) in ("cudnn", "plain")
+
+
+def _stacked(qkv: QKV) -> jax.Array:
+    """Return queries, keys and values as [B, L, 3, H, Dh]."""
+    return jnp.stack(qkv, 2) if isinstance(qkv, tuple) else qkv
 
 
 def _over_mesh(kernel: Any, compute: Compute, others: Callable[[MeshSplit], tuple[P, ...]] = lambda split: (P(split.rows),)) -> Any:

@@ -1,7 +1,10 @@
-"""Flash attention that reads only the keys of a query's own segment: the kernel for rows of many texts on an NVIDIA GPU.
+"""Flash attention that reads only the keys of a query's own segment: the kernel for packed rows on an NVIDIA GPU (Triton, by Pallas).
 
 A block of queries meets the blocks of keys from the first token of its first segment to the last token of its last one. So the cost
-grows with the lengths of the texts, not with the length of the row.
+grows with the lengths of the texts, not with the length of the row. Queries, keys and values are read from the one array in which a
+product has left them, and their gradients are written to one array, so nothing is split or joined on the way.
+
+Shapes: B rows, L tokens per row, H heads, Dh width of a head, T tokens of a block.
 """
 
 import math
@@ -31,9 +34,9 @@ class Sizes(NamedTuple):
     stages: int
 
 
-FORWARD = Sizes(64, 64, 4, 2)
-QUERIES = Sizes(64, 64, 4, 2)  # the gradient of the queries
-KEYS = Sizes(64, 64, 4, 2)  # the gradients of keys and values
+FORWARD = Sizes(64, 64, 4, 3)
+BACKWARD = Sizes(64, 64, 4, 3)
+_Q, _K, _V = range(3)  # places in the array of queries, keys and values
 _LOG2_E = math.log2(math.e)
 _MASKED = -1e30  # a score outside of the segment; finite, so that a fully masked block gives no NaN
 
@@ -63,39 +66,46 @@ def segmented_lacks(head_width: int) -> str:
     return ""
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def attend_segmented(q: jax.Array, k: jax.Array, v: jax.Array, bounds: Bounds, interpret: bool = False) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def attend_segmented(qkv: jax.Array, bounds: Bounds, interpret: bool = False) -> jax.Array:
     """Return the same as `attention.plain.attend_plain` without dropout (Dao 2023, FlashAttention-2).
 
-    q, k, v: [B, L, H, Dh] → [B, L, H, Dh]. `interpret` runs the kernels without a GPU, for tests.
+    Args:
+      qkv: queries, keys and values, [B, L, 3, H, Dh].
+      bounds: of the segments.
+      interpret: runs the kernels without a GPU, for tests.
+
+    Returns:
+      [B, L, H, Dh].
     """
-    return _forward(q, k, v, bounds, interpret)[0]
+    return _forward(qkv, bounds, interpret)[0]
 
 
-def _forward(q, k, v, bounds, interpret):
-    rows, length, heads, _ = q.shape
-    mixed, log_sums = _call(_forward_kernel, FORWARD, q, interpret, [
-        jax.ShapeDtypeStruct(q.shape, q.dtype), jax.ShapeDtypeStruct((rows, heads, length), jnp.float32)])(q, k, v, *bounds)
-    return mixed, (q, k, v, bounds, mixed, log_sums)
+def _forward(qkv, bounds, interpret):
+    rows, length, _, heads, width = qkv.shape
+    mixed, log_sums = _call(_forward_kernel, FORWARD, qkv, interpret, [
+        jax.ShapeDtypeStruct((rows, length, heads, width), qkv.dtype),
+        jax.ShapeDtypeStruct((rows, heads, length), jnp.float32)])(qkv, *bounds)
+    return mixed, (qkv, bounds, mixed, log_sums)
 
 
 def _backward(interpret, saved, dmixed):
-    q, k, v, bounds, mixed, log_sums = saved
+    qkv, bounds, mixed, log_sums = saved
     # The weights' part of the softmax's gradient: one number per query (Dao et al. 2022, appendix B.2).
-    dot = jnp.einsum("blhd,blhd->bhl", dmixed.astype(jnp.float32), mixed.astype(jnp.float32))
-    like = jax.ShapeDtypeStruct(q.shape, q.dtype)
-    dk, dv = _call(_keys_kernel, KEYS, q, interpret, [like, like])(q, k, v, *bounds, dmixed, log_sums, dot)
-    dq, = _call(_queries_kernel, QUERIES, q, interpret, [like])(q, k, v, *bounds, dmixed, log_sums, dot)
-    return dq, dk, dv, None
+    dots = jnp.einsum("blhd,blhd->bhl", dmixed.astype(jnp.float32), mixed.astype(jnp.float32))
+    dqkv, = _call(_backward_kernel, BACKWARD, qkv, interpret, [jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)])(
+        qkv, *bounds, dmixed, log_sums, dots)
+    return dqkv, None
 
 
 attend_segmented.defvjp(_forward, _backward)
 
 
-def _call(kernel: Any, sizes: Sizes, q: jax.Array, interpret: bool, out_shape: list[jax.ShapeDtypeStruct]) -> Any:
+def _call(kernel: Any, sizes: Sizes, qkv: jax.Array, interpret: bool, out_shape: list[jax.ShapeDtypeStruct]) -> Any:
     """Return the `pallas_call` of a kernel that runs once per row, head and block of tokens."""
-    rows, length, heads, width = q.shape
-    how = {"interpret": True} if interpret else {"compiler_params": triton.CompilerParams(num_warps=sizes.warps, num_stages=sizes.stages)}
+    rows, length, _, heads, width = qkv.shape
+    compiler = triton.CompilerParams(num_warps=sizes.warps, num_stages=sizes.stages)
+    how = {"interpret": True} if interpret else {"compiler_params": compiler}
     return pl.pallas_call(partial(kernel, scale=width**-0.5, sizes=sizes), grid=(pl.cdiv(length, sizes.here), heads, rows),
                           out_shape=out_shape, name=f"attend_segmented{kernel.__name__}", **how)
 
@@ -115,18 +125,21 @@ class _Tokens(NamedTuple):
     def _inside(self) -> jax.Array | None:
         return self.places() < self.length if self.length % self.size else None
 
-    def vectors(self, ref: Any) -> jax.Array:
-        """Return [T, Dh] of ref [B, L, H, Dh]."""
+    def _vectors(self, ref: Any, which: int | None) -> tuple[Any, jax.Array | None]:
+        """Return the part [T, Dh] of a reference [B, L, H, Dh] or [B, L, 3, H, Dh], and which of it is inside the row."""
         inside, width = self._inside(), ref.shape[-1]
-        mask = None if inside is None else jnp.broadcast_to(inside[:, None], (self.size, width))
-        return triton.load(ref.at[self.row, self.places()[:, None], self.head, lax.iota(jnp.int32, width)[None]], mask=mask,
-                           other=None if mask is None else 0.0)
+        places, columns = self.places()[:, None], lax.iota(jnp.int32, width)[None]
+        part = ref.at[self.row, places, self.head, columns] if which is None else ref.at[self.row, places, which, self.head, columns]
+        return part, None if inside is None else jnp.broadcast_to(inside[:, None], (self.size, width))
 
-    def write(self, ref: Any, value: jax.Array) -> None:
-        inside, width = self._inside(), ref.shape[-1]
-        mask = None if inside is None else jnp.broadcast_to(inside[:, None], (self.size, width))
-        triton.store(ref.at[self.row, self.places()[:, None], self.head, lax.iota(jnp.int32, width)[None]], value.astype(ref.dtype),
-                     mask=mask)
+    def vectors(self, ref: Any, which: int | None = None) -> jax.Array:
+        """Return [T, Dh] of a reference [B, L, H, Dh], or of the queries, keys or values of one [B, L, 3, H, Dh]."""
+        part, mask = self._vectors(ref, which)
+        return triton.load(part, mask=mask, other=None if mask is None else 0.0)
+
+    def write(self, ref: Any, value: jax.Array, which: int | None = None) -> None:
+        part, mask = self._vectors(ref, which)
+        triton.store(part, value.astype(ref.dtype), mask=mask)
 
     def numbers(self, ref: Any) -> jax.Array:
         """Return [T] of ref [B, H, L]."""
@@ -140,7 +153,8 @@ class _Tokens(NamedTuple):
         """Return the first and the last token of each token's segment, [T] int32; of those beyond the row, an empty segment."""
         inside = self._inside()
         other = None if inside is None else 0
-        return tuple(triton.load(ref.at[self.row, self.places()], mask=inside, other=other) for ref in (begin_ref, end_ref))
+        begin, end = (triton.load(ref.at[self.row, self.places()], mask=inside, other=other) for ref in (begin_ref, end_ref))
+        return begin, end
 
     def partners(self, size: int, begin_ref: Any, end_ref: Any) -> tuple[jax.Array, jax.Array]:
         """Return the numbers of the first block of `size` tokens that has one of the same segments, and of the one after the last."""
@@ -152,8 +166,8 @@ class _Tokens(NamedTuple):
         return self._replace(first=number * size, size=size)
 
 
-def _here(q_ref: Any, sizes: Sizes) -> _Tokens:
-    return _Tokens(pl.program_id(2), pl.program_id(1), pl.program_id(0) * sizes.here, sizes.here, q_ref.shape[1])
+def _here(sizes: Sizes, length: int) -> _Tokens:
+    return _Tokens(pl.program_id(2), pl.program_id(1), pl.program_id(0) * sizes.here, sizes.here, length)
 
 
 def _product(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
@@ -162,21 +176,21 @@ def _product(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
     return lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), precision=precision, preferred_element_type=jnp.float32)
 
 
-def _forward_kernel(q_ref, k_ref, v_ref, begin_ref, end_ref, mixed_ref, log_sums_ref, *, scale: float, sizes: Sizes) -> None:
-    here = _here(q_ref, sizes)
-    q = here.vectors(q_ref)
+def _forward_kernel(qkv_ref, begin_ref, end_ref, mixed_ref, log_sums_ref, *, scale: float, sizes: Sizes) -> None:
+    here = _here(sizes, qkv_ref.shape[1])
+    q = here.vectors(qkv_ref, _Q)
     begin, end = here.bounds(begin_ref, end_ref)
 
     def add_block(block: Any, state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         total, highest, mixed = state
         there = here.block(block, sizes.there)
-        scores = _product(q, there.vectors(k_ref), 1, 1) * (scale * _LOG2_E)
+        scores = _product(q, there.vectors(qkv_ref, _K), 1, 1) * (scale * _LOG2_E)
         places = there.places()[None]
         scores = jnp.where((places >= begin[:, None]) & (places < end[:, None]), scores, _MASKED)
         new_highest = jnp.maximum(highest, scores.max(1))
         fade = lax.exp2(highest - new_highest)
         weights = lax.exp2(scores - new_highest[:, None])
-        v = there.vectors(v_ref)
+        v = there.vectors(qkv_ref, _V)
         mixed = mixed * fade[:, None] + _product(weights.astype(v.dtype), v, 1, 0)
         return total * fade + weights.sum(1), new_highest, mixed
 
@@ -186,43 +200,38 @@ def _forward_kernel(q_ref, k_ref, v_ref, begin_ref, end_ref, mixed_ref, log_sums
     here.write_numbers(log_sums_ref, highest + jnp.log2(total))
 
 
-def _weights(q: jax.Array, k: jax.Array, log_sums: jax.Array, inside: jax.Array, scale: float) -> jax.Array:
-    """Return the softmax's weights [queries, keys] float32 from the logarithms, to base 2, of its sums."""
-    return jnp.where(inside, lax.exp2(_product(q, k, 1, 1) * (scale * _LOG2_E) - log_sums[:, None]), 0.0)
+def _backward_kernel(qkv_ref, begin_ref, end_ref, dmixed_ref, log_sums_ref, dots_ref, dqkv_ref, *, scale: float, sizes: Sizes) -> None:
+    """Write the gradients of a block's keys and values, from all queries of its segments, then those of its queries, from all keys.
 
-
-def _queries_kernel(q_ref, k_ref, v_ref, begin_ref, end_ref, dmixed_ref, log_sums_ref, dot_ref, dq_ref, *, scale: float, sizes: Sizes) -> None:
-    here = _here(q_ref, sizes)
-    q, dmixed = here.vectors(q_ref), here.vectors(dmixed_ref)
-    log_sums, dot = here.numbers(log_sums_ref), here.numbers(dot_ref)
+    Scores are computed anew in both parts. In the first they are transposed, [keys, queries], so that no factor of a product is.
+    """
+    here = _here(sizes, qkv_ref.shape[1])
+    q, k, v = (here.vectors(qkv_ref, which) for which in (_Q, _K, _V))
     begin, end = here.bounds(begin_ref, end_ref)
+    partners = here.partners(sizes.there, begin_ref, end_ref)
 
-    def add_block(block: Any, dq: jax.Array) -> jax.Array:
-        there = here.block(block, sizes.there)
-        k, places = there.vectors(k_ref), there.places()[None]
-        weights = _weights(q, k, log_sums, (places >= begin[:, None]) & (places < end[:, None]), scale)
-        dscores = weights * (_product(dmixed, there.vectors(v_ref), 1, 1) - dot[:, None])
-        return dq + _product(dscores.astype(k.dtype), k, 1, 0)
-
-    dq = lax.fori_loop(*here.partners(sizes.there, begin_ref, end_ref), add_block, jnp.zeros(q.shape, jnp.float32))
-    here.write(dq_ref, dq * scale)
-
-
-def _keys_kernel(q_ref, k_ref, v_ref, begin_ref, end_ref, dmixed_ref, log_sums_ref, dot_ref, dk_ref, dv_ref, *, scale: float, sizes: Sizes) -> None:
-    here = _here(q_ref, sizes)
-    k, v = here.vectors(k_ref), here.vectors(v_ref)
-    begin, end = here.bounds(begin_ref, end_ref)
-
-    def add_block(block: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def add_queries(block: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         dk, dv = state
         there = here.block(block, sizes.there)
-        q, dmixed, places = there.vectors(q_ref), there.vectors(dmixed_ref), there.places()[:, None]
-        weights = _weights(q, k, there.numbers(log_sums_ref), (places >= begin[None]) & (places < end[None]), scale)
-        dv = dv + _product(weights.astype(dmixed.dtype), dmixed, 0, 0)
-        dscores = weights * (_product(dmixed, v, 1, 1) - there.numbers(dot_ref)[:, None])
-        return dk + _product(dscores.astype(q.dtype), q, 0, 0), dv
+        their_q, dmixed, places = there.vectors(qkv_ref, _Q), there.vectors(dmixed_ref), there.places()[None]
+        scores = _product(k, their_q, 1, 1) * (scale * _LOG2_E) - there.numbers(log_sums_ref)[None]
+        weights = jnp.where((places >= begin[:, None]) & (places < end[:, None]), lax.exp2(scores), 0.0)
+        dv = dv + _product(weights.astype(dmixed.dtype), dmixed, 1, 0)
+        dscores = weights * (_product(v, dmixed, 1, 1) - there.numbers(dots_ref)[None])
+        return dk + _product(dscores.astype(their_q.dtype), their_q, 1, 0), dv
 
     zeros = jnp.zeros(k.shape, jnp.float32)
-    dk, dv = lax.fori_loop(*here.partners(sizes.there, begin_ref, end_ref), add_block, (zeros, zeros))
-    here.write(dk_ref, dk * scale)
-    here.write(dv_ref, dv)
+    dk, dv = lax.fori_loop(*partners, add_queries, (zeros, zeros))
+    here.write(dqkv_ref, dk * scale, _K)
+    here.write(dqkv_ref, dv, _V)
+    dmixed, log_sums, dots = here.vectors(dmixed_ref), here.numbers(log_sums_ref), here.numbers(dots_ref)
+
+    def add_keys(block: Any, dq: jax.Array) -> jax.Array:
+        there = here.block(block, sizes.there)
+        their_k, places = there.vectors(qkv_ref, _K), there.places()[None]
+        scores = _product(q, their_k, 1, 1) * (scale * _LOG2_E) - log_sums[:, None]
+        weights = jnp.where((places >= begin[:, None]) & (places < end[:, None]), lax.exp2(scores), 0.0)
+        dscores = weights * (_product(dmixed, there.vectors(qkv_ref, _V), 1, 1) - dots[:, None])
+        return dq + _product(dscores.astype(their_k.dtype), their_k, 1, 0)
+
+    here.write(dqkv_ref, lax.fori_loop(*partners, add_keys, zeros) * scale, _Q)

@@ -12,9 +12,8 @@ from jax.experimental import pallas as pl
 from jaxplm.nn.kernels.tiles import Sizes, Tile, compiler_params, load_columns, load_rows, over_mesh, store_rows
 from jaxplm.nn.mesh_split import MeshSplit
 
-COLUMNS = 256  # of a tile
-FORWARD = Sizes(rows=16, warps=4)
-BACKWARD = Sizes(rows=4, warps=4, programs=2112)
+FORWARD = Sizes(rows=8, warps=4, columns=512)
+BACKWARD = Sizes(rows=1, warps=1, columns=256, programs=4224)
 _LOG2_E = math.log2(math.e)
 
 
@@ -37,7 +36,8 @@ def _forward(y, bias, split, interpret):
     def on_device(part, y, bias):
         del part
         rows, width = y.shape
-        return pl.pallas_call(partial(_forward_kernel, size=FORWARD.rows, columns=COLUMNS), grid=(pl.cdiv(width, COLUMNS), pl.cdiv(rows, FORWARD.rows)),
+        return pl.pallas_call(partial(_forward_kernel, size=FORWARD.rows, columns=FORWARD.columns),
+                              grid=(pl.cdiv(width, FORWARD.columns), pl.cdiv(rows, FORWARD.rows)),
                               out_shape=[jax.ShapeDtypeStruct((rows, width), y.dtype)], name="bias_gelu",
                               **compiler_params(FORWARD.warps, interpret))(y, bias)
 
@@ -49,10 +49,10 @@ def _backward(split, interpret, saved, dactivated):
     def on_device(part, dactivated, y, bias):
         del part
         rows, width = y.shape
-        blocks = pl.cdiv(width, COLUMNS)
+        blocks = pl.cdiv(width, BACKWARD.columns)
         strips = min(pl.cdiv(BACKWARD.programs, blocks), pl.cdiv(rows, BACKWARD.rows))
         dy, dbias = pl.pallas_call(
-            partial(_backward_kernel, size=BACKWARD.rows, columns=COLUMNS), grid=(blocks, strips),
+            partial(_backward_kernel, size=BACKWARD.rows, columns=BACKWARD.columns), grid=(blocks, strips),
             out_shape=[jax.ShapeDtypeStruct((rows, width), y.dtype), jax.ShapeDtypeStruct((strips, width), jnp.float32)],
             name="bias_gelu_backward", **compiler_params(BACKWARD.warps, interpret))(dactivated, y, bias)
         return dy, dbias.sum(0)

@@ -15,7 +15,8 @@ TOLERANCE = 0.02  # a few roundings to bfloat16; a wrong mask of dropout or a wr
 _RATE, _EPS = 0.1, 1e-5
 
 
-def differences(*, rows: int = 96, width: int = 256, dtype: str = "bfloat16", device: Any = None, interpret: bool = False) -> dict[str, float]:
+def differences(*, rows: int = 96, width: int = 256, dtype: str = "bfloat16", device: Any = None,
+                interpret: bool = False) -> dict[str, float]:
     """Return the largest error of each kernel's output and gradients on random inputs.
 
     Each is relative to the largest value that the plain form in float32 has on the same inputs.

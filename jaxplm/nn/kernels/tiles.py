@@ -23,11 +23,13 @@ class Sizes(NamedTuple):
     Attributes:
       rows: of a tile.
       warps: per program.
+      columns: of a tile; 0 if a tile has whole rows.
       programs: of a kernel in which each program goes over many tiles, to add something up.
     """
 
     rows: int
     warps: int
+    columns: int = 0
     programs: int = 0
 
 
@@ -41,7 +43,8 @@ class Tile(NamedTuple):
 
     def indices(self) -> tuple[jax.Array, jax.Array]:
         """Return the tile's places in the array, [R, 1] and [1, C] int32."""
-        return (self.row + lax.broadcasted_iota(jnp.int32, (self.rows, 1), 0), self.column + lax.broadcasted_iota(jnp.int32, (1, self.columns), 1))
+        return (self.row + lax.broadcasted_iota(jnp.int32, (self.rows, 1), 0),
+                self.column + lax.broadcasted_iota(jnp.int32, (1, self.columns), 1))
 
     def mask(self, shape: tuple[int, int], whole_rows: bool) -> jax.Array | None:
         """Return which places are inside of an array of `shape`, broadcast to [R, C]; None if all are.
