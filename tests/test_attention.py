@@ -218,11 +218,12 @@ class Device:
 
 @pytest.fixture
 def machine(monkeypatch):
-    """machine(backend, capability, fault): a machine that is not here, and what its kernel's check says."""
-    def pretend(backend: str, capability: str = "", fault: str = "") -> None:
+    """machine(backend, capability, kernel=fault): a machine that is not here, and what its kernels' checks say."""
+    def pretend(backend: str, capability: str = "", **fault: str) -> None:
         monkeypatch.setattr(jax, "default_backend", lambda: backend)
         monkeypatch.setattr(jax, "local_devices", lambda: [Device(capability)])
-        monkeypatch.setattr(devices_compute, "_find_attention_fault", lambda kernel, dtype, device: fault)
+        monkeypatch.setattr(devices_compute, "_find_attention_fault", lambda kernel, dtype, device: fault.get(kernel, ""))
+        monkeypatch.setattr(devices_compute, "_find_kernel_fault", lambda dtype, device: "")
 
     return pretend
 
@@ -233,9 +234,10 @@ def resolved(attention: str, dtype: str = "bfloat16", devices: int = 1) -> Compu
 
 
 @pytest.mark.parametrize(("backend", "capability", "dtype", "kernel"), [
-    ("tpu", "", "bfloat16", "splash"), ("tpu", "", "float32", "splash"), ("gpu", "9.0", "bfloat16", "cudnn"),
-    ("gpu", "10.0", "bfloat16", "cudnn"), ("gpu", "8.9", "bfloat16", "plain"), ("gpu", "9.0", "float32", "plain"),
-    ("gpu", "gfx942", "bfloat16", "plain"), ("cpu", "", "bfloat16", "chunked"),
+    ("tpu", "", "bfloat16", "splash"), ("tpu", "", "float32", "splash"), ("gpu", "9.0", "bfloat16", "nvidia"),
+    ("gpu", "10.0", "bfloat16", "nvidia"), ("gpu", "8.9", "bfloat16", "segmented"), ("gpu", "8.0", "bfloat16", "segmented"),
+    ("gpu", "7.5", "bfloat16", "plain"), ("gpu", "9.0", "float32", "plain"), ("gpu", "gfx942", "bfloat16", "plain"),
+    ("cpu", "", "bfloat16", "chunked"),
 ])
 def test_auto_takes_what_the_machine_has(machine, caplog, backend, capability, dtype, kernel):
     machine(backend, capability)
@@ -250,15 +252,23 @@ def test_auto_takes_what_the_machine_has(machine, caplog, backend, capability, d
         assert resolved("flash", dtype).attention == kernel
 
 
-@pytest.mark.parametrize(("backend", "kernel"), [("gpu", "cudnn"), ("tpu", "splash")])
-def test_a_kernel_that_does_not_pass_its_check_is_not_used(machine, caplog, backend, kernel):
-    machine(backend, "9.0", fault="ImportError: no such thing")
+@pytest.mark.parametrize(("backend", "kernels"), [("gpu", ["cudnn", "segmented"]), ("tpu", ["splash"])])
+def test_a_kernel_that_does_not_pass_its_check_is_not_used(machine, caplog, backend, kernels):
+    machine(backend, "9.0", **dict.fromkeys(kernels, "ImportError: no such thing"))
     with caplog.at_level("WARNING", "jaxplm"):
         assert resolved("auto").attention == "plain"
-    [message] = caplog.messages
-    assert_says(message, "plain", kernel, "ImportError: no such thing")
-    with refuses("compute.attention=flash", kernel):
+    for message, kernel in zip(caplog.messages, kernels, strict=True):
+        assert_says(message, "plain", kernel, "ImportError: no such thing")
+    with refuses("compute.attention=flash", *kernels):
         resolved("flash")
+
+
+@pytest.mark.parametrize(("wrong", "other"), [("cudnn", "segmented"), ("segmented", "cudnn")])
+def test_of_two_kernels_the_one_that_passes_its_check_is_used(machine, caplog, wrong, other):
+    machine("gpu", "9.0", **{wrong: "dq differs by 60% from plain attention"})
+    with caplog.at_level("WARNING", "jaxplm"):
+        assert resolved("auto").attention == resolved("flash").attention == other
+    assert_says(caplog.messages[0], other, wrong, "dq differs by 60%")
 
 
 def test_several_devices_need_to_know_how_rows_and_heads_are_split(machine):

@@ -24,9 +24,9 @@ log = logging.getLogger("jaxplm")
 # Kernels without [B, H, L, L] in memory (Dao et al. 2022); they have no dropout of the weights. "nvidia" is cudnn or segmented by row.
 FLASH = ("cudnn", "segmented", "nvidia", "splash")
 
-# Up to so many texts per row, cuDNN is the faster of the two on an NVIDIA GPU. Its time grows with the number of texts; that of the
-# segmented kernel falls, because it skips the keys of other texts.
-FEW_TEXTS = 1
+# From so many tokens per text on, cuDNN is the faster of the two on an NVIDIA GPU. Its time grows with the number of texts per row;
+# that of the segmented kernel falls, because it skips the keys of other texts.
+LONG_TEXTS = 1024
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["ids", "bias", "runs", "bounds"], meta_fields=["max_per_row"])
@@ -77,8 +77,8 @@ def segments_of(segment_ids: jax.Array, compute: Compute, head_widths: tuple[int
 def kernel_for(attention: str, length: int, head_width: int, max_segments_per_row: int = 0) -> str:
     """Return the kernel for such rows: `attention`, one of nvidia's two, or plain if none supports them, which is logged once."""
     if attention == "nvidia":
-        few = 0 < max_segments_per_row <= FEW_TEXTS
-        wanted = ("cudnn", "segmented") if few else ("segmented", "cudnn")
+        long = 0 < max_segments_per_row * LONG_TEXTS <= length
+        wanted = ("cudnn", "segmented") if long else ("segmented", "cudnn")
     else:
         wanted = (attention,)
     reasons = [_lack(kernel, length, head_width) for kernel in wanted]

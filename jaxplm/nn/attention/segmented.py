@@ -8,6 +8,7 @@ Shapes: B rows, L tokens per row, H heads, Dh width of a head, T tokens of a blo
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -156,10 +157,17 @@ class _Tokens(NamedTuple):
         begin, end = (triton.load(ref.at[self.row, self.places()], mask=inside, other=other) for ref in (begin_ref, end_ref))
         return begin, end
 
-    def partners(self, size: int, begin_ref: Any, end_ref: Any) -> tuple[jax.Array, jax.Array]:
-        """Return the numbers of the first block of `size` tokens that has one of the same segments, and of the one after the last."""
-        last = jnp.minimum(self.first + self.size, self.length) - 1
-        return begin_ref[self.row, self.first] // size, (end_ref[self.row, last] + size - 1) // size
+    def partners(self, size: int, begin_ref: Any, end_ref: Any) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Return the edges of three ranges of blocks of `size` tokens, the numbers of their first blocks and of the one after the last.
+
+        The first and the last range have a token of the same segments; in the middle one, all tokens are of the segment of all of these.
+        """
+        first, last = self.first, jnp.minimum(self.first + self.size, self.length) - 1
+        begin, end = begin_ref[self.row, first] // size, (end_ref[self.row, last] + size - 1) // size
+        # These tokens are of one segment only if that of the last begins before that of the first ends.
+        inner_begin = jnp.minimum((begin_ref[self.row, last] + size - 1) // size, end)
+        inner_end = jnp.clip(end_ref[self.row, first] // size, inner_begin, end)
+        return begin, inner_begin, inner_end, end
 
     def block(self, number: Any, size: int) -> "_Tokens":
         """Return a block of `size` tokens of the same row and head."""
@@ -170,10 +178,23 @@ def _here(sizes: Sizes, length: int) -> _Tokens:
     return _Tokens(pl.program_id(2), pl.program_id(1), pl.program_id(0) * sizes.here, sizes.here, length)
 
 
+def _over_partners(edges: tuple[jax.Array, ...], add_block: Callable[..., Any], state: Any) -> Any:
+    """Return the state after `add_block(number, state, masked)` for all blocks of `_Tokens.partners`."""
+    begin, inner_begin, inner_end, end = edges
+    state = lax.fori_loop(begin, inner_begin, partial(add_block, masked=True), state)
+    state = lax.fori_loop(inner_begin, inner_end, partial(add_block, masked=False), state)
+    return lax.fori_loop(inner_end, end, partial(add_block, masked=True), state)
+
+
 def _product(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
     """Contract an axis of a with an axis of b, in float32; float32 factors are not rounded."""
     precision = lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
     return lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), precision=precision, preferred_element_type=jnp.float32)
+
+
+def _within(places: jax.Array, begin: jax.Array, end: jax.Array) -> jax.Array:
+    """Return which of the places are in the segment of each token, [T, places]."""
+    return (places[None] >= begin[:, None]) & (places[None] < end[:, None])
 
 
 def _forward_kernel(qkv_ref, begin_ref, end_ref, mixed_ref, log_sums_ref, *, scale: float, sizes: Sizes) -> None:
@@ -181,12 +202,12 @@ def _forward_kernel(qkv_ref, begin_ref, end_ref, mixed_ref, log_sums_ref, *, sca
     q = here.vectors(qkv_ref, _Q)
     begin, end = here.bounds(begin_ref, end_ref)
 
-    def add_block(block: Any, state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def add_block(block: Any, state: tuple[jax.Array, jax.Array, jax.Array], masked: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
         total, highest, mixed = state
         there = here.block(block, sizes.there)
         scores = _product(q, there.vectors(qkv_ref, _K), 1, 1) * (scale * _LOG2_E)
-        places = there.places()[None]
-        scores = jnp.where((places >= begin[:, None]) & (places < end[:, None]), scores, _MASKED)
+        if masked:
+            scores = jnp.where(_within(there.places(), begin, end), scores, _MASKED)
         new_highest = jnp.maximum(highest, scores.max(1))
         fade = lax.exp2(highest - new_highest)
         weights = lax.exp2(scores - new_highest[:, None])
@@ -195,7 +216,7 @@ def _forward_kernel(qkv_ref, begin_ref, end_ref, mixed_ref, log_sums_ref, *, sca
         return total * fade + weights.sum(1), new_highest, mixed
 
     start = (jnp.zeros((sizes.here,), jnp.float32), jnp.full((sizes.here,), _MASKED, jnp.float32), jnp.zeros(q.shape, jnp.float32))
-    total, highest, mixed = lax.fori_loop(*here.partners(sizes.there, begin_ref, end_ref), add_block, start)
+    total, highest, mixed = _over_partners(here.partners(sizes.there, begin_ref, end_ref), add_block, start)
     here.write(mixed_ref, mixed / total[:, None])
     here.write_numbers(log_sums_ref, highest + jnp.log2(total))
 
@@ -210,28 +231,30 @@ def _backward_kernel(qkv_ref, begin_ref, end_ref, dmixed_ref, log_sums_ref, dots
     begin, end = here.bounds(begin_ref, end_ref)
     partners = here.partners(sizes.there, begin_ref, end_ref)
 
-    def add_queries(block: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def add_queries(block: Any, state: tuple[jax.Array, jax.Array], masked: bool) -> tuple[jax.Array, jax.Array]:
         dk, dv = state
         there = here.block(block, sizes.there)
-        their_q, dmixed, places = there.vectors(qkv_ref, _Q), there.vectors(dmixed_ref), there.places()[None]
-        scores = _product(k, their_q, 1, 1) * (scale * _LOG2_E) - there.numbers(log_sums_ref)[None]
-        weights = jnp.where((places >= begin[:, None]) & (places < end[:, None]), lax.exp2(scores), 0.0)
+        their_q, dmixed = there.vectors(qkv_ref, _Q), there.vectors(dmixed_ref)
+        weights = lax.exp2(_product(k, their_q, 1, 1) * (scale * _LOG2_E) - there.numbers(log_sums_ref)[None])
+        if masked:
+            weights = jnp.where(_within(there.places(), begin, end), weights, 0.0)
         dv = dv + _product(weights.astype(dmixed.dtype), dmixed, 1, 0)
         dscores = weights * (_product(v, dmixed, 1, 1) - there.numbers(dots_ref)[None])
         return dk + _product(dscores.astype(their_q.dtype), their_q, 1, 0), dv
 
     zeros = jnp.zeros(k.shape, jnp.float32)
-    dk, dv = lax.fori_loop(*partners, add_queries, (zeros, zeros))
+    dk, dv = _over_partners(partners, add_queries, (zeros, zeros))
     here.write(dqkv_ref, dk * scale, _K)
     here.write(dqkv_ref, dv, _V)
     dmixed, log_sums, dots = here.vectors(dmixed_ref), here.numbers(log_sums_ref), here.numbers(dots_ref)
 
-    def add_keys(block: Any, dq: jax.Array) -> jax.Array:
+    def add_keys(block: Any, dq: jax.Array, masked: bool) -> jax.Array:
         there = here.block(block, sizes.there)
-        their_k, places = there.vectors(qkv_ref, _K), there.places()[None]
-        scores = _product(q, their_k, 1, 1) * (scale * _LOG2_E) - log_sums[:, None]
-        weights = jnp.where((places >= begin[:, None]) & (places < end[:, None]), lax.exp2(scores), 0.0)
+        their_k = there.vectors(qkv_ref, _K)
+        weights = lax.exp2(_product(q, their_k, 1, 1) * (scale * _LOG2_E) - log_sums[:, None])
+        if masked:
+            weights = jnp.where(_within(there.places(), begin, end), weights, 0.0)
         dscores = weights * (_product(dmixed, there.vectors(qkv_ref, _V), 1, 1) - dots[:, None])
         return dq + _product(dscores.astype(their_k.dtype), their_k, 1, 0)
 
-    here.write(dqkv_ref, lax.fori_loop(*partners, add_keys, zeros) * scale, _Q)
+    here.write(dqkv_ref, _over_partners(partners, add_keys, zeros) * scale, _Q)
