@@ -1,14 +1,16 @@
-"""Compare flash attention with plain attention on this machine's accelerator: values, gradients and time.
+"""Compare the kernels for this machine's accelerator with their plain forms: values, gradients, and the time of attention.
 
   python benchmarks/check_attention.py
 
-It prints one line per shape of packed rows with padding: the largest error of the output and of dq, dk and dv, as a
-share of the largest value of plain attention in float32; and the milliseconds of a forward and backward pass of both.
+It prints one line per flash kernel and shape of packed rows with padding: the largest error of the output and of dq, dk and dv, as a
+share of the largest value of plain attention in float32; and the milliseconds of a forward and backward pass of both. On an NVIDIA
+GPU, it also prints the errors of the kernels between the products (`jaxplm.nn.kernels`), by width.
 A line of JSON is appended to benchmarks/results.jsonl.
 Exit status: 0 if all errors are within the tolerance of the check at the start of a run, 1 if not, 2 where there is no
 flash kernel.
 """
 
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -17,13 +19,15 @@ import jax
 import jax.numpy as jnp
 import record
 
-from jaxplm.devices.compute import flash_kernel
+from jaxplm.devices.compute import flash_kernels
 from jaxplm.nn.attention.dispatch import attend, kernel_for, segments_of
 from jaxplm.nn.attention.selfcheck import TOLERANCE, differences, packed_ids
+from jaxplm.nn.kernels import selfcheck as kernel_check
 from jaxplm.nn.layers import Compute
 
 # B, L, H, Dh: base-size rows of several lengths (one is not a multiple of 128), narrow heads, wide ones, one long row.
 SHAPES = ((64, 128, 12, 64), (64, 512, 12, 64), (16, 400, 12, 64), (16, 512, 12, 32), (8, 1024, 8, 128), (2, 4096, 12, 64))
+WIDTHS = (128, 312, 768, 1024, 4096)  # D; one is no multiple of a tile
 
 
 def milliseconds(kernel: str, rows: int, length: int, heads: int, width: int, repeats: int = 20) -> float:
@@ -48,24 +52,31 @@ def milliseconds(kernel: str, rows: int, length: int, heads: int, width: int, re
 
 def main() -> int:
     device = jax.local_devices()[0]
-    kernel, reason = flash_kernel(device, "bfloat16")
-    if not kernel:
+    kernels, reason = flash_kernels(device, "bfloat16")
+    if not kernels:
         print(f"{device.device_kind}: {reason}")
         return 2
-    print(f"{device.device_kind}, jax {jax.__version__}: {kernel} compared with plain attention, tolerance {TOLERANCE:g}")
+    print(f"{device.device_kind}, jax {jax.__version__}: {', '.join(kernels)} compared with plain attention, tolerance {TOLERANCE:g}")
     wrong = False
     shapes = []
-    for rows, length, heads, width in SHAPES:
+    for kernel, (rows, length, heads, width) in itertools.product(kernels, SHAPES):
         assert kernel_for(kernel, length, width) == kernel
         errors = differences(kernel, rows=rows, length=length, heads=heads, head_width=width)
         too_large = not all(error <= TOLERANCE for error in errors.values())
         wrong |= too_large
         times = [milliseconds(name, rows, length, heads, width) for name in (kernel, "plain")]
-        print(f"{rows:>3} × {length:>4}, {heads} × {width:>3}: " + ", ".join(f"{name} {error:.4f}" for name, error in errors.items())
+        found = ", ".join(f"{name} {error:.4f}" for name, error in errors.items())
+        print(f"{kernel} {rows:>3} × {length:>4}, {heads} × {width:>3}: {found}"
               + f"; {times[0]:.2f} ms, plain {times[1]:.2f} ms" + ("  WRONG" if too_large else ""), flush=True)
-        shapes.append({"rows": rows, "length": length, "heads": heads, "width": width, "errors": {n: float(e) for n, e in errors.items()},
-                       "ms": times[0], "plain_ms": times[1]})
-    record.append("check_attention", {"kernel": kernel, "tolerance": TOLERANCE, "wrong": wrong, "shapes": shapes})
+        shapes.append({"kernel": kernel, "rows": rows, "length": length, "heads": heads, "width": width,
+                       "errors": {n: float(e) for n, e in errors.items()}, "ms": times[0], "plain_ms": times[1]})
+    between = {}
+    for width in WIDTHS if jax.default_backend() == "gpu" else ():
+        errors = between[width] = kernel_check.differences(width=width, rows=1000)
+        too_large = not all(error <= kernel_check.TOLERANCE for error in errors.values())
+        wrong |= too_large
+        print(f"{width} wide: " + ", ".join(f"{name} {error:.4f}" for name, error in errors.items()) + ("  WRONG" if too_large else ""))
+    record.append("check_attention", {"tolerance": TOLERANCE, "wrong": wrong, "shapes": shapes, "between products": between})
     return int(wrong)
 
 

@@ -69,8 +69,8 @@ def norm_jobs(tokens: int, width: int) -> list[Job]:
         del words
         return layer_norm_rows(x + dropout(y + bias[None], 0.1, key), scale, shift, 1e-5)
 
-    def forward(*given):
-        return residual_norm._forward(*given, 0.1, 1e-5, None, False)
+    def forward(x, y, bias, words, scale, shift):
+        return residual_norm._forward(x, y, bias, words, scale, shift, 0.1, 1e-5, None, False)
 
     saved = jax.jit(forward)(*given)[1]
 

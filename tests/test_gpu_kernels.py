@@ -271,7 +271,16 @@ def test_kernels_run_where_there_are_units_for_them(machine, backend, capability
     machine(backend, capability)
     assert resolved().kernels == kernels
     assert resolved(kernels="plain").kernels == "plain"
-    assert compiler_options() == ({"xla_gpu_enable_triton_gemm": False} if backend == "gpu" else {})
+
+
+def test_compiler_options_give_way_to_those_of_the_environment(machine, monkeypatch):
+    machine("cpu")
+    assert compiler_options() == {}
+    machine("gpu", "9.0")
+    monkeypatch.delenv("XLA_FLAGS")
+    assert compiler_options()["xla_gpu_enable_triton_gemm"] is False
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_x=1 --xla_gpu_enable_triton_gemm=true")
+    assert "xla_gpu_enable_triton_gemm" not in compiler_options() and "xla_gpu_enable_command_buffer" in compiler_options()
 
 
 def test_kernels_that_do_not_pass_their_check_are_not_used(machine, caplog):

@@ -117,6 +117,8 @@ def dense_qkv(x: jax.Array, layer: Linear, compute: Compute, apart: bool) -> tup
         return (q, k, v), x
     kernel, rows = kernel.astype(x.dtype), x.reshape(-1, x.shape[-1])
     kernels, biases = (tuple(kernel[:, i] for i in range(3)), tuple(bias)) if apart else ((kernel,), (bias,))
+    outputs: tuple[jax.Array, ...]
+    same: jax.Array
     outputs, same = biased_products(rows, tuple(part.reshape(len(part), -1) for part in kernels),
                                     tuple(part.reshape(-1) for part in biases))
     outputs = tuple(checkpoint_name(part.reshape(*x.shape[:-1], *bias.shape[int(apart):]), PRODUCT) for part in outputs)
@@ -129,7 +131,8 @@ def dense_gelu(x: jax.Array, layer: Linear, compute: Compute) -> jax.Array:
         return gelu(dense(x, layer, compute))
     kernel, bias = _stored(layer, x.dtype, compute)
     y = matmul(x.reshape(-1, x.shape[-1]), kernel, compute)
-    return bias_gelu(y, bias, compute.split, compute.kernels == "interpret").reshape(*x.shape[:-1], -1)
+    activated: jax.Array = bias_gelu(y, bias, compute.split, compute.kernels == "interpret")
+    return activated.reshape(*x.shape[:-1], -1)
 
 
 def dense_residual_norm(x: jax.Array, y: jax.Array, layer: Linear, norm: LayerNorm, rate: float, key: jax.Array | None, eps: float,

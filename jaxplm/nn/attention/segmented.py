@@ -106,7 +106,7 @@ def _call(kernel: Any, sizes: Sizes, qkv: jax.Array, interpret: bool, out_shape:
     """Return the `pallas_call` of a kernel that runs once per row, head and block of tokens."""
     rows, length, _, heads, width = qkv.shape
     compiler = triton.CompilerParams(num_warps=sizes.warps, num_stages=sizes.stages)
-    how = {"interpret": True} if interpret else {"compiler_params": compiler}
+    how: dict[str, Any] = {"interpret": True} if interpret else {"compiler_params": compiler}
     return pl.pallas_call(partial(kernel, scale=width**-0.5, sizes=sizes), grid=(pl.cdiv(length, sizes.here), heads, rows),
                           out_shape=out_shape, name=f"attend_segmented{kernel.__name__}", **how)
 

@@ -1,6 +1,6 @@
 """Bias, dropout, residual sum and LayerNorm in one pass over the activations, forward and backward."""
 
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -157,4 +157,4 @@ def _inside(value: jax.Array, tile: Tile, width: int) -> jax.Array:
 
 def _row_sum(tiles: list[jax.Array]) -> jax.Array:
     """Return the sums of the rows over all tiles, [R, 1]."""
-    return sum(tile.sum(1, keepdims=True) for tile in tiles)
+    return reduce(jnp.add, [tile.sum(1, keepdims=True) for tile in tiles])
