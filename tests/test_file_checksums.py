@@ -12,6 +12,7 @@ from helpers import sentences, wordpiece
 from messages import assert_says, refuses
 from transformers import AutoTokenizer
 
+from jaxplm.config import Config
 from jaxplm.data import checksums
 from jaxplm.data.checksums import Damaged, Records, made_once
 from jaxplm.data.corpus.tokenize import tokenize
@@ -190,6 +191,22 @@ def test_a_flipped_shard_of_an_interrupted_run_is_named_and_not_used(tmp_path, c
     resumed.finish_arrays()
     assert np.load(tmp_path / "tokens.npy").tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert np.load(tmp_path / "offsets.npy").tolist() == [0, 1, 4, 5, 8, 9, 12]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 200_000, b'{"train": ' * 200_000, b"\xff\xfe", b"[1]", b"null", b"7"])
+def test_a_damaged_config_of_the_workdir(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with refuses(str(tmp_path / "config.json"), "damaged", "--workdir"):
+        workdirs.claim(tmp_path, Config(), write=True)
+    assert (tmp_path / "config.json").read_bytes() == content
+
+
+def test_a_flipped_bit_in_the_config_of_the_workdir(tmp_path):
+    workdirs.claim(tmp_path, Config(), write=True)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with refuses("seed", "1 → 0", f"{path} is not what was written"):
+        workdirs.claim(tmp_path, Config(), write=True)
 
 
 def export(workdir: Path) -> Path:

@@ -67,6 +67,7 @@ def test_a_folder_of_a_recipes_name_is_in_nobodys_way(monkeypatch, tmp_path):
     (["--config=dapt", "--config.train.learning_rate=fast"], ("train.learning_rate=fast", "number", "0", "10")),
     (["--config=dapt", "--config.train.schedule=lin"], ("train.schedule='lin'", "linear", "cosine", "constant")),
     (["--config=dapt", "--config.train.batch_size=100000000000"], ("train.batch_size=100000000000", "between 1 and 1048576")),
+    (["--config=dapt", "--config.data.seq_len=7"], ("data.seq_len=7", "between 8 and 1048576")),
     (["--config=dapt", "--config.train.batch_size=0"], ("train.batch_size=0", "between 1 and 1048576")),
     (["--config=dapt", f"--config.train.steps=1{'0' * 23}"], (f"train.steps=1{'0' * 23}", "between 0 and 2147483647")),
     (["--config=dapt", f"--config.train.steps=1{'0' * 5000}"], ("train.steps", "between 0 and 2147483647")),

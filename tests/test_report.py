@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from messages import assert_says
 from plot_layout import laid_out
 
 from jaxplm.config import Config, Data, Export, Model
+from jaxplm.errors import explain
 from jaxplm.reporting.card import FILL_MASK, Card, model_card
 from jaxplm.reporting.facts import Facts, Figure, Section
 from jaxplm.reporting.plots import series, smooth, write_plots
@@ -123,6 +125,16 @@ def test_runs_with_hardly_anything_to_draw(tmp_path: Path, few: list[dict[str, A
     for path in (tmp_path / "plots").iterdir():
         assert f"plots/{path.name}" in text and path.stat().st_size > 5000
     assert "nan" not in text
+
+
+@pytest.mark.parametrize(("name", "is_file"), [("plots", True), ("report.md", False), ("plots/loss.png", False)])
+def test_what_stands_where_a_report_belongs_is_named(tmp_path: Path, name: str, is_file: bool) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("") if is_file else path.mkdir()
+    with pytest.raises(OSError) as caught:
+        write_report(tmp_path, facts(), rows())
+    assert_says(explain(caught.value) or "", str(path))
 
 
 @pytest.mark.slow
