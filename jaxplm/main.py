@@ -285,7 +285,7 @@ def _run(config: Config, workdir: Path, command: str, notes: list[str], own_proc
 
 def _start(recipe: str, own_process: bool) -> Callable[[Config, Path, str], None]:
     """Start JAX, join the processes of the run, set the log up, and return what runs the recipe."""
-    from jaxplm.devices.start import start_jax
+    from jaxplm.devices.start import libraries_starting, start_jax
 
     start_jax()
     from jaxplm.data.corpus.tokenize import default_cache
@@ -296,15 +296,17 @@ def _start(recipe: str, own_process: bool) -> Callable[[Config, Path, str], None
 
     keep_compiled(default_cache())
     console.setup(enabled=processes.is_first())
-    if own_process:
-        import_transformers()
-    return recipe_of(recipe)
+    with libraries_starting():
+        if own_process:
+            import_transformers()
+        return recipe_of(recipe)
 
 
 def console_script() -> None:
     """Run this process's command line and exit: `jaxplm`, and `python -m jaxplm.main`."""
     standard_streams.open_closed()
     stop_signals.end_at_once()
+    os.environ["MPLBACKEND"] = "agg"  # the import of matplotlib fails at a name that it does not know
     status = main(sys.argv, own_process=True)
     standard_streams.flush()
     sys.exit(status)

@@ -119,7 +119,10 @@ def test_signals_are_answered_before_anything_large_is_imported():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("variable", "value"), [("JAX_PLATFORMS", "cuda"), ("JAX_NUM_CPU_DEVICES", "abc")])
+@pytest.mark.parametrize(("variable", "value"), [
+    ("JAX_PLATFORMS", "cuda"), ("JAX_NUM_CPU_DEVICES", "abc"), ("XLA_FLAGS", "--no_such_flag=1"),
+    ("XLA_FLAGS", "--xla_force_host_platform_device_count=abc"), ("HF_HUB_DOWNLOAD_TIMEOUT", "abc"),
+])
 def test_what_jax_cannot_start_with(lab, tmp_path, variable, value):
     done = lab.run([*COMMAND[3:], f"--workdir={tmp_path / 'run'}"], **{variable: value})
     assert done.returncode == 2

@@ -74,6 +74,21 @@ def test_ctrl_c_before_there_is_anything_to_save(lab, tmp_path):
     assert_refusal(err, "stopped")
 
 
+def test_a_second_run_in_the_workdir_is_refused_and_the_first_is_undisturbed(lab, reference, tmp_path):
+    workdir = tmp_path / "run"
+    with lab.started(lab.training(workdir)) as first:
+        first.wait_for(r"^step 3/")
+        began = time.monotonic()
+        second = lab.train(workdir)
+        took = time.monotonic() - began
+        out, err = first.process.communicate()
+    assert second.returncode == 2
+    assert_refusal(second.stderr, str(workdir), str(first.process.pid), "--workdir")
+    assert second.stdout == "" and took < 10
+    assert (first.process.returncode, err) == (0, ""), out
+    assert_same_run(workdir, reference.workdir, "")
+
+
 def damage(workdir: Path, step: int, *, cut: bool) -> None:
     """Damage a checkpoint as a bad disk does: its largest file ends early, or one of its bits is flipped."""
     folder = workdir / "checkpoints" / str(step)
