@@ -14,6 +14,7 @@ from jaxplm import config, nn
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
 from jaxplm.nn.float8 import FACTOR, GRADIENT, float8_matmul, quantize
+from jaxplm.nn.layers import Linear, dense
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
 # Largest number, relative error of rounding to the nearest, and half the distance of the smallest numbers.
@@ -137,6 +138,20 @@ def test_program_for_a_gpu_multiplies_float8_operands():
     # A named algorithm keeps XLA from taking a kernel of its own; the gradients are summed in float32.
     assert ["allow_imprecise_accumulation = true" in line for line in lines] == [True, False, False]
     assert all("algorithm = <" in line for line in lines)
+
+
+def test_bias_of_several_axes_is_added_to_a_matrix():
+    """cuBLASLt's product adds a bias itself where the program adds one of one axis to a result of two."""
+    layer = Linear(jax.random.key(0), (16,), (3, 2, 8), 0.02)
+    layer.bias[...] = jax.random.normal(jax.random.key(1), (3, 2, 8))
+    x = jax.random.normal(jax.random.key(2), (2, 5, 16), jnp.bfloat16)
+    low = nn.Compute("bfloat16", "bfloat16", products="float8")
+    text = jax.jit(lambda x: dense(x, layer, low)).trace(x).lower(lowering_platforms=("cuda",)).as_text()
+    [added] = [line for line in text.splitlines() if "stablehlo.add" in line and "xbf16>" in line]
+    assert added.rstrip().endswith("tensor<10x48xbf16>")
+    wide, emulated = (dense(x, layer, nn.Compute("bfloat16", "bfloat16", products=products)) for products in ("", "emulated float8"))
+    assert emulated.shape == (2, 5, 3, 2, 8)
+    assert jnp.linalg.norm((emulated - wide).astype(jnp.float32)) < 0.05 * jnp.linalg.norm(wide.astype(jnp.float32))
 
 
 @pytest.mark.slow

@@ -98,6 +98,8 @@ def dense(x: jax.Array, layer: Linear, compute: Compute, axes: int = 1) -> jax.A
     """Apply a linear layer to the last `axes` dimensions of x: [..., *I] → [..., *O]."""
     bias = layer.bias[...].astype(x.dtype)
     y = matmul(x, layer.kernel[...], compute, axes)
+    if compute.products:  # cuBLASLt's product adds a bias of one axis itself, to a result of two
+        return (y.reshape(-1, bias.size) + bias.reshape(1, -1)).reshape(y.shape)
     return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
 
 
