@@ -7,14 +7,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import LIMIT, ForkedProcess, Server, run_all
+from forked import LIMIT, MAIN, ForkedProcess, Server, run_all
 
 ROOT = Path(__file__).parents[1]
 STEPS = 24
@@ -66,10 +66,11 @@ class Lab:
             *more,
         ]
 
-    def run(self, flags: list[str], *, alone: bool = False, **environment: Any) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end: forked, or in an interpreter of its own, `alone` or with another environment."""
+    def run(self, flags: list[str], *, alone: bool = False, code: str = MAIN, here: Path | None = None, path: Sequence[Path] = (),
+            **environment: Any) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end: forked as `Server.start` does, or in an interpreter of its own, `alone` or with another environment."""
         if not alone and not environment:
-            [done] = run_all(self, [flags])
+            [done] = run_all(self, [flags], code=code, here=here, path=path)
             return subprocess.CompletedProcess(flags, done.status, done.out, done.err)
         return subprocess.run([sys.executable, "-m", "jaxplm.main", *flags], cwd=ROOT, env=self.environment(**environment),
                               capture_output=True, text=True, timeout=LIMIT, check=False)

@@ -59,7 +59,8 @@ def pytest_collection_finish() -> None:
 
 
 # Files whose tests share runs of the command.
-TOGETHER = {"test_command_tasks": "tasks", "test_command_task_exports": "tasks", "test_command": "runs", "test_command_stopped": "runs"}
+TOGETHER = {"test_command_tasks": "tasks", "test_command_task_exports": "tasks"} | dict.fromkeys(
+    ("test_command", "test_command_stopped", "test_command_environment", "test_file_checksums"), "runs")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,6 +1,7 @@
 """The real command, forked from one process that has its libraries imported: imports take most of a short run's time.
 
 A forked command is `python -m jaxplm.main` in every other respect: a process with its own flags, output, signals and exit status.
+Tests of what is imported, of variables that are read by an import, and of an interpreter's first moments start an interpreter.
 """
 
 import json
@@ -20,9 +21,15 @@ if TYPE_CHECKING:
 
 LIMIT = 300  # seconds for one command; a quiet machine needs some ten
 
+# What a command runs; in its place, tests run it after a change, or look at what it does.
+MAIN = """
+import runpy
+runpy.run_module("jaxplm.main", run_name="__main__", alter_sys=True)
+"""
+
 # Answers every line of JSON with one: the number of the process that a command was started as, or who has ended how.
 SERVER = """
-import importlib, json, os, pkgutil, runpy, sys, traceback, warnings
+import gc, importlib, json, os, pkgutil, sys, traceback, warnings
 sys.path.append("tests")
 import hidden_torch
 hidden_torch.hide()  # the command does without it
@@ -32,9 +39,13 @@ import jaxplm.recipes, transformers, tensorboardX
 for module in pkgutil.walk_packages(jaxplm.recipes.__path__, "jaxplm.recipes."):
     importlib.import_module(module.name)
 from transformers import AutoTokenizer
+# What a run imports when it scores and draws: two seconds of a fine-tuning. Plots import PIL's plugins and the Agg backend.
+import matplotlib.backends.backend_agg, matplotlib.figure, matplotlib.ticker, ml_collections.config_flags, PIL.PngImagePlugin
+import scipy.stats, sklearn.metrics
+gc.collect(), gc.freeze()  # a command's collections need not walk through what was imported here
 warnings.simplefilter("ignore")  # JAX's of a fork: no device was asked for anything yet
 
-def start(arguments, out, err):
+def start(arguments, out, err, code, here, path):
     create = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     files = [os.open(os.devnull, os.O_RDONLY), os.open(out, create), os.open(err, create)]
     pid = os.fork()
@@ -45,10 +56,12 @@ def start(arguments, out, err):
     for number, file in enumerate(files):
         os.dup2(file, number)
     sys.stdout.reconfigure(line_buffering=True)
-    sys.argv = ["jaxplm.main", *arguments]
+    sys.argv, sys.path[:0] = ["jaxplm.main", *arguments], path
+    os.chdir(here)
     status = 1
     try:
-        runpy.run_module("jaxplm.main", run_name="__main__", alter_sys=True)
+        exec(code, {"__name__": "__main__"})
+        status = 0
     except SystemExit as left:
         status = left.code
     except BaseException:
@@ -62,7 +75,7 @@ def wait():
 
 for line in sys.stdin:
     request = json.loads(line)
-    print(json.dumps(start(*request) if request else wait()), flush=True)
+    print(json.dumps(start(**request) if request else wait()), flush=True)
 """
 
 
@@ -70,14 +83,22 @@ class Server:
     """The process that commands are forked from; started when the first one is asked for."""
 
     def __init__(self, root: Path, environment: dict[str, str]) -> None:
-        self._errors = tempfile.TemporaryFile("w+")
+        self._root, self._errors = root, tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen([sys.executable, "-c", SERVER], cwd=root, env=environment, stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, stderr=self._errors, text=True)
         self._ended: dict[int, int] = {}
 
-    def start(self, flags: Sequence[str], out: Path, err: Path) -> int:
-        """Start a command; return the number of its process."""
-        return self._ask([list(flags), str(out), str(err)])
+    def start(self, flags: Sequence[str], out: Path, err: Path, *, code: str = MAIN, here: Path | None = None,
+              path: Sequence[Path] = ()) -> int:
+        """Start a command; return the number of its process.
+
+        Args:
+          code: what runs in place of the command.
+          here: the directory that the command is started in; the repository's by default.
+          path: directories that Python searches first.
+        """
+        return self._ask({"arguments": list(flags), "out": str(out), "err": str(err), "code": code, "here": str(here or self._root),
+                          "path": list(map(str, path))})
 
     def wait(self, pid: int) -> int:
         """Return the exit status of a command, or the signal that ended it as a negative number, when it has ended."""
@@ -156,8 +177,8 @@ class Outcome:
         return self.out
 
 
-def run_all(lab: "Lab", commands: Sequence[Sequence[str]]) -> list[Outcome]:
-    """Run `python -m jaxplm.main` with each list of flags, two at a time; they start in the given order."""
+def run_all(lab: "Lab", commands: Sequence[Sequence[str]], **how: Any) -> list[Outcome]:
+    """Run `python -m jaxplm.main` with each list of flags, two at a time; they start in the given order. `how`: see `Server.start`."""
     with tempfile.TemporaryDirectory() as here:
         places = [Path(here) / str(i) for i in range(len(commands))]
         statuses: dict[int, int] = {}
@@ -170,7 +191,7 @@ def run_all(lab: "Lab", commands: Sequence[Sequence[str]]) -> list[Outcome]:
         for i, (flags, place) in enumerate(zip(commands, places, strict=True)):
             if len(running) == 2:
                 end_one()
-            running[lab.server.start(flags, place.with_suffix(".out"), place.with_suffix(".err"))] = i
+            running[lab.server.start(flags, place.with_suffix(".out"), place.with_suffix(".err"), **how)] = i
         while running:
             end_one()
         return [Outcome(statuses[i], place.with_suffix(".out").read_text(), place.with_suffix(".err").read_text())

@@ -4,15 +4,14 @@ import pickle
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from checkpoints import reconfigure
-from commands import ROOT, Lab, fields
-from forked import LIMIT, Outcome, run_all
+from commands import Lab, fields
+from forked import MAIN, Outcome, run_all
 from messages import assert_refusal
 
 pytestmark = pytest.mark.slow
@@ -155,7 +154,7 @@ def test_one_line_and_status_2(name, outcomes):
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], *says: str) -> None:
-    """Assert that a command in an interpreter of its own was refused."""
+    """Assert that a command was refused."""
     assert done.returncode == 2, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stdout
     assert_refusal(done.stderr, *says)
@@ -166,22 +165,20 @@ def test_no_config_at_all(lab):
 
 
 def test_a_batch_that_does_not_divide(lab, tmp_path):
-    done = lab.train(tmp_path, *fields(train__batch_size=9), JAX_NUM_CPU_DEVICES="2")
+    two_devices = "import jax; jax.config.update('jax_num_cpu_devices', 2)"
+    done = lab.run(lab.training(tmp_path, *fields(train__batch_size=9)), code=two_devices + MAIN)
     assert_one_line(done, "train.batch_size=9", "2")
 
 
 # What a full disk looks like to a program that may not fill one: no byte is free, for whoever asks.
 FULL = """
-import runpy, shutil, sys
+import shutil
 shutil.disk_usage = lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0)
-sys.argv = ["jaxplm.main", *sys.argv[1:]]
-runpy.run_module("jaxplm.main", run_name="__main__")
 """
 
 
 def test_no_disk_space(lab, tmp_path):
-    done = subprocess.run([sys.executable, "-c", FULL, *lab.training(tmp_path / "run")], cwd=ROOT, env=lab.environment(),
-                          capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = lab.run(lab.training(tmp_path / "run"), code=FULL + MAIN)
     assert_one_line(done, "checkpoint", "0.0 MB", "free")
     assert re.search(r"\b67\.\d MB", done.stderr), done.stderr
 

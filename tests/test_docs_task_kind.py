@@ -39,7 +39,7 @@ def trained(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_rows(here / name, count, count)
     settings = fields(model__path=lab.model, data__train=here / "train.jsonl", data__test=here / "test.jsonl", data__seq_len=32,
                       task__overlap=8, train__batch_size=8, train__eval_every=6, train__log_every=2)
-    done = lab.run([f"--config={here / 'words.py'}", f"--workdir={here / 'runs' / 'words'}", *settings], PYTHONPATH=f"{here}:{ROOT}")
+    done = lab.run([f"--config={here / 'words.py'}", f"--workdir={here / 'runs' / 'words'}", *settings], path=[here])
     assert done.returncode == 0, done.stdout + done.stderr
     return here
 
@@ -86,7 +86,7 @@ def test_the_export_is_loaded_and_evaluated(lab: Lab, trained: Path) -> None:
         "import word_numbers\nfrom jaxplm.config import Config, Data, Task\n\n"
         "def get_config():\n    return Config(recipe='evaluate', data=Data(tags='numbers', seq_len=32), task=Task(overlap=8))\n")
     done = lab.run([f"--config={trained / 'again.py'}", f"--workdir={trained / 'runs' / 'again'}",
-                    *fields(model__path=export, data__test=trained / "test.jsonl")], PYTHONPATH=f"{trained}:{ROOT}")
+                    *fields(model__path=export, data__test=trained / "test.jsonl")], path=[trained])
     assert done.returncode == 0, done.stderr
     workdir = trained / "runs" / "again"
     assert scores(workdir, "test")[0]["mae"] == pytest.approx(scores(trained / "runs" / "words", "test")[0]["mae"], abs=1e-5)

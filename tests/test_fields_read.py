@@ -1,18 +1,17 @@
 """What a recipe says it reads, against what its run reads: every field that is read is on the recipe's help page."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from commands import LIMIT, ROOT, Lab, fields
+from commands import Lab, fields
+from forked import run_all
 
 pytestmark = pytest.mark.slow
 
-# Runs command lines one after the other, and prints for each the fields that were read outside of checks and config.json.
+# Runs the command, and prints the fields that were read outside of checks and config.json.
 READER = """
-import dataclasses, json, sys
+import dataclasses, sys
 from jaxplm import config, main
 
 # These look at every field, or at those of all recipes.
@@ -34,10 +33,8 @@ for entry in dataclasses.fields(config.Config):
     if dataclasses.is_dataclass(entry.type):
         watch(entry.type, entry.name + ".")
 watch(config.Config, "")
-for arguments in json.loads(sys.argv[1]):
-    read.clear()
-    assert main.main(["jaxplm", *arguments]) == 0
-    print("read", *(name for name in sorted(read) if name in config.field_infos()), flush=True)
+assert main.main(["jaxplm", *sys.argv[1:]]) == 0
+print("read", *(name for name in sorted(read) if name in config.field_infos()), flush=True)
 """
 
 
@@ -66,10 +63,8 @@ def test_a_recipe_lists_every_field_that_it_reads(lab: Lab, tmp_path: Path):
     (tmp_path / "terms.txt").write_text("firedog\nhousecat\n")
     labelled.with_name("test.jsonl").write_text("".join(json.dumps(row | {"text": f"a {row['text']}"}) + "\n" for row in rows[:8]))
     command_lines = [[f"--config={recipe}", f"--workdir={tmp_path / recipe}", *fields(**settings)] for recipe, settings in runs.items()]
-    done = subprocess.run([sys.executable, "-c", READER, json.dumps(command_lines)], cwd=ROOT, env=lab.environment(),
-                          capture_output=True, text=True, timeout=LIMIT, check=False)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    found = [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("read ")]
+    output = "".join(outcome.succeeded() for outcome in run_all(lab, command_lines, code=READER))
+    found = [set(line.split()[1:]) for line in output.splitlines() if line.startswith("read ")]
     listed = pretrain.FIELDS | finetune.FIELDS | embed.FIELDS | evaluate.FIELDS
     assert listed.keys() == RECIPES.keys()
     for recipe, read in zip(runs, found, strict=True):

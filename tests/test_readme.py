@@ -2,12 +2,9 @@
 
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 from commands import ROOT, fields
-from forked import LIMIT
 from helpers import sentences
 from task_runs import write_tag
 
@@ -39,8 +36,7 @@ def test_the_commands_run_one_after_the_other(lab, tmp_path):
     given = commands("README.md")
     assert [re.findall(r"--config=(\w+)", " ".join(words)) for words in given] == [["dapt"], ["finetune"], ["embed"]]
     for words, recipe in zip(given, SMALL, strict=True):
-        done = subprocess.run([sys.executable, "-m", "jaxplm.main", *words[1:], *SMALL[recipe]], cwd=tmp_path,
-                              env=lab.environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=LIMIT, check=False)
+        done = lab.run([*words[1:], *SMALL[recipe]], here=tmp_path)
         assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
         assert done.stderr == ""
         [workdir] = re.findall(r"--workdir=(\S+)", " ".join(words))
