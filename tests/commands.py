@@ -68,7 +68,7 @@ class Lab:
 
     def run(self, flags: list[str], *, alone: bool = False, code: str = MAIN, here: Path | None = None, path: Sequence[Path] = (),
             **environment: Any) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end: forked as `Server.start` does, or in an interpreter of its own, `alone` or with another environment."""
+        """Run the command to its end: forked by `Server.start`, or in an interpreter of its own, `alone` or with another environment."""
         if not alone and not environment:
             [done] = run_all(self, [flags], code=code, here=here, path=path)
             return subprocess.CompletedProcess(flags, done.status, done.out, done.err)

@@ -201,7 +201,7 @@ def test_embeddings_of_every_layer(model):
         found = jaxplm.embed(TEXTS, str(saved), layers=layers, compute="float32", batch_size=8)
         for text, vector in zip(TEXTS, found, strict=True):
             every = every_layer(graph, params, np.array([tokenizer(text)["input_ids"]], np.int32))
-            np.testing.assert_allclose(vector, np.asarray(every[index]).mean(0), atol=1e-4)
+            np.testing.assert_allclose(vector, np.asarray(every)[index].mean(0), atol=1e-4)
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """What saves memory: blocks that are recomputed in the backward pass, chunked attention, chunked logits."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import as_jax, random_batch, tiny_config
@@ -28,7 +27,7 @@ def assert_same(found, loss, gradient, wanted, tolerance: float) -> None:
     """Assert equal losses, to 1e-6 of their size, and gradients, to `tolerance` of each leaf's largest value."""
     np.testing.assert_allclose(found, loss, rtol=1e-6)
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(a, b, atol=tolerance * max(1.0, float(jnp.abs(b).max())))
+        np.testing.assert_allclose(a, b, atol=tolerance * max(1.0, np.abs(b).max()))
 
 
 @pytest.mark.parametrize(("operands", "unroll"), [("float32", False), ("bfloat16", True)])

@@ -154,7 +154,8 @@ def test_schedules_are_those_of_optax(name, warmup, steps):
              "constant": optax.constant_schedule(peak)}[name]
     rising = optax.linear_schedule(0.0, peak, max(warm, 1))
     with jax.numpy_dtype_promotion("standard"):
-        wanted = [float(rising(t + 1) if t < warm else after(t - warm)) for t in range(steps + 5)]
+        step = jnp.arange(steps + 5)
+        wanted = np.where(step < warm, rising(step + 1), after(step - warm))
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-7 * peak)
 
 

@@ -147,6 +147,10 @@ EXTREME = [("classify", CrossEntropy(0.1, CLASS_WEIGHTS)), ("multilabel", Binary
            ("tag", CrossEntropy()), ("qa", AnswerSpan())]
 
 
+# {kind: the compiled function of logits and a batch → the sums, and the weights of the batch alone}
+SUMS = {kind: jax.jit(lambda logits, batch, task=task: (task.sums_of(logits, batch), task.weights_of(batch))) for kind, task in EXTREME}
+
+
 @pytest.mark.parametrize(("kind", "task"), EXTREME, ids=[kind for kind, _ in EXTREME])
 def test_large_logits_and_unused_slots_stay_finite(kind, task):
     batch = make_batch(kind)
@@ -167,9 +171,8 @@ def no_labels(batch: TaskBatch) -> TaskBatch:
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "task"), EXTREME, ids=[kind for kind, _ in EXTREME])
 def test_a_batch_without_a_label_weighs_nothing(kind, task):
-    batch = jax.tree.map(jnp.asarray, no_labels(make_batch(kind)))
-    sums = task.sums_of(jnp.asarray(random_logits(kind)), batch)
-    assert float(sums["weight"]) == float(sums["loss"]) == float(task.weights_of(batch)["loss"]) == 0
+    sums, weights = SUMS[kind](random_logits(kind), no_labels(make_batch(kind)))
+    assert float(sums["weight"]) == float(sums["loss"]) == float(weights["loss"]) == 0
     assert np.isnan(task.metrics({"loss": 0.0, "weight": 0.0})["loss"])
 
 
@@ -178,14 +181,13 @@ def test_a_batch_without_a_label_weighs_nothing(kind, task):
 @given(st.sampled_from(EXTREME), st.permutations(range(B)), st.sampled_from([2, 3]))  # few shapes: each is compiled
 def test_sums_of_parts_are_the_sums_of_the_whole(case, order, cut):
     """In any order and any division: what accumulation, packing and processes rely on."""
-    kind, task = case
+    kind, _ = case
     batch, logits = make_batch(kind), random_logits(kind)
-    whole = task.sums_of(jnp.asarray(logits), jax.tree.map(jnp.asarray, batch))
+    whole, _ = SUMS[kind](logits, batch)
     total = dict.fromkeys(whole, 0.0)
     for rows in (np.array(order[:cut]), np.array(order[cut:])):
-        part = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), batch)
-        found = task.sums_of(jnp.asarray(logits[rows]), part)
-        assert float(found["weight"]) == pytest.approx(float(task.weights_of(part)["loss"]), abs=1e-6)
+        found, weights = SUMS[kind](logits[rows], jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch))
+        assert float(found["weight"]) == pytest.approx(float(weights["loss"]), abs=1e-6)
         total = {name: value + float(found[name]) for name, value in total.items()}
     for name, value in whole.items():
         np.testing.assert_allclose(total[name], float(value), rtol=1e-5, err_msg=name)
