@@ -55,6 +55,7 @@ def test_the_runs_of_packed_rows_cover_them():
     assert (np.maximum(runs.lengths, 0).sum(1) == 64).all()
 
 
+@pytest.mark.slow
 def test_more_texts_than_the_bound_are_not_computed_silently():
     @jax.jit
     def checked(ids, vectors):

@@ -105,6 +105,7 @@ def test_round_trip_is_bitwise_and_keeps_shardings(tmp_path: Path, on: Mesh) -> 
         assert x.sharding == y.sharding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 1), (1, 8), (4, 2), (1, 1)])
 def test_restores_onto_another_mesh(saved: Path, shape: tuple[int, int]) -> None:
     other = jax.sharding.Mesh(

@@ -119,6 +119,7 @@ def test_a_vector_does_not_depend_on_what_shares_its_row(model, whole):
     close(whole, (hidden * mask).sum(1) / mask.sum(1), 1e-5)
 
 
+@pytest.mark.slow
 def test_order_and_batches(model, whole):
     """Eight devices: a batch has as many rows at least."""
     order = np.random.default_rng(0).permutation(len(TEXTS))
@@ -192,6 +193,7 @@ def test_vectors_of_tokens(model):
     assert at == len(found)
 
 
+@pytest.mark.slow
 def test_no_texts_and_one(model):
     assert embed(model[0], []).shape == (0, checkpoints.SIZES["hidden_size"])
     assert embed(model[0], iter(["the dog"])).shape == (1, checkpoints.SIZES["hidden_size"])

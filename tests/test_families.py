@@ -49,6 +49,7 @@ def assert_same(found, wanted) -> None:
         np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(leaf), err_msg=name)
 
 
+@pytest.mark.slow
 def test_an_added_family_round_trips_under_its_own_names(renamed, tokenizer, tmp_path):
     directory, config, params = saved(tmp_path / "model", renamed, tokenizer, pooler=True, pair_head=True)
     assert config.position_offset == 1
@@ -64,6 +65,7 @@ def test_an_added_family_round_trips_under_its_own_names(renamed, tokenizer, tmp
     assert_same(loaded.params, params)
 
 
+@pytest.mark.slow
 def test_an_added_family_reads_bare_names_and_the_tied_decoder(renamed, tokenizer, tmp_path):
     directory, config, params = saved(tmp_path / "model", renamed, tokenizer)
     tensors = load_file(directory / "model.safetensors")

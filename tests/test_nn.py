@@ -62,6 +62,7 @@ def test_packed_hidden_states_and_gradients_equal_unpacked(model):
         np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, np.abs(b).max()))
 
 
+@pytest.mark.slow
 def test_no_token_sees_another_text(model):
     graph, params = model
     row, _, _ = packed_and_alone()

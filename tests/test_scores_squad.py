@@ -54,6 +54,7 @@ def test_one_question(rules: str, predicted: str, answers: list[str]) -> None:
     assert answer_scores(predicted, answers, rules) == pytest.approx(slow_scores(predicted, answers, rules), abs=1e-12)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30))
 def test_any_text_is_normalised(text: str) -> None:
     assert normalize_squad(text) == slow_squad(text) and normalize_korquad(text) == slow_korquad(text)

@@ -87,6 +87,7 @@ def test_columns_that_are_not_read_may_have_one_name(tmp_path):
     assert read(file(tmp_path / "a.jsonl", '{"text": "a", "x": 1, "x": 2}\n')) == ["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["", ".gz"])
 @pytest.mark.parametrize(("name", "beginning", "more"), [
     ("a.jsonl", '{"text": "', "x"), ("a.json", '[{"text": "', "x"), ("a.json", '{"text": "', "x"), ("a.json", "[" * 8 + '"', "x"),
@@ -141,6 +142,7 @@ def test_parquet_with_broken_characters(tmp_path):
         read(path)
 
 
+@pytest.mark.slow
 def test_long_texts_of_parquet_come_in_small_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "_BATCH_BYTES", 1 << 22)
     path = tmp_path / "a.parquet"
@@ -153,6 +155,7 @@ def test_long_texts_of_parquet_come_in_small_batches(tmp_path, monkeypatch):
     assert peak < 12 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store_schema", [False, True])
 def test_one_long_text_of_parquet_a_thousand_times(tmp_path, monkeypatch, store_schema):
     monkeypatch.setattr(parquet, "_BATCH_BYTES", 1 << 22)

@@ -159,6 +159,7 @@ def test_schedules_are_those_of_optax(name, warmup, steps):
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-7 * peak)
 
 
+@pytest.mark.slow
 def test_every_parameter_has_a_rule_and_every_moment_follows_it():
     mesh = sharding.make_mesh(config.Mesh(2, 2, 2))
     state, _, _ = trainer(MESH_SHAPE, mesh)
