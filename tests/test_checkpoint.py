@@ -49,8 +49,8 @@ def make_state(seed: int, on: Mesh, width: int = 64) -> State:
         "nothing": put(np.zeros((0, 4), np.float32), on),
         "flags": put(rng.random(7) < 0.5, on),
     }  # fmt: skip
-    opt_state = optax.adamw(1e-3).init({"encoder": params["encoder"]})
-    opt_state = jax.tree.map(lambda x: x if isinstance(x.sharding, NamedSharding) else put(x, on), opt_state)
+    opt_state = jax.tree.map(lambda x: put(np.zeros(x.shape, x.dtype), on, P(None, "fsdp") if x.shape == wide.shape else _REPLICATED),
+                             jax.eval_shape(optax.adamw(1e-3).init, {"encoder": params["encoder"]}))
     return State(params, opt_state, put(np.int32(seed), on), put(np.array([seed, 7], np.uint32), on))
 
 

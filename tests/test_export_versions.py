@@ -12,6 +12,7 @@ from jaxplm.tasks.kinds import KINDS
 ADDED = ["[DRUG]", "<ent>"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", checkpoints.FAMILIES)
 @pytest.mark.parametrize("kind", ["", "classify", "tag", "qa"])
 def test_exports(tmp_path, family, kind):

@@ -92,6 +92,7 @@ def test_an_added_family_takes_a_task_head(renamed, tokenizer, tmp_path):
     assert_same(again.params, loaded.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["modernbert", "gpt2", "BERT", ""])
 def test_a_type_without_an_entry_is_refused_with_the_list_of_those_that_have_one(model_type, tokenizer, tmp_path):
     directory, config, params = saved(tmp_path / "model", FAMILIES["bert"], tokenizer)
