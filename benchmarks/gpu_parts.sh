@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # What gpu_checks.sh and gpu_checks_long.sh share: parts with time limits. They source it after setting `out`, `budget` (seconds),
 # `model`, `size` and `vocab`. Each part is a function part_NAME, which prefixes its commands with `limited`. Its output goes to
-# OUT/logs/NAME.log, its status and seconds to OUT/parts.tsv. Models and workdirs, which are large, are in `work`.
+# OUT/logs/NAME.log, its status and seconds to OUT/parts.tsv. Workdirs, which are large, are in `work`, a new folder; the model
+# and compiled steps are in `kept`, where another call may find them.
 # shellcheck disable=SC2154  # the sourcing script sets them
 set -uo pipefail
 mkdir -p "$out/logs"
 out=$(realpath "$out")
-work=${WORK:-$(mktemp -d)}
-mkdir -p "$work"
+work=$(mktemp -d)
+kept=${WORK:-$work}
+mkdir -p "$kept"
 export BENCHMARK_RECORDS="$out/results.jsonl"
 # Parts that measure the same step compile it once.
-export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$work/compiled}" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$kept/compiled}" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1
 deadline=$budget  # of SECONDS, which count from the script's start
 least=${LEAST:-10}  # seconds that a command needs to be worth starting
 failed=0
@@ -62,7 +64,7 @@ all() {
 
 # Write the model if none was given.
 need_model() {
-  model=${model:-$work/model}
+  model=${model:-$kept/model}
   [[ $model == builtin:* || -e $model ]] || limited python benchmarks/random_model.py --out="$model" --size="$size" --vocab="$vocab"
 }
 

@@ -83,6 +83,11 @@ def float8_lines(record: Record) -> Iterator[str]:
         yield f"{name:<34} float8 {of['float8_ms']:.3f} ms{beside}; {of['kernels']}"
 
 
+def startup_lines(record: Record) -> Iterator[str]:
+    medians = {kind: statistics.median(seconds) for kind, seconds in record["seconds"].items()}
+    yield "seconds to the first finished step: " + ", ".join(f"{kind} {seconds:.1f}" for kind, seconds in medians.items())
+
+
 def scaling_lines(record: Record) -> Iterator[str]:
     yield f"by {record['sweep']}: " + "; ".join(f"{size:,}: {of['tokens_per_second']:,.0f} tokens/s, {of['peak_bytes'] / 2**30:.1f} GiB"
                                                 for size, of in record["points"])
@@ -91,7 +96,7 @@ def scaling_lines(record: Record) -> Iterator[str]:
 LINES: dict[str, Callable[[Record], Iterator[str]]] = {
     "check_attention": attention_lines, "step_time": step_lines, "profile_step": profile_lines, "vs_transformers": torch_lines,
     "embed_rate": embed_lines, "finetune_vs_transformers": finetune_lines, "precision_curves": curve_lines,
-    "fp8_products": float8_lines, "scaling": scaling_lines,
+    "fp8_products": float8_lines, "scaling": scaling_lines, "startup": startup_lines,
 }
 
 
