@@ -18,9 +18,9 @@
 # shellcheck disable=SC2086,SC2329  # sizes have no blanks; parts are called by their names
 cd "$(dirname "$0")/.." || exit
 out=${1:?where to write} model=${2:-} corpus=${3:-builtin:pydocs} budget=${BUDGET:-570}
-limits="checks 90
+limits="checks 120
 steps 210
-variants 150
+variants 180
 profile 75
 torch 240
 packed 90
@@ -29,7 +29,7 @@ losses 150"
 if [ -z "${SMALL:-}" ]; then
   python -c "import jax; print(jax.__version__, jax.devices()); assert jax.default_backend() == 'gpu', 'no GPU'" || exit
   presets="base large" preset=base size=base vocab=50265 lengths=512,128 length=512 tokens=32768 steps=20 rows=64 texts=0
-  variants=${VARIANTS:-as it is; dtype=float8; attention=plain; dropout=0; unroll=false} packed="as it is; texts=4; texts=16; texts=32"
+  variants=${VARIANTS:-as it is; dtype=float8; kernels=plain; attention=plain; dropout=0; unroll=false} packed="as it is; texts=4; texts=16; texts=32"
   loss_steps=300 loss_rows=16 torch_only="jaxplm,torch bfloat16" short_dapt=() short_finetune=() short_embed=()
 else
   budget=${BUDGET:-7200} LIMITS=${LIMITS:-10}
@@ -70,6 +70,6 @@ recipe_embed() { run embed --config.model.path="$work/runs/dapt/export" "${short
 part_losses() {
   need_model && limited python benchmarks/precision_curves.py --out="$work/losses" --steps=$loss_steps --set=model.path="$model" \
     --set=data.train="$corpus" --set=data.seq_len=$length --set=train.batch_size=$loss_rows --set=train.learning_rate=1e-4 \
-    --set=data.eval_rows=64 --against="${LOSSES_AGAINST:-compute.attention=plain}"
+    --set=data.eval_rows=64 --against="${LOSSES_AGAINST:-compute.kernels=plain,compute.attention=plain}"
 }
 run_parts

@@ -33,11 +33,14 @@ def step_lines(record: Record) -> Iterator[str]:
 
 
 def attention_lines(record: Record) -> Iterator[str]:
-    worst = max(error for shape in record["shapes"] for error in shape["errors"].values())
-    yield f"{record['kernel']}: largest error {worst:.4f} of {record['tolerance']:g}{'  WRONG' if record['wrong'] else ''}"
-    for shape in record["shapes"]:
-        yield (f"  {shape['rows']} × {shape['length']}, {shape['heads']} × {shape['width']}: {shape['ms']:.2f} ms,"
-               f" plain {shape['plain_ms']:.2f} ms")
+    errors = [of["errors"] for of in record["shapes"]] + list(record["between products"].values())
+    worst = max(error for of in errors for error in of.values())
+    yield f"kernels beside plain: largest error {worst:.4f}, tolerance {record['tolerance']:g}{'  WRONG' if record['wrong'] else ''}"
+    for of in record["shapes"]:
+        yield (f"  {of['kernel']} {of['rows']} × {of['length']}, {of['heads']} × {of['width']}: largest error"
+               f" {max(of['errors'].values()):.4f}, {of['ms']:.2f} ms, plain {of['plain_ms']:.2f} ms")
+    for width, of in record["between products"].items():
+        yield f"  between the products, {width} wide: " + ", ".join(f"{name} {error:.4f}" for name, error in of.items())
 
 
 def profile_lines(record: Record) -> Iterator[str]:
@@ -118,7 +121,11 @@ def summary(out: Path) -> list[str]:
         if not lines:
             lines.append(f"{record['devices']} × {record['device']}, jax {record['versions']['jax']}")
         if record["benchmark"] in LINES:
-            lines += ["", f"[{record['benchmark']}]", *LINES[record["benchmark"]](record)]
+            lines += ["", f"[{record['benchmark']}]"]
+            try:
+                lines += LINES[record["benchmark"]](record)
+            except (KeyError, TypeError, ValueError) as error:  # the other tables are worth more than a traceback
+                lines.append(f"this record has another form than its table: {error!r}")
     runs = sorted((out / "runs").glob("*/metrics.jsonl"))
     if runs:
         lines += ["", "[recipes]", *(line for metrics in runs for line in run_lines(metrics))]

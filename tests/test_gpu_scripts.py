@@ -65,6 +65,10 @@ def test_the_summary_has_the_figures_of_the_records(tmp_path):
         {"benchmark": "profile_step", "wall_ms": 58.0, "parts_ms": {"products": 25.1}, "top": [
             {"name": "nvjet", "part": "products", "ms": 4.6, "count": 24.0}]},
     ]
+    records.append({"benchmark": "check_attention", "tolerance": 0.02, "wrong": True, "between products": {"768": {"dx": 0.0625}},
+                    "shapes": [{"kernel": "cudnn", "rows": 8, "length": 64, "heads": 2, "width": 32, "errors": {"dq": 0.003},
+                                "ms": 1.0, "plain_ms": 2.0}]})
+    records.append({"benchmark": "embed_rate", "of": "another version"})
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(record | about) + "\n" for record in records))
     (tmp_path / "parts.tsv").write_text("steps\tdone\t63\nlosses\tleft out, no time\t0\n")
     run = tmp_path / "runs" / "dapt"
@@ -74,6 +78,7 @@ def test_the_summary_has_the_figures_of_the_records(tmp_path):
     lines = gpu_summary.summary(tmp_path)
     for words in (["NVIDIA H200", "0.11.2"], ["base 64 × 512 as it is", "50.0", "655,360", "50.0%", "16.00", "21.0"],
                   ["texts=16", "out of memory"], ["790.000 TFLOP/s"], ["torch", "200,000", "3.00×"], ["nvjet", "4.600", "24.0"],
+                  ["0.0625", "0.02", "WRONG"], ["cudnn 8 × 64", "0.0030", "1.00 ms"], ["another form", "texts"],
                   ["dapt", "6.4000 → 4.2000"], ["losses", "left out"]):
         assert [line for line in lines if all(word in line for word in words)], words
 
