@@ -78,7 +78,8 @@ def main() -> None:
     print(f"RoBERTa-base, {options.topology} ({mesh.size} × {devices[0].device_kind}), jax {jax.__version__}")
     print(f"{'rows × L/device':>18} {'attention':>9} {'remat':>6} {'arguments':>9} {'temporary':>9} {'TFLOP':>6} {'compiling':>9}")
     for rows, length, attention, remat in cases(options):
-        compute = nn.Compute("bfloat16", "bfloat16", options.unroll, attention, split=MeshSplit(mesh, ("data", "fsdp"), "tensor"), remat=remat)
+        split = MeshSplit(mesh, ("data", "fsdp"), "tensor")
+        compute = nn.Compute("bfloat16", "bfloat16", options.unroll, attention, split=split, remat=remat)
         name = f"{f'{rows} × {length:,}':>18} {attention:>9} {remat:>6}"
         try:
             step, seconds = compiled(mesh, rows * mesh.size, length, compute)

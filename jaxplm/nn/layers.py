@@ -96,8 +96,11 @@ def matmul(x: jax.Array, kernel: jax.Array, compute: Compute, axes: int = 1) -> 
 
 def dense(x: jax.Array, layer: Linear, compute: Compute, axes: int = 1) -> jax.Array:
     """Apply a linear layer to the last `axes` dimensions of x: [..., *I] → [..., *O]."""
-    bias = layer.bias[...].astype(x.dtype)
-    y = matmul(x, layer.kernel[...], compute, axes)
+    return _with_bias(matmul(x, layer.kernel[...], compute, axes), layer.bias[...].astype(x.dtype), compute)
+
+
+def _with_bias(y: jax.Array, bias: jax.Array, compute: Compute) -> jax.Array:
+    """Return y [..., *O] + bias [*O]."""
     if compute.products:  # cuBLASLt's product adds a bias of one axis itself, to a result of two
         return (y.reshape(-1, bias.size) + bias.reshape(1, -1)).reshape(y.shape)
     return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
@@ -115,7 +118,7 @@ def dense_qkv(x: jax.Array, layer: Linear, compute: Compute, apart: bool) -> tup
     if compute.products:
         if not apart:
             return dense(x, layer, compute), x
-        q, k, v = (matmul(x, kernel[:, i], compute) + bias[i].astype(x.dtype)[None, None] for i in range(3))
+        q, k, v = (_with_bias(matmul(x, kernel[:, i], compute), bias[i].astype(x.dtype), compute) for i in range(3))
         return (q, k, v), x
     kernel, rows = kernel.astype(x.dtype), x.reshape(-1, x.shape[-1])
     kernels, biases = (tuple(kernel[:, i] for i in range(3)), tuple(bias)) if apart else ((kernel,), (bias,))
@@ -156,7 +159,7 @@ def dense_residual_norm(x: jax.Array, y: jax.Array, layer: Linear, norm: LayerNo
     kernel, bias = _stored(layer, x.dtype, compute)
     product = matmul(y.reshape(-1, math.prod(y.shape[y.ndim - axes :])), kernel.reshape(-1, x.shape[-1]), compute)
     words = jnp.zeros((2,), jnp.uint32) if key is None else jnp.stack(key_words(key))
-    normed = residual_norm(x.reshape(product.shape), product, bias, words, norm.scale[...], norm.bias[...],
+    normed: jax.Array = residual_norm(x.reshape(product.shape), product, bias, words, norm.scale[...], norm.bias[...],
                            0.0 if key is None else rate, eps, compute.split, compute.kernels == "interpret")
     return normed.reshape(x.shape)
 
