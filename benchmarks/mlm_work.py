@@ -1,6 +1,7 @@
 """The real MLM training step of a model of given sizes on rows of given sizes, for the benchmarks of the step."""
 
 import dataclasses
+import itertools
 import math
 import statistics
 import sys
@@ -141,18 +142,19 @@ class Work:
         On an accelerator, a step is enqueued before the one before it has ended, as in the training loop. Its time is from the end of
         that one to its own end.
         """
-        ahead = jax.default_backend() != "cpu"
-        seconds: list[float] = []
-        began, before = time.perf_counter(), None
-        for _ in range(steps + ahead):
+        enqueued = 0 if jax.default_backend() == "cpu" else 1
+        waiting, ends = [], [time.perf_counter()]
+        for _ in range(steps):
             self.state, metrics = self.compiled(self.state, self.batch)
-            awaited, before = (before, metrics) if ahead else (metrics, None)
-            if awaited is not None:
-                jax.block_until_ready(awaited)
-                seconds.append(time.perf_counter() - began)
-                began = time.perf_counter()
-        jax.block_until_ready((self.state, before))
-        return seconds
+            waiting.append(metrics)
+            if len(waiting) > enqueued:
+                jax.block_until_ready(waiting.pop(0))
+                ends.append(time.perf_counter())
+        for metrics in waiting:
+            jax.block_until_ready(metrics)
+            ends.append(time.perf_counter())
+        jax.block_until_ready(self.state)
+        return [after - before for before, after in itertools.pairwise(ends)]
 
     def compiler_flops(self) -> float:
         """Return the FLOPs of a step over all devices.
