@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,24 @@ def test_an_unfinished_comparison_is_resumed(tmp_path):
     (tmp_path / f".export.{socket.gethostname()}.partial" / "old").write_text("")
     seeds.run(CONFIG, tmp_path, "", second)
     assert second.played == [9] and {path.name for path in (tmp_path / "export").iterdir()} == {"exported.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.json", "export/exported.json"])
+@pytest.mark.parametrize("content", [None, "", "{}", "[" * 100_000, "null", '{"step": 1, "split": "train", "loss": 1}'])
+def test_a_damaged_file_of_a_finished_seed(tmp_path, name, content):
+    actor = Actor(dict.fromkeys((5, 3, 9), (0.5, 0.5)))
+    seeds.run(CONFIG, tmp_path, "", actor)
+    shutil.rmtree(tmp_path / "export")
+    (tmp_path / ".checksums.json").unlink()
+    path = tmp_path / "seed-3" / name
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with refuses(str(tmp_path / "seed-3"), path.name):
+        seeds.run(CONFIG, tmp_path, "", actor)
+    shutil.rmtree(tmp_path / "seed-3")
+    seeds.run(CONFIG, tmp_path, "", actor)
+    assert actor.played == [5, 3, 9, 3] and (tmp_path / "export" / "model.safetensors").exists()
 
 
 def test_seeds_of_other_texts_are_not_compared(tmp_path):

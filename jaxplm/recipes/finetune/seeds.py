@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxplm.config import Config
 from jaxplm.data import atomic
-from jaxplm.data.checksums import read_json
+from jaxplm.data.checksums import Damaged, read_json
 from jaxplm.devices.processes import is_first, wait_for_all
 from jaxplm.engine.workdir import claim, is_finished, record_export
 from jaxplm.errors import UserError
@@ -84,10 +84,29 @@ def run(config: Config, workdir: Path, command: str, run_one: RunOne) -> None:
 
 
 def _outcome(seed: int, workdir: Path) -> Outcome:
-    # `run_one` has compared both files with their checksums.
-    note = read_json(workdir / "export" / "exported.json")
-    corpus = read_json(workdir / "config.json")["corpus"]
-    return Outcome(seed, workdir, corpus, note["step"], note["metric"], read_metrics(workdir / "metrics.jsonl"))
+    """Return the result of a seed's finished run.
+
+    Raises:
+      UserError: a file of it is missing or is not what was written.
+    """
+    # `run_one` has compared the export with its checksums, where there are any.
+    try:
+        note = read_json(workdir / "export" / "exported.json")
+        corpus = read_json(workdir / "config.json")["corpus"]
+        outcome = Outcome(seed, workdir, corpus, note["step"], note["metric"], read_metrics(workdir / "metrics.jsonl"))
+        if outcome.metric not in outcome.scores["validation"]:
+            raise Damaged(f"metrics.jsonl has no {outcome.metric} of step {outcome.step}")
+    except (OSError, Damaged, KeyError, TypeError) as error:
+        match error:
+            case OSError():
+                what = f"{Path(error.filename).name}: {error.strerror}"
+            case Damaged():
+                what = str(error)
+            case _:
+                what = "exported.json, config.json or metrics.jsonl is not what was written"
+        raise UserError(f"the run of seed {seed} is finished, but {workdir} is damaged: {what}; remove {workdir} to run this seed again by"
+                        " the same command") from None
+    return outcome
 
 
 def _finish(config: Config, workdir: Path, command: str, outcomes: list[Outcome], best: Outcome) -> None:
