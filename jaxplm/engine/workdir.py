@@ -121,11 +121,17 @@ def _is_whole(workdir: Path, again_from: str) -> bool:
         log.info("%s was changed after the run had written it", export / "README.md")  # a user who describes the model
         return True
     if damaged and again_from and not _has_content(workdir / again_from):
-        raise UserError(f"the export of {workdir} is damaged: {'; '.join(damaged[:3])}; there is nothing in {workdir / again_from} to write"
+        raise UserError(f"the export of {workdir} is damaged: {_first_of(damaged)}; there is nothing in {workdir / again_from} to write"
                         f" it again from: remove {workdir} to train again, or choose another --workdir")
     if damaged:
-        log.warning("the export of %s is damaged: %s; it is written again", workdir, "; ".join(damaged[:3]))
+        log.warning("the export of %s is damaged: %s; it is written again", workdir, _first_of(damaged))
     return not damaged
+
+
+def _first_of(damaged: list[str]) -> str:
+    """Return the first three of what is wrong with an export, and how many more there are."""
+    more = len(damaged) - 3
+    return "; ".join([*damaged[:3], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _record_if_writable(workdir: Path) -> None:
