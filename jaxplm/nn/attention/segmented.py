@@ -224,7 +224,7 @@ def _forward_kernel(qkv_ref, begin_ref, end_ref, mixed_ref, log_sums_ref, *, sca
 def _backward_kernel(qkv_ref, begin_ref, end_ref, dmixed_ref, log_sums_ref, dots_ref, dqkv_ref, *, scale: float, sizes: Sizes) -> None:
     """Write the gradients of a block's keys and values, from all queries of its segments, then those of its queries, from all keys.
 
-    Scores are computed anew in both parts. In the first they are transposed, [keys, queries], so that no factor of a product is.
+    Scores are recomputed in both parts. In the first they are transposed, [keys, queries], so that no factor of a product is.
     """
     here = _here(sizes, qkv_ref.shape[1])
     q, k, v = (here.vectors(qkv_ref, which) for which in (_Q, _K, _V))
