@@ -134,7 +134,8 @@ def attend(qkv: QKV, segments: Segments, dropout_rate: float, key: jax.Array | N
 def takes_apart(segments: Segments, head_width: int, compute: Compute) -> bool:
     """Return whether the kernel for such heads wants queries, keys and values apart, if that costs nothing.
 
-    With tensor parallelism they are better apart in any case: heads are split, and so the axis of all three is no multiple of devices.
+    With tensor parallelism they are apart in any case: heads are split over devices, and a product's one axis of queries, keys and
+    values could not be split between heads.
     """
     tensor = compute.split.mesh.shape[compute.split.heads] if compute.split else 1
     return tensor > 1 or kernel_for(compute.attention, segments.ids.shape[1], head_width, segments.max_per_row) in ("cudnn", "plain")
