@@ -243,6 +243,7 @@ def text_files(step: Path) -> list[str]:
     return sorted(str(path.relative_to(step)) for path in step.rglob("*") if path.is_file() and path.read_bytes()[:1] == b"{")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["[" * 200_000, '{"a":' * 200_000, "[]", "null", "\xff", ""], ids=lambda content: repr(content[:6]))
 def test_json_that_is_deep_or_of_another_kind(saved: Path, tmp_path: Path, on: Mesh, content: str, caplog: pytest.LogCaptureFixture,
                                               capfd: Any) -> None:

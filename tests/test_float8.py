@@ -140,6 +140,7 @@ def test_program_for_a_gpu_multiplies_float8_operands():
     assert all("algorithm = <" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_bias_of_several_axes_is_added_to_a_matrix():
     """cuBLASLt's product adds a bias itself where the program adds one of one axis to a result of two."""
     layer = Linear(jax.random.key(0), (16,), (3, 2, 8), 0.02)

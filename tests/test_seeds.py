@@ -96,6 +96,7 @@ def test_an_unfinished_comparison_is_resumed(tmp_path):
     assert second.played == [9] and {path.name for path in (tmp_path / "export").iterdir()} == {"exported.json", "model.safetensors"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.jsonl", "config.json", "export/exported.json"])
 @pytest.mark.parametrize("content", [None, "", "{}", "[" * 100_000, "null", '{"step": 1, "split": "train", "loss": 1}'])
 def test_a_damaged_file_of_a_finished_seed(tmp_path, name, content):
