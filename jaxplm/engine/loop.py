@@ -227,7 +227,8 @@ class Run:
             "weight decay": f"{train.weight_decay:g}",
             **({"layer decay": f"{train.layer_decay:g}"} if train.layer_decay != 1 else {}),
             **({"frozen": ", ".join(config.train.freeze)} if config.train.freeze else {}),
-            "compute": f"activations {compute.activations}, products {compute.products or compute.operands}, attention {compute.attention}",
+            "compute": f"activations {compute.activations}, products {compute.products or compute.operands}, attention {compute.attention}"
+                       + (f", kernels {compute.kernels}" if compute.kernels != "plain" else ""),
             "seed": str(config.seed),
         }
 
