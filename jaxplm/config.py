@@ -78,6 +78,7 @@ class Data:
     train: str = setting("", "training texts: paths, globs or directories separated by commas, hf:<name> or builtin:<name>")
     validation: str = setting("", "validation set, given as data.train is; empty: a share of data.train is held out")
     test: str = setting("", "test set, given as data.train is")
+    corpus: str = setting("", "unlabelled texts of the domain, given as data.train is, beside the task's labelled sets")
     general: str = setting("", "general text whose MLM loss is followed as well, to show what is forgotten")
     lines: Literal["auto", "true", "false"] = setting(
         "auto", "how .txt files are read: true: one text per line; false: blank lines separate texts; auto: true where a file has"
