@@ -1,6 +1,6 @@
 """What a comparison of ways found: everything that its report shows, and `comparison.json` holds."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -123,6 +123,8 @@ class Comparison:
       hardware: "2 × cpu", and versions.
       command: what repeats the comparison.
       complete: whether every stage has ended, well or not.
+      few_rows: sizes of the smaller training sets.
+      train_rows, test_rows: labelled rows of the whole training set and of the test set; 0 where there is none or it is not known.
     """
 
     metric: str
@@ -136,4 +138,6 @@ class Comparison:
     hardware: str = ""
     command: str = ""
     complete: bool = True
-    few_rows: tuple[int, ...] = field(default=())
+    few_rows: tuple[int, ...] = ()
+    train_rows: int = 0
+    test_rows: int = 0
