@@ -6,18 +6,21 @@ from jaxplm.version import VERSION as __version__
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import os
+    from collections.abc import Iterable, Mapping
+    from typing import Any
 
     import numpy as np
     from transformers import PreTrainedTokenizerFast
 
     from jaxplm.config import Precision, VectorPooling, VectorType
+    from jaxplm.library.results import RunResult
     from jaxplm.nn import MaskedLM, TaskModel
 
-__all__ = ["__version__", "embed", "load"]
+__all__ = ["__version__", "embed", "load", "run"]
 
 
-def load(path: str) -> "tuple[MaskedLM | TaskModel, PreTrainedTokenizerFast]":
+def load(path: "str | os.PathLike[str]") -> "tuple[MaskedLM | TaskModel, PreTrainedTokenizerFast]":
     """Load a model and its tokenizer from a run's export, any directory in transformers' format, a hub id or builtin:tiny.
 
     A directory with the head of a task gives a `TaskModel`, whose `labels` are the names of its classes; any other
@@ -41,7 +44,7 @@ def load(path: str) -> "tuple[MaskedLM | TaskModel, PreTrainedTokenizerFast]":
     from jaxplm import hf, nn
     from jaxplm.tasks.kinds import KINDS
 
-    loaded = hf.load_model(path, KINDS)
+    loaded = hf.load_model(str(path), KINDS)
     if isinstance(loaded, hf.LoadedTask):
         graph, _ = nn.abstract_task_model(loaded.config, loaded.head, loaded.labels)
     else:
@@ -49,9 +52,9 @@ def load(path: str) -> "tuple[MaskedLM | TaskModel, PreTrainedTokenizerFast]":
     return nn.merge_params(graph, jax.tree.map(jnp.asarray, loaded.params)), loaded.tokenizer
 
 
-def embed(texts: "Iterable[str]", path: str, pooling: "VectorPooling" = "mean", layers: str | int = "last", normalize: bool = False, *,
-          mix: tuple[float, ...] = (), dtype: "VectorType" = "float32", seq_len: int | None = None, batch_size: int = 32,
-          compute: "Precision" = "bfloat16") -> "np.ndarray":
+def embed(texts: "Iterable[str]", path: "str | os.PathLike[str]", pooling: "VectorPooling" = "mean", layers: str | int = "last",
+          normalize: bool = False, *, mix: tuple[float, ...] = (), dtype: "VectorType" = "float32", seq_len: int | None = None,
+          batch_size: int = 32, compute: "Precision" = "bfloat16") -> "np.ndarray":
     """Return vectors of texts by the encoder at `path`: [n, D], row i that of text i.
 
     >>> vectors = jaxplm.embed(["a text", "another one"], "runs/dapt/export", pooling="mean")  # [2, D] float32
@@ -79,4 +82,31 @@ def embed(texts: "Iterable[str]", path: str, pooling: "VectorPooling" = "mean", 
     from jaxplm.recipes.embed import in_memory
 
     settings = Embed(pooling, str(layers), tuple(mix), normalize, dtype)
-    return in_memory.embed(texts, path, settings, seq_len=seq_len, batch_size=batch_size, compute=compute)
+    return in_memory.embed(texts, str(path), settings, seq_len=seq_len, batch_size=batch_size, compute=compute)
+
+
+def run(recipe: "str | os.PathLike[str]", *, workdir: "str | os.PathLike[str] | None" = None,
+        fields: "Mapping[str, Any] | None" = None) -> "RunResult":
+    """Run a recipe in this process, as the command does, and return its scores and paths.
+
+    >>> result = jaxplm.run("dapt", workdir="runs/x", fields={"model.path": "roberta-base", "data.train": "corpus/*.txt"})
+    >>> result.best["validation"]["loss"]
+    >>> model, tokenizer = jaxplm.load(result.export)
+
+    The workdir is that of the command `jaxplm --config=dapt --workdir=runs/x --config.model.path=roberta-base ...`:
+    the same call or the same command resumes a run that was stopped, and a finished run returns its result at once.
+
+    Args:
+      recipe: its name, or the path of a config file.
+      workdir: where the run is kept; None: runs/<recipe>.
+      fields: values of fields by their dotted names. A list is taken as a tuple, and a path as text.
+
+    Raises:
+      jaxplm.errors.UserError: what the command answers with one line: a field or a value that there is not, data or a
+        model that cannot be used, a workdir of another config or of a run that is going on.
+      KeyboardInterrupt: stopped by Ctrl-C; from the first step on the run has been saved. After SIGTERM it is a
+        `jaxplm.devices.stop_signals.Terminated`, a kind of KeyboardInterrupt.
+    """
+    from jaxplm.library import running
+
+    return running.run(recipe, workdir, fields or {})

@@ -413,6 +413,11 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + entry.name, value
 
 
+def as_flag(name: str, value: Any) -> str:
+    """Return the flag that gives the field `name` a value: "--config.train.steps=5". A shell needs it quoted."""
+    return f"--config.{name}={str(value).lower() if isinstance(value, bool) else value}"
+
+
 def fields_matching(patterns: Iterable[str]) -> list[FieldInfo]:
     """Return the fields whose dotted names match any of the patterns, such as "train.*", in the order of the dataclasses."""
     patterns = tuple(patterns)

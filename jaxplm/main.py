@@ -28,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 # Quiet libraries: set before they are imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -55,8 +56,21 @@ RECIPES = {
 }
 
 
+class _NumberOrNone(flags.ArgumentParser):
+    """Parses a number, or None for the fields that may be None; the others are refused by their check."""
+
+    def __init__(self, number: flags.ArgumentParser) -> None:
+        self._number = number
+
+    def parse(self, argument: Any) -> Any:
+        return None if argument == "None" else self._number.parse(argument)
+
+    def flag_type(self) -> str:
+        return self._number.flag_type()
+
+
 # ml_collections looks up how a field is parsed by its annotation, and does not know `Literal[...]` or `Annotated[int, Ge(1)]`.
-_PARSERS = {int: flags.IntegerParser(), float: flags.FloatParser(), str: flags.ArgumentParser()}
+_PARSERS = {int: _NumberOrNone(flags.IntegerParser()), float: _NumberOrNone(flags.FloatParser()), str: flags.ArgumentParser()}
 for _info in field_infos().values():
     if _info.annotation is not _info.value_type and _info.value_type in _PARSERS:
         config_flags.register_flag_parser_for_type(_info.annotation, _PARSERS[_info.value_type])
@@ -231,7 +245,7 @@ def main(argv: list[str], *, own_process: bool = False) -> int:
         parsed = parse(argv)
         config = parsed.config
         replaced = resolve(config, parsed.given)
-        _run(config, parsed.workdir or Path("runs") / config.recipe, command_line(argv), replaced, own_process)
+        run_config(config, parsed.workdir or Path("runs") / config.recipe, command_line(argv), replaced, own_process)
     except Interrupted as stopped:
         return _say(str(stopped), stopped.status)
     except KeyboardInterrupt as stopped:
@@ -264,8 +278,20 @@ def recipe_of(name: str) -> Callable[[Config, Path, str], None]:
     return importlib.import_module(f"jaxplm.recipes.{RECIPES[name]}.recipe").run
 
 
-def _run(config: Config, workdir: Path, command: str, notes: list[str], own_process: bool) -> None:
-    """Take the workdir's lock, set the process up, and run the recipe."""
+def run_config(config: Config, workdir: Path, command: str, notes: list[str], own_process: bool) -> None:
+    """Take the workdir's lock, set the process up, and run the recipe of a config that `resolve` has checked.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      command: as the report shows it.
+      notes: logged before the recipe is run.
+      own_process: nothing but the run is in this process.
+
+    Raises:
+      UserError: what the recipe raises, and a workdir that another run holds.
+      Interrupted: stopped by a signal, after saving.
+    """
     # Imported here and in `_start`: a mistake in the flags has been answered by now, and these take seconds.
     from jaxplm.devices.start import several_processes
     from jaxplm.engine import workdir_lock

@@ -10,7 +10,9 @@ PACKAGE = ROOT / "jaxplm"
 
 # Rooms, top to bottom. A room imports from lower lines, and from its own line as long as no circle arises.
 ROOMS = (
-    ("__init__", "main"),
+    ("__init__",),
+    ("library",),
+    ("main",),
     ("recipes",),
     ("engine",),
     ("tasks",),

@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxplm.devices.compute import cpu_flags
 
@@ -18,4 +19,8 @@ def keep_compiled(cache: Path) -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         kind = hashlib.sha256(f"{platform.machine()} {cpu_flags()}".encode()).hexdigest()[:12]
-        jax.config.update("jax_compilation_cache_dir", str(cache / "compiled" / kind))
+        directory = str(cache / "compiled" / kind)
+        if jax.config.jax_compilation_cache_dir != directory:
+            jax.config.update("jax_compilation_cache_dir", directory)
+            # Where JAX has compiled something before, it has found that there is no directory, and does not look again.
+            compilation_cache.reset_cache()

@@ -27,6 +27,8 @@ def join_processes() -> None:
     Raises:
       UserError: JAX_COORDINATOR_ADDRESS is set, and it or one of the other two cannot be used; or the others do not come.
     """
+    if jax.distributed.is_initialized():  # by an earlier run of this process
+        return
     environment = os.environ
     if address := environment.get("JAX_COORDINATOR_ADDRESS"):
         count, index = _number("JAX_NUM_PROCESSES", least=1), _number("JAX_PROCESS_ID", least=0)

@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C ask the loop to stop after the step it is in; a second Ctrl-C stops at once."""
 
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -9,6 +10,8 @@ from jaxplm.devices.processes import highest
 
 class StopRequest:
     """A context in which the two signals are recorded and raise no exception.
+
+    Python gives signals to its main thread. In another thread nothing is changed: the main thread answers them.
 
     Attributes:
       status: what this process should exit with (143 for SIGTERM, 130 for Ctrl-C), or 0.
@@ -19,8 +22,9 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._note)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -1,11 +1,12 @@
 """Log lines on stdout: plain text, one line per message, and tables of aligned columns."""
 
+import contextlib
 import io
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from jaxplm.data.progress import on_terminal
 
@@ -51,6 +52,20 @@ def setup(*, enabled: bool = True) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if not sys.warnoptions:  # python -W ... or PYTHONWARNINGS wins
         warnings.simplefilter("ignore")
+
+
+@contextlib.contextmanager
+def settings_kept() -> Iterator[None]:
+    """Put back at the end of this block what `setup` changes in loggers and warnings."""
+    loggers = [log, *map(logging.getLogger, _LIBRARIES)]
+    levels, handlers, propagate = [one.level for one in loggers], list(log.handlers), log.propagate
+    with warnings.catch_warnings():
+        try:
+            yield
+        finally:
+            for one, level in zip(loggers, levels, strict=True):
+                one.setLevel(level)
+            log.handlers[:], log.propagate = handlers, propagate
 
 
 class LineHandler(logging.Handler):

@@ -1,0 +1,1 @@
+"""Recipes from Python: what the command does, in this process, with the result as a dataclass."""
