@@ -70,7 +70,7 @@ _GPU_OPTIONS = {
 
 
 def compiler_options() -> dict[str, Any]:
-    """Return options of XLA's compiler for the steps of a run on this platform, each chosen by measurement.
+    """Return options of XLA's compiler for the steps of a run on this platform and its checks, each chosen by measurement.
 
     GPU:
 
@@ -151,8 +151,14 @@ def _kernels(wanted: str, dtype: str) -> str:
     return "plain"
 
 
-_find_attention_fault = functools.cache(attention_check.find_fault)  # compiled and run once per process
-_find_kernel_fault = functools.cache(kernel_check.find_fault)
+@functools.cache  # compiled and run once per process
+def _find_attention_fault(kernel: str, dtype: str, device: Any) -> str:
+    return attention_check.find_fault(kernel, dtype, device, compiler_options())
+
+
+@functools.cache
+def _find_kernel_fault(dtype: str, device: Any) -> str:
+    return kernel_check.find_fault(dtype, device, compiler_options())
 
 
 def float8_lack(device: Any) -> str:
