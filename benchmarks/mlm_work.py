@@ -40,6 +40,7 @@ class Case:
       masked: share of the positions that the head sees.
       layers, vocab: in place of the preset's; 0 keeps it.
       dropout: of hidden states and of attention weights.
+      weight_dropout: whether attention weights have it too. Flash attention never has.
       The others are fields of `compute`.
     """
 
@@ -51,6 +52,7 @@ class Case:
     layers: int = 0
     vocab: int = 0
     dropout: float = 0.1
+    weight_dropout: bool = True
     dtype: config.Precision = "bfloat16"
     unroll: bool = True
     attention: config.Attention = "auto"
@@ -81,7 +83,7 @@ class Case:
         layers, width, heads, ffn_width, vocab = PRESETS[self.preset]
         return EncoderConfig("roberta", self.vocab or vocab, width, self.layers or layers, heads, ffn_width, max(512, self.length),
                              position_offset=2, token_types=1, norm_eps=1e-5, pad_id=1,
-                             dropout=self.dropout, attention_dropout=self.dropout)
+                             dropout=self.dropout, attention_dropout=self.dropout * self.weight_dropout)
 
     @property
     def num_masked(self) -> int:
@@ -118,23 +120,54 @@ def random_batch(case: Case, seed: int = 0) -> Batch:
 
 
 class Work:
-    """The compiled step of a case with its state."""
+    """The step of a case, and its state once it is placed.
 
-    def __init__(self, case: Case) -> None:
+    Args:
+      case: what is computed.
+      batch: the shapes of the batches; None makes one of random tokens.
+      ready: compile and place at once; else `compile` and `place` are to be called before `run`.
+
+    Attributes:
+      seconds_to_build: of tracing and compilation.
+    """
+
+    def __init__(self, case: Case, batch: Batch | None = None, *, ready: bool = True) -> None:
         self.case = case
-        mesh = sharding.make_mesh(config.Mesh())
+        self.mesh = sharding.make_mesh(config.Mesh())
         settings = config.Compute(case.dtype, case.unroll, case.attention, case.kernels, case.remat, case.logit_parts)
-        compute = resolve_compute(settings, mesh)
-        encoder = without_attention_dropout(case.encoder(), compute)
-        graph, abstract = nn.abstract_model(encoder)
+        compute = resolve_compute(settings, self.mesh)
+        self.encoder = without_attention_dropout(case.encoder(), compute)
+        graph, abstract = nn.abstract_model(self.encoder)
         train = config.Train(learning_rate=1e-4, warmup=0, schedule="constant")
         task = MaskedLanguageModelling(max_segments_per_row=case.texts, logit_parts=case.logit_parts)
-        setup = TrainSetup(graph, abstract, task, train, 1000, mesh, compute)
+        self._setup = TrainSetup(graph, abstract, task, train, 1000, self.mesh, compute)
+        self._first_batch = random_batch(case) if batch is None else batch
         began = time.perf_counter()
-        self.state = setup.first_state(nn.random_params(encoder, 0))
-        self.batch = sharding.put_batch(random_batch(case), case.rows, mesh)
-        self.compiled = setup.lower(self.batch).compile()
+        self._lowered = self._setup.lower(sharding.abstract_batch(self._first_batch, case.rows, self.mesh))
         self.seconds_to_build = time.perf_counter() - began
+        if ready:
+            self.compile()
+            self.place()
+
+    def compile(self) -> None:
+        """Compile the step; several may do so at once, each in a thread."""
+        began = time.perf_counter()
+        self.compiled = self._lowered.compile()
+        self.seconds_to_build += time.perf_counter() - began
+
+    def place(self, params: Any = None) -> None:
+        """Place the first state, with random parameters where `params` is None, and the batch."""
+        self.state = self._setup.first_state(nn.random_params(self.encoder, 0) if params is None else params)
+        self.batch = self.put(self._first_batch)
+
+    def put(self, batch: Batch) -> Any:
+        """Return a batch on the devices."""
+        return sharding.put_batch(batch, self.case.rows, self.mesh)
+
+    def free(self) -> None:
+        """Free the state, the batch and the compiled step, as far as they are there."""
+        for name in ("state", "batch", "compiled"):
+            self.__dict__.pop(name, None)
 
     def run(self, steps: int) -> list[float]:
         """Make `steps` updates; return the seconds of each.
@@ -164,10 +197,13 @@ class Work:
         cost: Any = self.compiled.cost_analysis()
         return float((cost if isinstance(cost, dict) else cost[0])["flops"]) * jax.device_count()
 
-    def peak_bytes(self) -> int:
-        """Return the peak memory of one device: by its own count (GPU, TPU), or else by the compiler's plan."""
+    def peak_bytes(self, *, planned: bool = False) -> int:
+        """Return the peak memory of one device: by its own count (GPU, TPU), or else, or if `planned`, by the compiler's plan.
+
+        A device counts what all steps of a process have used.
+        """
         device = jax.local_devices()[0].memory_stats()
-        if device and "peak_bytes_in_use" in device:
+        if not planned and device and "peak_bytes_in_use" in device:
             return int(device["peak_bytes_in_use"])
         plan: Any = self.compiled.memory_analysis()
         return int(plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes)
