@@ -20,14 +20,13 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+import curves
 import numpy as np
 import record
 
 from jaxplm.config import Precision
 
 ROOT = Path(__file__).parent.parent
-WINDOW = 20  # steps
-
 
 # The command with a GPU's choice of types, whatever the device is.
 EMULATED = """
@@ -67,45 +66,19 @@ def main() -> None:
         dtype: [f"compute.dtype={dtype}"] for dtype in dtypes}
     if set(dtypes) - set(get_args(Precision)) or not 1 < len(dtypes) == len(set(dtypes)):
         sys.exit(f"--dtypes={options.dtypes}: must be two or more of {', '.join(get_args(Precision))}")
-    if options.steps < WINDOW:
-        sys.exit(f"--steps={options.steps}: must be {WINDOW} or more, over which losses are averaged")
+    if options.steps < curves.WINDOW:
+        sys.exit(f"--steps={options.steps}: must be {curves.WINDOW} or more, over which losses are averaged")
     records = {name: run(options, name if name in dtypes else f"run_{number}", changed)
                for number, (name, changed) in enumerate(changes.items())}
     raw = {dtype: np.array([one["loss"] for one in of_run if one["split"] == "train"]) for dtype, of_run in records.items()}
-    curves = {dtype: np.convolve(losses, np.ones(WINDOW) / WINDOW, "valid") for dtype, losses in raw.items()}
     validation = {dtype: [one["loss"] for one in of_run if one["split"] == "validation"] for dtype, of_run in records.items()}
-    first, *others = changes
-    apart = {dtype: curves[dtype] / curves[first] - 1 for dtype in others}
-    figures = {dtype: {"apart_max": float(np.abs(curve).max()), "apart_mean": float(np.abs(curve).mean()),
-                       "mean_apart": float(raw[dtype].mean() / raw[first].mean() - 1)} for dtype, curve in apart.items()}
-    for dtype, found in figures.items():
-        print(f"{dtype} beside {first}, {len(raw[first])} steps: training loss averaged over {WINDOW} steps differs by at most "
-              f"{found['apart_max']:.3%}, by {found['apart_mean']:.3%} on average; its mean over all steps by {found['mean_apart']:+.3%}")
+    first = next(iter(changes))
+    figures = curves.compare(raw, Path(options.out) / "precision.png")
     for dtype, losses in validation.items():
         print(f"{dtype:<10} validation loss {' → '.join(f'{loss:.4f}' for loss in losses)}, {losses[-1] / validation[first][-1] - 1:+.3%}")
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=(3, 1))
-    steps = np.arange(WINDOW, WINDOW + len(curves[first]))
-    for (dtype, curve), style in zip(curves.items(), ("-", "--", ":"), strict=False):
-        above.plot(steps, curve, style, label=dtype)
-    above.set_ylabel(f"training loss, mean of {WINDOW} steps")
-    above.legend()
-    for dtype, curve in apart.items():
-        below.plot(steps, 100 * curve, label=f"{dtype} beside {first}")
-    below.axhline(0, color="black", linewidth=0.6)
-    below.legend()
-    below.set_ylabel("difference, %")
-    below.set_xlabel("step")
-    figure.tight_layout()
-    figure.savefig(Path(options.out) / "precision.png", dpi=120)
     record.append("precision_curves", {"first": first, "emulated": options.emulate, "apart": figures, "validation": validation})
-    if beyond := [dtype for dtype, found in figures.items() if found["apart_max"] > options.limit / 100]:
-        sys.exit(f"{', '.join(beyond)}: the curve differs by more than {options.limit:g} % from that of {first}")
+    if wrong := curves.beyond(figures, options.limit):
+        sys.exit(f"{', '.join(wrong)}: the curve differs by more than {options.limit:g} % from that of {first}")
 
 
 if __name__ == "__main__":
