@@ -29,6 +29,40 @@ limited() {
   timeout -k 20 "$left" "$@"
 }
 
+# Print what an exit status says about a part.
+state_of() {
+  case $1 in
+    0) echo "done" ;;
+    124 | 137) echo "out of time" ;;
+    *) echo "FAILED ($1)" ;;
+  esac
+}
+
+# Run parts beside each other, until the end of the part that calls this; return the status of the first that failed. For what is not
+# timed, or not for comparison. They share the GPU's memory, so JAX takes what it needs and not three quarters at once.
+beside() {
+  local name first=0 status children=()
+  export XLA_PYTHON_CLIENT_PREALLOCATE=false
+  for name in "$@"; do
+    (
+      began=$SECONDS
+      "part_$name" > "$out/logs/$name.log" 2>&1
+      status=$?
+      printf '%s\t%s\t%s\n' "$name" "$(state_of $status)" "$((SECONDS - began))" >> "$out/parts.tsv"
+      [ $status != 0 ] && echo "-- $name: $(state_of $status)" && tail -n 5 "$out/logs/$name.log"
+      exit $status
+    ) &
+    children+=($!)
+  done
+  for name in "${children[@]}"; do
+    wait "$name"
+    status=$?
+    [ "$first" != 0 ] || first=$status
+  done
+  unset XLA_PYTHON_CLIENT_PREALLOCATE
+  return "$first"
+}
+
 # Run part NAME for at most SECONDS. The parts after it run whatever comes of it.
 run_part() {
   local name=$1 seconds=$2 began=$SECONDS status state
@@ -40,11 +74,8 @@ run_part() {
     echo "== $name (at most $((part_end - SECONDS)) s)"
     "part_$name" > "$out/logs/$name.log" 2>&1
     status=$?
-    case $status in
-      0) state="done" ;;
-      124 | 137) state="out of time" ;;
-      *) state="FAILED ($status)" failed=1 && tail -n 15 "$out/logs/$name.log" ;;
-    esac
+    state=$(state_of $status)
+    case $state in FAILED*) failed=1 && tail -n 15 "$out/logs/$name.log" ;; esac
   fi
   echo "== $name: $state, $((SECONDS - began)) s"
   printf '%s\t%s\t%s\n' "$name" "$state" "$((SECONDS - began))" >> "$out/parts.tsv"
@@ -68,9 +99,9 @@ need_model() {
   [[ $model == builtin:* || -e $model ]] || limited python benchmarks/random_model.py --out="$model" --size="$size" --vocab="$vocab"
 }
 
-# Check the names in PARTS, run the parts in the order of `limits` ("NAME SECONDS" lines), and print the summary last.
+# Check the names in PARTS (else `default_parts`, else all), run the parts in the order of `limits` ("NAME SECONDS" lines), and print the summary last.
 run_parts() {
-  local name seconds wanted=${PARTS:-$(cut -d' ' -f1 <<< "$limits")}
+  local name seconds wanted=${PARTS:-${default_parts:-$(cut -d' ' -f1 <<< "$limits")}}
   for name in ${wanted//,/ }; do
     if ! grep -q "^$name " <<< "$limits"; then
       echo "PARTS=$PARTS: no part $name; there are: $(cut -d' ' -f1 <<< "$limits" | tr '\n' ' ')" >&2

@@ -37,8 +37,9 @@ def attention_lines(record: Record) -> Iterator[str]:
     worst = max(error for of in errors for error in of.values())
     yield f"kernels beside plain: largest error {worst:.4f}, tolerance {record['tolerance']:g}{'  WRONG' if record['wrong'] else ''}"
     for of in record["shapes"]:
+        times = f", {of['ms']:.2f} ms, plain {of['plain_ms']:.2f} ms" if "ms" in of else ""
         yield (f"  {of['kernel']} {of['rows']} × {of['length']}, {of['heads']} × {of['width']}: largest error"
-               f" {max(of['errors'].values()):.4f}, {of['ms']:.2f} ms, plain {of['plain_ms']:.2f} ms")
+               f" {max(of['errors'].values()):.4f}{times}")
     for width, of in record["between products"].items():
         yield f"  between the products, {width} wide: " + ", ".join(f"{name} {error:.4f}" for name, error in of.items())
 
@@ -76,7 +77,11 @@ def curve_lines(record: Record) -> Iterator[str]:
     for name, apart in record["apart"].items():
         yield (f"{name} beside {record['first']}: averaged losses differ by at most {apart['apart_max']:.3%},"
                f" the mean of all by {apart['mean_apart']:+.3%}")
-    for name, losses in record["validation"].items():
+    for name in record.get("left_out", ()):
+        yield f"{name}: left out"
+    for name, loss in record.get("last", {}).items():
+        yield f"  {name}: loss of the last steps {loss:.4f}"
+    for name, losses in record.get("validation", {}).items():
         yield f"  {name}: validation loss {' → '.join(f'{loss:.4f}' for loss in losses)}"
 
 
@@ -87,7 +92,7 @@ def float8_lines(record: Record) -> Iterator[str]:
 
 
 def startup_lines(record: Record) -> Iterator[str]:
-    medians = {kind: statistics.median(seconds) for kind, seconds in record["seconds"].items()}
+    medians = {kind: statistics.median(seconds) for kind, seconds in record["seconds"].items() if seconds}
     yield "seconds to the first finished step: " + ", ".join(f"{kind} {seconds:.1f}" for kind, seconds in medians.items())
 
 
@@ -98,7 +103,7 @@ def scaling_lines(record: Record) -> Iterator[str]:
 
 LINES: dict[str, Callable[[Record], Iterator[str]]] = {
     "check_attention": attention_lines, "step_time": step_lines, "profile_step": profile_lines, "vs_transformers": torch_lines,
-    "embed_rate": embed_lines, "finetune_vs_transformers": finetune_lines, "precision_curves": curve_lines,
+    "embed_rate": embed_lines, "finetune_vs_transformers": finetune_lines, "precision_curves": curve_lines, "loss_curves": curve_lines,
     "fp8_products": float8_lines, "scaling": scaling_lines, "startup": startup_lines,
 }
 

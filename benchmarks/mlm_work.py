@@ -85,6 +85,10 @@ class Case:
                              position_offset=2, token_types=1, norm_eps=1e-5, pad_id=1,
                              dropout=self.dropout, attention_dropout=self.dropout * self.weight_dropout)
 
+    def encoder_sizes(self) -> tuple[Any, ...]:
+        """Return what the shapes of the encoder's parameters follow from."""
+        return self.preset, self.layers, self.vocab, max(512, self.length)
+
     @property
     def num_masked(self) -> int:
         """K: masked positions per row, at most."""

@@ -1,6 +1,7 @@
 """Measure the time from the command to its first finished training step, as a user starts it.
 
-    python benchmarks/startup.py [--config=configs/dapt.py] [--rounds=3] [--set train.batch_size=8 …]
+    python benchmarks/startup.py [--config=configs/dapt.py] [--rounds=3] [--kinds=cold,warm] [--cache=DIR] [--totals] \
+        [--set train.batch_size=8 …]
 
 Cold: nothing is cached; the corpus is tokenized and every step is compiled. Warm: the same command again in a new
 workdir, with tokens and compiled steps from the cache. The first step is finished when its record is in metrics.jsonl.
@@ -9,6 +10,9 @@ The figures are medians over the rounds, cold and warm in turn; each round has a
 Where the time goes is measured in further starts, one cold and one warm per round: the same command in a process whose
 functions are timed. It prints both totals and the seconds of each part, and appends a line of JSON to
 benchmarks/results.jsonl.
+
+--totals leaves the timed parts out. --cache=DIR does so too and keeps the cache there, so that a warm start can follow in
+another call: --kinds=cold --cache=DIR, then --kinds=warm --cache=DIR.
 """
 
 import argparse
@@ -212,30 +216,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/dapt.py", help="as for jaxplm.main")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kinds", default=",".join(KINDS), help="cold, warm, or both")
+    parser.add_argument("--cache", help="a directory that keeps the cache")
+    parser.add_argument("--totals", action="store_true", help="no parts of the time")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of the config")
     options = parser.parse_args()
     if Path(options.config).is_file():
         options.config = str(Path(options.config).resolve())  # the command runs in the repository's root
 
-    wall: dict[str, list[Any]] = {kind: [] for kind in KINDS}  # seconds
-    parts: dict[str, list[Any]] = {kind: [] for kind in KINDS}  # seconds by part
+    kinds = options.kinds.split(",")
+    if set(kinds) - set(KINDS):
+        parser.error(f"--kinds={options.kinds}: must be of {', '.join(KINDS)}")
+    options.totals |= bool(options.cache)
+    if options.cache and options.rounds > 1 and "cold" in kinds:
+        parser.error(f"--cache={options.cache}: only the first of {options.rounds} rounds would be cold; use --rounds=1")
+
+    wall: dict[str, list[Any]] = {kind: [] for kind in kinds}  # seconds
+    parts: dict[str, list[Any]] = {kind: [] for kind in kinds}  # seconds by part
     for turn in range(options.rounds):
-        for measure, results in ((seconds_to_first_step, wall), (parts_of_start, parts)):
+        for measure, results in ((seconds_to_first_step, wall), *(() if options.totals else ((parts_of_start, parts),))):
             with tempfile.TemporaryDirectory() as scratch:
-                for kind in KINDS:
+                for kind in kinds:
                     workdir = Path(scratch) / kind / "run"
                     workdir.parent.mkdir()
-                    results[kind].append(measure(options, workdir, Path(scratch) / "cache"))
-        print(f"round {turn + 1}: " + ", ".join(f"{kind} {wall[kind][-1]:.1f} s" for kind in KINDS), flush=True)
+                    results[kind].append(measure(options, workdir, Path(options.cache or Path(scratch) / "cache").resolve()))
+        print(f"round {turn + 1}: " + ", ".join(f"{kind} {wall[kind][-1]:.1f} s" for kind in kinds), flush=True)
 
-    medians = {kind: {name: statistics.median(run.get(name, 0.0) for run in parts[kind])
-                      for name in dict.fromkeys(name for run in parts[kind] for name in run)} for kind in KINDS}
-    print(f"\n{'seconds to the first finished step':<52}" + "".join(f"{kind:>9}" for kind in KINDS))
-    print(f"{'the command':<52}" + "".join(f"{statistics.median(wall[kind]):>9.2f}" for kind in KINDS))
-    print("\nin a process whose parts are timed")
-    for name in medians["cold"]:
-        print(f"  {name:<50}" + "".join(f"{medians[kind].get(name, 0.0):>9.2f}" for kind in KINDS))
-    print(f"  {'sum':<50}" + "".join(f"{sum(medians[kind].values()):>9.2f}" for kind in KINDS))
+    print(f"\n{'seconds to the first finished step':<52}" + "".join(f"{kind:>9}" for kind in kinds))
+    print(f"{'the command':<52}" + "".join(f"{statistics.median(wall[kind]):>9.2f}" for kind in kinds))
+    if not options.totals:
+        medians = {kind: {name: statistics.median(run.get(name, 0.0) for run in parts[kind])
+                          for name in dict.fromkeys(name for run in parts[kind] for name in run)} for kind in kinds}
+        print("\nin a process whose parts are timed")
+        for name in medians[kinds[0]]:
+            print(f"  {name:<50}" + "".join(f"{medians[kind].get(name, 0.0):>9.2f}" for kind in kinds))
+        print(f"  {'sum':<50}" + "".join(f"{sum(medians[kind].values()):>9.2f}" for kind in kinds))
     record.append("startup", {"config": Path(options.config).name, "seconds": wall, "parts": parts, "load_average": os.getloadavg()[0]})
 
 

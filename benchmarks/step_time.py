@@ -39,6 +39,8 @@ import record
 from allocation import HUGE_PAGES
 from mlm_work import PRESETS, Case, Work, flops_of_step, product_rate
 
+from jaxplm import nn
+
 WARM_UP = 2
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
@@ -67,6 +69,10 @@ def measure_together(cases: list[tuple[str, Case]], options: argparse.Namespace,
     deadline = time.monotonic() + options.compile_limit
     pool = ThreadPoolExecutor(os.cpu_count())
     waiting = [(variant, case, building(case, pool, deadline)) for variant, case in cases]
+    params: dict[tuple[Any, ...], Any] = {}
+    for _, case, step in waiting:
+        if not isinstance(step, str) and case.encoder_sizes() not in params:
+            params[case.encoder_sizes()] = nn.random_params(case.encoder(), 0)
     futures = [step.compiled for *_, step in waiting if not isinstance(step, str)]
     left = wait(futures, max(0.0, deadline - time.monotonic())).not_done  # nothing else computes while a case is measured
     pool.shutdown(wait=False, cancel_futures=True)
@@ -77,7 +83,7 @@ def measure_together(cases: list[tuple[str, Case]], options: argparse.Namespace,
         elif step.compiled in left:
             figures = {"error": f"not compiled in {options.compile_limit:g} s"}
         else:
-            figures = measured_here(step, options.steps, limits)
+            figures = measured_here(step, params[case.encoder_sizes()], options.steps, limits)
         publish(variant, case, "", figures, results)
     return not left
 
@@ -93,12 +99,12 @@ def building(case: Case, pool: ThreadPoolExecutor, deadline: float) -> Building 
     return Building(work, pool.submit(work.compile))
 
 
-def measured_here(step: Building, steps: int, limits: dict[str, float]) -> dict[str, Any]:
+def measured_here(step: Building, params: Any, steps: int, limits: dict[str, float]) -> dict[str, Any]:
     """Return the figures of a case that is compiled, or {'error': one line}. `limits` has the rates of products so far, by type."""
     work, case = step.work, step.work.case
     try:
         step.compiled.result()
-        work.place()
+        work.place(params)
         seconds = work.run(WARM_UP + steps)[WARM_UP:]
         if case.dtype not in limits:
             limits[case.dtype] = product_rate(case.dtype) * jax.device_count()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,8 +65,11 @@ def result_of(name: str, command: list[str], environment: Mapping[str, str], cwd
 
 
 def selected(contestants: Contestants, only: str) -> Contestants:
-    """Return the contestants whose names start with one of the comma-separated words of `only`; all if it is empty."""
-    beginnings = tuple(word.strip() for word in only.split(","))
+    """Return the contestants whose names start with one of the words of `only`; all if it is empty.
+
+    Commas separate the words; a comma before a space is part of a word, as it is part of names.
+    """
+    beginnings = tuple(re.split(r",(?! )", only))
     return {name: how for name, how in contestants.items() if name.startswith(beginnings)}
 
 
