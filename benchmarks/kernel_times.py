@@ -136,11 +136,11 @@ def attention_jobs(tokens: int, width: int, length: int, texts: tuple[int, ...])
             return attend_cudnn(q, k, v, runs)
 
         def forward(qkv, bounds=bounds):
-            mixed, (*_, log_sums) = segmented._forward(qkv, bounds, False)
+            mixed, (*_, log_sums) = segmented._forward(qkv, bounds, False, False)
             return mixed, log_sums
 
         def backward(qkv, mixed, log_sums, d, bounds=bounds):
-            return segmented._backward(False, (qkv, bounds, mixed, log_sums), d)[0]
+            return segmented._backward(False, False, (qkv, bounds, mixed, log_sums), d)[0]
 
         saved = jax.jit(forward)(qkv)
         name = f"{length} tokens, {count} texts:"

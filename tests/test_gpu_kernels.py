@@ -153,6 +153,24 @@ def test_segmented_attention(length, width, dtype):
 
 
 @pytest.mark.slow
+def test_short_texts_take_smaller_blocks_and_have_the_same_result(monkeypatch):
+    taken = []
+    call = segmented._call
+    monkeypatch.setattr(segmented, "_call", lambda kernel, sizes, *rest: taken.append(sizes.there) or call(kernel, sizes, *rest))
+    ids = jnp.asarray(rows_of_ids())
+    qkv, gradient = arrays((8, 192, 3, 1, 16), (8, 192, 1, 16))
+    compute = Compute(attention="segmented", kernels="interpret")
+    results = {}
+    for most in (0, 1, 2, 64):  # 192 tokens: two texts or more have at most 128 each
+        segments = dispatch.segments_of(ids, compute, (16,), most)
+        results[most] = with_gradients(lambda qkv, made=segments: dispatch.attend(qkv, made, 0.0, None, compute), gradient, qkv)
+        assert taken == [64 if most < 2 else 32] * 2, most
+        taken.clear()
+    for most in (1, 2, 64):
+        assert_close(results[most], results[0], 2e-6)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", [False, True])
 def test_segmented_attention_over_a_mesh(split, apart):
     ids = jnp.asarray(packed_ids(8, 64))

@@ -37,6 +37,7 @@ class Sizes(NamedTuple):
 
 FORWARD = Sizes(64, 64, 4, 3)
 BACKWARD = Sizes(64, 64, 4, 3)
+SHORT_THERE = 32  # `there` where most texts are short: a block of 64 reaches too far beyond them
 _Q, _K, _V = range(3)  # places in the array of queries, keys and values
 _LOG2_E = math.log2(math.e)
 _MASKED = -1e30  # a score outside of the segment; finite, so that a fully masked block gives no NaN
@@ -67,39 +68,44 @@ def segmented_lacks(head_width: int) -> str:
     return ""
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def attend_segmented(qkv: jax.Array, bounds: Bounds, interpret: bool = False) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def attend_segmented(qkv: jax.Array, bounds: Bounds, interpret: bool = False, short: bool = False) -> jax.Array:
     """Return the same as `attention.plain.attend_plain` without dropout (Dao 2023, FlashAttention-2).
 
     Args:
       qkv: queries, keys and values, [B, L, 3, H, Dh].
       bounds: of the segments.
       interpret: runs the kernels without a GPU, for tests.
+      short: divides the work as is best for short texts; the result is the same.
 
     Returns:
       [B, L, H, Dh].
     """
-    return _forward(qkv, bounds, interpret)[0]
+    return _forward(qkv, bounds, interpret, short)[0]
 
 
-def _forward(qkv, bounds, interpret):
+def _forward(qkv, bounds, interpret, short):
     rows, length, _, heads, width = qkv.shape
-    mixed, log_sums = _call(_forward_kernel, FORWARD, qkv, interpret, [
+    mixed, log_sums = _call(_forward_kernel, _sizes(FORWARD, short), qkv, interpret, [
         jax.ShapeDtypeStruct((rows, length, heads, width), qkv.dtype),
         jax.ShapeDtypeStruct((rows, heads, length), jnp.float32)])(qkv, *bounds)
     return mixed, (qkv, bounds, mixed, log_sums)
 
 
-def _backward(interpret, saved, dmixed):
+def _backward(interpret, short, saved, dmixed):
     qkv, bounds, mixed, log_sums = saved
     # The weights' part of the softmax's gradient: one number per query (Dao et al. 2022, appendix B.2).
     dots = jnp.einsum("blhd,blhd->bhl", dmixed.astype(jnp.float32), mixed.astype(jnp.float32))
-    dqkv, = _call(_backward_kernel, BACKWARD, qkv, interpret, [jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)])(
+    dqkv, = _call(_backward_kernel, _sizes(BACKWARD, short), qkv, interpret, [jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)])(
         qkv, *bounds, dmixed, log_sums, dots)
     return dqkv, None
 
 
 attend_segmented.defvjp(_forward, _backward)
+
+
+def _sizes(sizes: Sizes, short: bool) -> Sizes:
+    return sizes._replace(there=SHORT_THERE) if short else sizes
 
 
 def _call(kernel: Any, sizes: Sizes, qkv: jax.Array, interpret: bool, out_shape: list[jax.ShapeDtypeStruct]) -> Any:
