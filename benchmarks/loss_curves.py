@@ -33,11 +33,10 @@ from mlm_work import Case, Work
 
 from jaxplm import hf, nn
 from jaxplm.config import Config, Data, Train
-from jaxplm.data.batch import Batch
 from jaxplm.recipes.pretrain.corpus import CorpusReader
 
 
-def read_batches(options: argparse.Namespace, vocab_size: int) -> list[Batch]:
+def read_batches(options: argparse.Namespace, vocab_size: int) -> list[Any]:
     """Return the batches of all steps; exit with a message if the model's vocabulary is smaller than the tokenizer's."""
     tokenizer = hf.load_tokenizer(hf.resolve("builtin:tiny"), "builtin:tiny")[0]
     if len(tokenizer) > vocab_size:
@@ -48,7 +47,7 @@ def read_batches(options: argparse.Namespace, vocab_size: int) -> list[Batch]:
     return [training.batch(step) for step in range(options.steps)]
 
 
-def train(work: Work, compiled: Future[None], params: Any, batches: list[Batch]) -> np.ndarray:
+def train(work: Work, compiled: Future[None], params: Any, batches: list[Any]) -> np.ndarray:
     """Return the training loss of every step."""
     compiled.result()
     work.place(params)

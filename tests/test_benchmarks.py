@@ -1,5 +1,6 @@
 """The parts of the benchmark scripts that a wrong figure could come from."""
 
+import argparse
 import gzip
 import json
 import os
@@ -7,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+import curves
 import fp8_products
 import jax
 import mlm_work
@@ -14,6 +16,7 @@ import numpy as np
 import profile_step
 import pytest
 import record
+import step_time
 import vs_transformers
 import workers
 
@@ -188,3 +191,43 @@ def test_products_of_a_compiled_program_are_counted_by_kind():
 """
     assert fp8_products.kernels_of(program) == "2 f8, 1 cuBLASLt, 1 Triton"
     assert fp8_products.kernels_of("%a = f32[] add(%x, %y)") == "none of a GPU"
+
+
+def test_curves_are_compared_after_averaging(tmp_path, capsys):
+    first = np.linspace(10, 5, 60)
+    noise = np.where(np.arange(60) % 2, 0.5, -0.5)  # averages away
+    figures = curves.compare({"as it is": first, "noisy": first + noise, "worse": first * 1.01, "broken": first * np.nan},
+                             tmp_path / "plot.png")
+    assert figures["noisy"]["apart_max"] < 1e-9 and figures["worse"]["apart_max"] == pytest.approx(0.01)
+    assert figures["worse"]["mean_apart"] == pytest.approx(0.01)
+    assert curves.beyond(figures, 0.5) == ["worse", "broken"] and curves.beyond(figures, 2.0) == ["broken"]
+    assert "worse beside as it is, 60 steps" in capsys.readouterr().out and (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_contestants_are_selected_by_the_beginnings_of_their_names():
+    names = ("jaxplm", "torch float32", "torch bfloat16", "torch bfloat16, torch.compile")
+    contestants: workers.Contestants = {name: (name, {}) for name in names}
+    for only, chosen in (("", names), ("jaxplm,torch bfloat16", (names[0], *names[2:])), (names[3], names[3:])):
+        assert tuple(workers.selected(contestants, only)) == chosen
+
+
+def test_a_case_that_cannot_be_computed_does_not_stop_those_beside_it(capsys):
+    options = argparse.Namespace(steps=1, compile_limit=60.0)
+    results: list[dict] = []
+    case = mlm_work.Case(preset="mini", rows=1, length=64, layers=1)
+    assert step_time.measure_together([("dtype=float8", case.varied("dtype=float8"))], options, results)
+    options.compile_limit = -1.0
+    assert step_time.measure_together([("as it is", case)], options, results)
+    assert "float8" in results[0]["error"] and results[1]["error"] == "not traced in time"
+    assert capsys.readouterr().out.count("mini 1 × 64") == 2
+
+
+@pytest.mark.slow
+def test_cases_are_compiled_together_and_measured():
+    options = argparse.Namespace(steps=2, compile_limit=600.0)
+    results: list[dict] = []
+    case = mlm_work.Case(preset="mini", rows=8, length=64, layers=1, vocab=3000, dtype="float32")
+    assert step_time.measure_together([("as it is", case), ("rows=16", case.varied("rows=16"))], options, results)
+    assert [result["case"]["rows"] for result in results] == [8, 16]
+    for result in results:
+        assert len(result["seconds"]) == 2 and result["build"] > 0 and result["peak_bytes"] > 2**20

@@ -58,12 +58,13 @@ def differences(kernel: str, *, rows: int = 4, length: int = 256, heads: int = 2
         y, back = jax.vjp(lambda q, k, v: attend_plain(q, k, v, segment_bias(ids), 0.0, None), q, k, v)
         return y, *back(dy)
 
-    def both(ids, *given):
-        forms = [flash(most, *given, ids) for most in bounds]
-        return forms, plain(*(x.astype(jnp.float32) for x in given), ids)
+    def all_forms(ids, q, k, v, dy):
+        forms = [flash(most, q, k, v, dy, ids) for most in bounds]
+        q, k, v, dy = (x.astype(jnp.float32) for x in (q, k, v, dy))
+        return forms, plain(q, k, v, dy, ids)
 
-    forms, wanted = jax.jit(both, compiler_options=options)(*jax.device_put((ids, *given), device))
-    errors = dict.fromkeys(("output", "dq", "dk", "dv"), 0.0)
+    forms, wanted = jax.jit(all_forms, compiler_options=options)(*jax.device_put((ids, *given), device))
+    errors: dict[str, float] = dict.fromkeys(("output", "dq", "dk", "dv"), 0.0)
     for found in forms:
         for name, a, b in zip(errors, found, wanted, strict=True):
             difference = np.abs(np.asarray(a, np.float32) - np.asarray(b)).max() / np.abs(np.asarray(b)).max()
