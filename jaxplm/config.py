@@ -64,6 +64,8 @@ class Model:
     attention_dropout: DropoutRate | None = setting(None, "dropout of attention weights; None: the checkpoint's")
     size: Literal["tiny", "mini", "small", "base", "large"] = setting("tiny", "size of a new encoder, where model.path is empty")
     max_positions: Annotated[int, Interval(ge=8, le=_MOST)] = setting(512, "positions of a new encoder, where model.path is empty")
+    random: bool = setting(
+        False, "labelled tasks: the encoder starts from random weights; architecture and tokenizer are those of model.path")
     tokenizer: str = setting("", "directory of a tokenizer, where model.path is empty; empty: one is trained on data.train")
     pairs: Literal["", "nsp", "sop"] = setting(
         "", "second objective on pairs of segments: nsp (next sentence) or sop (sentence order); empty: none")
@@ -105,6 +107,9 @@ class Data:
         0, "tokens per row in the first data.short_share of the steps; 0: data.seq_len in all of them")
     short_share: Annotated[float, Interval(ge=0.01, le=0.99)] = setting(0.9, "share of the steps with rows of data.short_len tokens")
     max_rows: Count | None = setting(None, "use only this many texts from the start of data.train; None: all")
+    rows_chosen: Literal["first", "spread"] = setting(
+        "first", "which rows data.max_rows takes of a labelled set: first: those at its start; spread: a fixed sample that keeps the shares"
+        " of the labels")
     held_out: Annotated[float, Interval(ge=0.001, le=0.5)] = setting(
         0.05, "share of data.train that is held out where data.validation is empty")
     eval_rows: Count = setting(1000, "packed rows per evaluation, at most")
@@ -206,6 +211,33 @@ class Embed:
 
 
 @dataclass
+class Adapt:
+    """The comparison of ways to adapt an encoder to a task."""
+
+    ways: tuple[str, ...] = setting(
+        ("base", "dapt", "tapt", "dapt+tapt"), "ways to compare: random, base, dapt, tapt, dapt+tapt, knn-tapt, dapt+replay,"
+        " extend_vocab+dapt, exbert, off-domain-dapt")
+    methods: tuple[str, ...] = setting(("finetune",), "how each way learns the task: finetune, feature_extraction")
+    learning_rates: tuple[float, ...] = setting(
+        (2e-5, 5e-5), "learning rates of fine-tuning; the one that is best on the validation set with the first seed is taken")
+    head_learning_rates: tuple[float, ...] = setting((1e-3,), "the same for feature extraction")
+    few_rows: tuple[Count, ...] = setting((), "sizes of subsets of data.train that are learned from as well, such as (100, 500)")
+    off_domain: str = setting("", "texts of another domain, for the way off-domain-dapt; given as data.corpus is")
+    parallel: Annotated[int, Interval(ge=1, le=1024)] = setting(1, "stages that run at a time on this machine")
+    engine: Literal["local", "snakemake"] = setting("local", "what starts the stages: local: this command; snakemake: Snakemake")
+    profile: str = setting("", "directory of a Snakemake profile, for adapt.engine=snakemake")
+    dry_run: bool = setting(False, "show the stages with their estimated cost, and run none")
+    dapt: tuple[str, ...] = setting((), "fields of the dapt stages, such as ('train.steps=1000',)")
+    tapt: tuple[str, ...] = setting((), "fields of the tapt stages")
+    select: tuple[str, ...] = setting((), "fields of the select stage")
+    extend_vocab: tuple[str, ...] = setting((), "fields of the extend_vocab stage")
+    exbert: tuple[str, ...] = setting((), "fields of the exbert stage")
+    finetune: tuple[str, ...] = setting((), "fields of the finetune stages")
+    feature_extraction: tuple[str, ...] = setting((), "fields of the feature_extraction stages")
+    few: tuple[str, ...] = setting((), "fields of the stages of adapt.few_rows, after those of adapt.finetune or feature_extraction")
+
+
+@dataclass
 class Export:
     """What the model card says about the exported model."""
 
@@ -252,6 +284,7 @@ class Config:
     data: Data = field(default_factory=Data)
     task: Task = field(default_factory=Task)
     embed: Embed = field(default_factory=Embed)
+    adapt: Adapt = field(default_factory=Adapt)
     train: Train = field(default_factory=Train)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     vocab: Vocab = field(default_factory=Vocab)

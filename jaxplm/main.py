@@ -42,7 +42,8 @@ from jaxplm.errors import REPORT, Interrupted, UserError, did_you_mean, explain,
 from jaxplm.version import VERSION
 
 # Recipe → its folder in `jaxplm/recipes`. There `checks` says which fields the recipe reads and how they go together, and
-# `recipe` has `run(config, workdir, command)`. Only `recipe` imports JAX: a wrong flag is answered before that.
+# `recipe` has `run(config, workdir, command)`. Only `recipe` imports JAX: a wrong flag is answered before that. A recipe whose
+# `checks` have STARTS_JAX = False leaves the devices alone: it starts other commands, which need them.
 RECIPES = {
     "dapt": "pretrain",
     "tapt": "pretrain",
@@ -53,6 +54,7 @@ RECIPES = {
     "feature_extraction": "finetune",
     "evaluate": "evaluate",
     "embed": "embed",
+    "adapt": "adapt",
 }
 
 
@@ -296,10 +298,11 @@ def run_config(config: Config, workdir: Path, command: str, notes: list[str], ow
     from jaxplm.devices.start import several_processes
     from jaxplm.engine import workdir_lock
 
+    starts_jax = getattr(_checks_of(config), "STARTS_JAX", True)
     with contextlib.ExitStack() as lock:
-        if not (several := several_processes()):
+        if not (several := starts_jax and several_processes()):
             lock.enter_context(workdir_lock.held(workdir))
-        run = _start(config.recipe, own_process)
+        run = _start(config.recipe, own_process) if starts_jax else _start_without_jax(config.recipe)
         if several:  # they have been joined by now, and the first one is known
             lock.enter_context(workdir_lock.held_by_first(workdir))
         if own_process:
@@ -326,6 +329,14 @@ def _start(recipe: str, own_process: bool) -> Callable[[Config, Path, str], None
         if own_process:
             import_transformers()
         return recipe_of(recipe)
+
+
+def _start_without_jax(recipe: str) -> Callable[[Config, Path, str], None]:
+    """Set the log up, and return what runs a recipe that asks for no device."""
+    from jaxplm.reporting import console
+
+    console.setup()
+    return recipe_of(recipe)
 
 
 def console_script() -> None:

@@ -10,6 +10,7 @@ _NEW_TOKENS = "recipes that add tokens (configs/extend_vocab.py, configs/exbert.
 # Field → what it is for. A field is off where its value is empty, zero, False or None.
 PURPOSES = {
     "train.seeds": _TASKS, "train.metric": _TASKS, "train.reinit_layers": _TASKS, "task.kind": _TASKS,
+    "model.random": _TASKS,
     "data.mask_rate_end": _SCHEDULES, "data.short_len": _SCHEDULES,
     "vocab.mask_new": _NEW_TOKENS, "vocab.new_rows_first": _NEW_TOKENS,
     "model.pairs": "masked language modelling (configs/dapt.py, tapt.py, scratch.py, evaluate.py)",

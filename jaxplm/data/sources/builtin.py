@@ -38,7 +38,9 @@ _DISTRIBUTIONS = {
     "absl": "absl-py",
     "sklearn": "scikit-learn",
 }
-_NAMES = ("pydocs", "pydocs-short", "pydocs-labels")
+_NAMES = ("pydocs", "pydocs-short", "pydocs-labels", "pydocs-packages")
+_SPLITS = {"pydocs-labels": builtin_labels.SPLITS, "pydocs-packages": ("train",)}
+_MOST_SPLITS = ("train", "validation")  # of the others
 _SHORT_CHARS, _SHORT_TEXTS = 160, 200
 _MIN_CHARS = 30
 _VALIDATION_PERCENT = 6
@@ -51,30 +53,44 @@ _MAX_PARSED_BYTES = 18_000_000
 class BuiltinSource:
     """One split of a built-in corpus.
 
+    Args:
+      name: of the corpus; `pydocs-labels/test` is that split alone, whichever one is asked for.
+
     Raises:
       UserError: there is no corpus or no split of that name.
     """
 
     def __init__(self, name: str, split: str) -> None:
-        if name not in _NAMES:
+        corpus, _, own = name.partition("/")
+        if corpus not in _NAMES:
             raise UserError(
                 f"builtin:{name} does not exist as data; there are {', '.join('builtin:' + n for n in _NAMES)}"
             )
-        splits = builtin_labels.SPLITS if name == "pydocs-labels" else ("train", "validation")
-        if split not in splits:
-            raise UserError(f"builtin:{name} has the splits {', '.join(splits[:-1])} and {splits[-1]}, not {split}")
-        self.name, self.split = name, split
+        splits = _SPLITS.get(corpus, _MOST_SPLITS)
+        split = own or split
+        if split not in splits or name.endswith("/"):
+            there_are = f"the splits {', '.join(splits[:-1])} and {splits[-1]}" if splits[1:] else f"the split {splits[0]}"
+            raise UserError(f"builtin:{corpus} has {there_are}, not {split if own or '/' not in name else repr('')}")
+        self.name, self.split = corpus, split
 
     @property
     def fingerprint(self) -> str:
-        content = builtin_labels.fingerprint() if self.name == "pydocs-labels" else _environment()
+        content = builtin_labels.fingerprint() if self.name == "pydocs-labels" else environment()
         return f"builtin:{self.name}:{self.split}:{_VERSION}:{content}"
 
     def rows(self, text: str, label: str) -> Iterator[dict[str, str]]:
         """Yield the texts as rows with the column `text`, and with the column `label` where the corpus has labels."""
         if self.name == "pydocs-labels":
             return ({text: content, label: package} for content, package in builtin_labels.pydocs_labels(self.split))
+        if self.name == "pydocs-packages":
+            return ({text: content} for content in builtin_labels.pydocs_packages())
         return ({text: content} for content in (pydocs if self.name == "pydocs" else pydocs_short)(self.split))
+
+
+def brings(spec: str, split: str) -> bool:
+    """Return whether `spec` is one built-in corpus that has this split besides that for training."""
+    name = spec.removeprefix("builtin:")
+    return spec.startswith("builtin:") and not set(",/") & set(name) and split in _SPLITS.get(name, _MOST_SPLITS)
 
 
 def pydocs(split: str) -> Iterator[str]:
@@ -138,7 +154,7 @@ def _roots() -> Iterator[tuple[str, Path]]:
             yield package, directory
 
 
-def _environment() -> str:
+def environment() -> str:
     """Return a hash of the versions of Python and of the packages."""
     versions = [platform.python_version()]
     for package in _PACKAGES:

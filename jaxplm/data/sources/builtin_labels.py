@@ -4,6 +4,9 @@ The twelve packages are Python's own or come with this package. A row is the beg
 of its examples (`>>>`), which import the package; docstrings that name their package are left out. Whole modules belong
 to training, validation or test by a hash of their name, and no text stands twice, so nothing leaks. What is installed
 differs between machines, and so do the scores: compare runs of one machine only.
+
+`builtin:pydocs-packages` is unlabelled text of the same domain: the whole docstrings of the packages' modules, without the
+modules that validation and test rows may come from, and without the texts of such rows.
 """
 
 import functools
@@ -30,6 +33,7 @@ _ROWS = {"train": 280, "validation": 40, "test": 60}
 _MODULE_ROWS = {"train": 40, "validation": 20, "test": 20}
 _VALIDATION_PERCENT, _TEST_PERCENT = 12, 15
 _MIN_CHARS, _MAX_CHARS = 40, 400
+_MAX_CORPUS_BYTES = 12_000_000  # sources to parse for pydocs-packages
 # Files that are mostly code take long to parse and give little.
 _MIN_TEXT_SHARE = 0.08
 
@@ -40,6 +44,25 @@ def pydocs_labels(split: str) -> Iterator[tuple[str, str]]:
     The order mixes the packages and is the same on every run of an installation.
     """
     return iter(_rows()[split])
+
+
+def pydocs_packages() -> Iterator[str]:
+    """Yield the texts of `builtin:pydocs-packages`, package by package; the same on every run of an installation."""
+    held = {_key(text) for split in ("validation", "test") for text, _ in _rows()[split]}
+    seen: set[str] = set()
+    budget = _MAX_CORPUS_BYTES
+    with collector_paused():
+        for module, path in sorted((item for package in PACKAGES for item in _modules(package)), key=lambda item: _hash(item[0])):
+            if split_of(module) != "train" or (source := read_documentation(path, _MIN_TEXT_SHARE)) is None:
+                continue
+            budget -= len(source)
+            if budget < 0:
+                return
+            for text in docstrings(source):
+                key = _key(text)
+                if len(key) >= _MIN_CHARS and key not in seen and _key(_beginning(text)) not in held:
+                    seen.add(key)
+                    yield text
 
 
 @functools.lru_cache(maxsize=1)
@@ -84,7 +107,7 @@ def _package_texts(package: str, seen: set[str]) -> dict[str, list[str]]:
         if source is None:
             continue
         for text in map(_beginning, docstrings(source)):
-            key = " ".join(text.lower().split())
+            key = _key(text)
             if room and len(key) >= _MIN_CHARS and package not in key and key not in seen:
                 seen.add(key)
                 texts[split].append(text)
@@ -105,6 +128,11 @@ def _beginning(text: str) -> str:
     if len(text) > _MAX_CHARS:
         text = text[: _MAX_CHARS + 1].rsplit(None, 1)[0]
     return text
+
+
+def _key(text: str) -> str:
+    """Return what copies of a text have in common."""
+    return " ".join(text.lower().split())
 
 
 def _hash(text: str) -> int:

@@ -20,6 +20,7 @@ def check(config: Config) -> None:
         "train.seeds",
         "train.metric",
         "train.reinit_layers",
+        "model.random",
         "task.kind",
         "data.mask_rate_end",
         "data.short_len",

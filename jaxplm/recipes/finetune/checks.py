@@ -7,7 +7,7 @@ from jaxplm.recipes.unread_fields import refuse
 from jaxplm.tasks.kinds import KINDS, TaskKind
 
 _TASK = (*TRAINING_FIELDS, "data.label", "data.label_names", "data.tokens", "data.tags", "data.token_unit", "data.tag_scheme", "task.*",
-         "train.seeds", "train.metric", "train.reinit_layers")
+         "train.seeds", "train.metric", "train.reinit_layers", "model.random", "data.rows_chosen")
 
 # Recipe → patterns of the fields that it reads.
 FIELDS = {"finetune": _TASK, "feature_extraction": _TASK}
@@ -43,6 +43,8 @@ def check(config: Config) -> None:
         raise UserError("model.path is empty: a task needs a pre-trained encoder (configs/scratch.py makes one)")
     kind.check(task, train.metric)
     check_label_names(config.data.label_names, kind)
+    if config.model.random and train.reinit_layers:
+        raise UserError(f"train.reinit_layers={train.reinit_layers}: with model.random=true all blocks are random; leave one of them out")
     if len(set(train.seeds)) != len(train.seeds):
         raise UserError(f"train.seeds={train.seeds}: must be different numbers")
     refuse(config, "data.general", "data.mask_rate_end", "data.short_len", "vocab.mask_new", "vocab.new_rows_first", "model.pairs")

@@ -12,6 +12,8 @@ from jaxplm.data.labelled.examples import Examples
 from jaxplm.data.labelled.label_forms import LabelForms, without_mark
 from jaxplm.data.labelled.label_set import LabelSet
 from jaxplm.data.labelled.reading import read_examples
+from jaxplm.data.labelled.spread import spread_rows
+from jaxplm.data.sources.builtin import brings
 from jaxplm.data.sources.same_files import same_files
 from jaxplm.errors import UserError
 from jaxplm.tasks.kinds import KINDS, TaskKind
@@ -61,7 +63,8 @@ def read_sets(config: Config) -> LabelledSets:
     for name, other in (("data.validation", data.validation), ("data.test", data.test)):
         if other and (shared := same_files(data.train, other)):
             raise UserError(f"{shared[0]} is given as data.train and as {name}: scores on texts that were trained on mean nothing")
-    train = read_examples(data.train, kind, data, max_rows=data.max_rows).trainable()
+    spread = data.max_rows if data.rows_chosen == "spread" else None
+    train = read_examples(data.train, kind, data, max_rows=None if spread else data.max_rows).trainable()
     forms = LabelForms.of_training(train, () if kind.per_token else data.label_names)  # tags were named when they were read
     train = forms.apply(train)
 
@@ -69,8 +72,7 @@ def read_sets(config: Config) -> LabelledSets:
         examples = read_examples(source, kind, data, split=split, labelled=labelled, reading=train.reading)
         return without_mark(forms.apply(examples), train)
 
-    builtin = data.train.startswith("builtin:") and "," not in data.train
-    if data.validation or builtin:
+    if data.validation or brings(data.train, "validation"):
         source = data.validation or data.train
         validation = read_as_training(source, "validation", labelled=True)
     else:
@@ -78,8 +80,10 @@ def read_sets(config: Config) -> LabelledSets:
         train, validation = train.select(kept), train.select(held)
         source = f"{len(validation):,} of the {len(kept) + len(held):,} rows of {data.train}"
         log.info("no data.validation: %s are held out", source)
+    if spread and spread < len(train):  # after rows were held out: the validation set is the same for samples of all sizes
+        train = train.select(spread_rows(kind.group_keys(train), train.labels, spread))
     evaluated = {"validation": validation}
-    if data.test or builtin:
+    if data.test or brings(data.train, "test"):
         evaluated["test"] = read_as_training(data.test or data.train, "test", labelled=False)
     if not evaluated["validation"].labelled.any():
         raise UserError(f"{evaluated['validation'].describe}: none of its {len(evaluated['validation']):,} rows has a label")

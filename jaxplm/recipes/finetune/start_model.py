@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
 from jaxplm import hf, nn
@@ -46,12 +47,23 @@ def start_model(config: Config, labels: LabelSet, compute: nn.Compute) -> StartM
     head = kind.head_config(kind.num_outputs(labels), pooling=task.pooling, layers=task.layers, body=task.body,
                             body_width=task.body_width, dropout=task.dropout)
     loaded = hf.load_task_model(config.model.path, KINDS, head, seed=config.seed)
-    hf.log_notes(loaded.notes)
+    if not config.model.random:
+        hf.log_notes(loaded.notes)
     encoder_config = loaded.config
     encoder_config.check_length(config.data.seq_len, "data.seq_len", config.model.path)
-    params = reinitialised(loaded.params, encoder_config, config.train.reinit_layers, config.seed)
+    if config.model.random:
+        log.info("model.random: random weights; of %s only the architecture and the tokenizer are taken", config.model.path)
+        params = random_weights(encoder_config, loaded.head, config.seed)
+    else:
+        params = reinitialised(loaded.params, encoder_config, config.train.reinit_layers, config.seed)
     training = encoder_config.with_dropout(config.model.dropout, config.model.attention_dropout)
     return StartModel(loaded, without_attention_dropout(training, compute), params)
+
+
+def random_weights(encoder_config: nn.EncoderConfig, head: nn.HeadConfig, seed: int) -> nn.ParamTree:
+    """Return parameters of a `TaskModel` that was never trained, as NumPy arrays."""
+    fresh = {"encoder": nn.random_params(encoder_config, seed)["encoder"], "head": nn.random_head_params(encoder_config, head, seed)}
+    return jax.tree.map(np.array, fresh)
 
 
 def reinitialised(params: nn.ParamTree, encoder_config: nn.EncoderConfig, layers: int, seed: int) -> nn.ParamTree:

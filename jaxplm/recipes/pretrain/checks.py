@@ -25,7 +25,7 @@ FIELDS = {
 def check(config: Config) -> None:
     """Raise a `UserError` for values that do not go together."""
     model, data, train = config.model, config.data, config.train
-    refuse(config, "train.seeds", "train.metric", "train.reinit_layers", "task.kind")
+    refuse(config, "train.seeds", "train.metric", "train.reinit_layers", "task.kind", "model.random")
     if config.recipe in EXTENDING:
         refuse(config, "model.pairs")
         if not model.path:

@@ -18,6 +18,7 @@ from jaxplm.data.mlm.mask import Masking
 from jaxplm.data.mlm.rows import Plan, SpecialIds
 from jaxplm.data.mlm.schedule import MaskRate, SeqLenSchedule, SeqLenScheduledBatches
 from jaxplm.data.mlm.sentence_pairs import sentence_ends
+from jaxplm.data.sources.builtin import brings
 from jaxplm.data.sources.same_files import same_files
 from jaxplm.data.sources.texts import open_corpus
 from jaxplm.engine.setup import steps_in
@@ -117,7 +118,7 @@ def load_corpus(config: Config, tokenizer: Any, local_rows: np.ndarray, prefer_f
     reader = CorpusReader(config, tokenizer, local_rows)
     store = reader.store(data.train, max_rows=data.max_rows)
     chosen: np.ndarray | None = None
-    if data.validation or (data.train.startswith("builtin:") and "," not in data.train):
+    if data.validation or brings(data.train, "validation"):
         source = data.validation or data.train
         held_plan = reader.plan(reader.store(source, split="validation"))
     else:

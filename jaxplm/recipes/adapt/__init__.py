@@ -1,0 +1,1 @@
+"""The comparison: which way to adapt an encoder is best for a task."""

@@ -1,0 +1,134 @@
+"""Run the stages of a comparison on this machine, each in a process of its own, some at a time."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from jaxplm.errors import Interrupted
+from jaxplm.recipes.adapt import state
+from jaxplm.recipes.adapt.plan import Plan, Stage
+from jaxplm.recipes.adapt.stage import MODULE, PARENT
+from jaxplm.reporting.numbers import duration
+
+log = logging.getLogger("jaxplm")
+
+_POLL_SECONDS = 0.2
+_SAVING_SECONDS = 120.0  # after which a stage that was asked to stop is killed: its last checkpoint is on disk
+
+
+class LocalEngine:
+    """Starts each stage when those that it needs have ended.
+
+    A failed stage is named, those that need it are left out, and the others are run.
+
+    Args:
+      parallel: stages at a time.
+      seconds_left: of the whole graph, from the stages that have ended and how far the running ones are; None: not known yet.
+    """
+
+    def __init__(self, plan: Plan, workdir: Path, parallel: int, seconds_left: Callable[[], float | None]) -> None:
+        self._plan, self._workdir, self._parallel, self._seconds_left = plan, workdir, parallel, seconds_left
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._done: set[str] = set()
+        self._failed: set[str] = set()
+
+    def run(self) -> None:
+        """Run all stages that have not ended.
+
+        Raises:
+          Interrupted: by Ctrl-C or SIGTERM, after the running stages have saved.
+        """
+        try:
+            while self._start_ready() or self._running:
+                self._end_some()
+                time.sleep(_POLL_SECONDS)
+        except KeyboardInterrupt as stopped:
+            self._stop(stopped)
+        finally:
+            for process in self._running.values():
+                process.kill()
+
+    def _start_ready(self) -> bool:
+        """Start stages whose needs are met, as many as there is room for; return whether any was started or found ended."""
+        started = False
+        for stage in self._plan.stages:
+            name = stage.name
+            if name in self._done or name in self._failed or name in self._running or not self._done.issuperset(stage.needs):
+                continue
+            if len(self._running) >= self._parallel:
+                break
+            rate = state.chosen_rate(stage, self._plan, self._workdir)
+            if state.look(stage, self._workdir, state.inputs_of(stage, self._plan, self._workdir, rate)).state == "ended":
+                self._done.add(name)
+                self._say(f"{name}: has ended before")
+            else:
+                self._start(stage)
+            started = True
+        return started
+
+    def _start(self, stage: Stage) -> None:
+        self._say(f"{stage.name}: starts, log in {self._workdir / stage.place / state.LOG}")
+        # A session of its own: Ctrl-C on the terminal reaches this process alone, which asks the stages to stop.
+        self._running[stage.name] = subprocess.Popen(
+            [sys.executable, "-m", MODULE, str(self._workdir), stage.name], stdin=subprocess.DEVNULL, start_new_session=True,
+            env=os.environ | {PARENT: str(os.getpid())}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def _end_some(self) -> None:
+        for name, process in list(self._running.items()):
+            if process.poll() is None:
+                continue
+            del self._running[name]
+            said = [line for line in (process.stdout.read() if process.stdout else b"").decode(errors="replace").splitlines() if line]
+            for line in said[:-1]:
+                log.info("  %s", line)
+            if process.returncode == 0:
+                self._done.add(name)
+                ended = state.read_ended(self._workdir, self._plan[name])
+                self._say(f"{name}: ended" + (f" in {duration(ended['seconds'])}" if ended else ""))
+            else:
+                self._failed.add(name)
+                log.warning("stage %s failed (exit status %s): %s", name, process.returncode,
+                            failure_line(self._workdir, self._plan[name]) or (said[-1] if said else "no output"))
+                if left_out := list(self._plan.dependents(name)):
+                    log.warning("not run, because they need it: %s", ", ".join(left_out))
+
+    def _say(self, text: str) -> None:
+        left = self._seconds_left()
+        log.info("[%d/%d] %s%s", len(self._done), len(self._plan.stages), text, "" if left is None else f"; about {duration(left)} left")
+
+    def _stop(self, stopped: KeyboardInterrupt) -> None:
+        """Ask the running stages to save and end, and wait for them.
+
+        Raises:
+          Interrupted: always.
+        """
+        from jaxplm.devices.stop_signals import describe
+
+        line, status = describe(stopped)
+        log.info("%s: the running stages save and end", line)
+        for process in self._running.values():
+            process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + _SAVING_SECONDS
+        for process in self._running.values():
+            try:
+                process.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        raise Interrupted(status, f"{line}; {len(self._done)} of {len(self._plan.stages)} stages have ended: the same command resumes")
+
+
+def failure_line(workdir: Path, stage: Stage) -> str:
+    """Return the last line of a stage's log; empty where it has none."""
+    try:
+        with (workdir / stage.place / state.LOG).open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 8192))
+            lines = file.read().decode("utf-8", "replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
