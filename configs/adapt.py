@@ -2,12 +2,12 @@ r"""Adapt: compare the ways to adapt an encoder to your domain and task.
 
     jaxplm --config=adapt
 
-Which way is best for your data? The comparison trains each way in adapt.ways
-(further pre-training on the domain, on the task's texts, on both, none of it),
-learns the task on each encoder with several seeds, and writes one table to
-runs/adapt/report.md. Each stage is an ordinary run in runs/adapt/stages, and the
-log prints its command. The same command resumes; a changed field repeats only the
-stages that depend on it.
+Which way is best for your data? The comparison prepares the encoder in each way
+of adapt.ways, by further pre-training on the domain, on the task's texts, on
+both, or not at all. It learns the task on each encoder with several seeds, and
+writes one table to runs/adapt/report.md. Each stage is an ordinary run in
+runs/adapt/stages, and the log prints its command. The same command resumes. A
+changed field repeats only the stages that depend on it.
 
 With no field, builtin:tiny, a model of old novels, learns which Python package
 a docstring comes from. For a task of your own:

@@ -1,6 +1,7 @@
 """Run the stages of a comparison on this machine, each in a process of its own, some at a time."""
 
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -18,7 +19,8 @@ from jaxplm.reporting.numbers import duration
 log = logging.getLogger("jaxplm")
 
 _POLL_SECONDS = 0.2
-_SAVING_SECONDS = 120.0  # after which a stage that was asked to stop is killed: its last checkpoint is on disk
+_ASKED_EVERY = 10.0  # seconds: a run that is about to begin with its next seed may miss a signal
+_SAVING_SECONDS = 180.0  # after which a stage that was asked to stop is killed: its last checkpoint is on disk
 
 
 class LocalEngine:
@@ -111,14 +113,17 @@ class LocalEngine:
 
         line, status = describe(stopped)
         log.info("%s: the running stages save and end", line)
-        for process in self._running.values():
-            process.send_signal(signal.SIGTERM)
-        until = time.monotonic() + _SAVING_SECONDS
-        for process in self._running.values():
-            try:
-                process.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
+        began = time.monotonic()
+        asked = -math.inf
+        while running := [process for process in self._running.values() if process.poll() is None]:
+            now = time.monotonic() - began
+            if now > _SAVING_SECONDS:
+                break
+            if now - asked >= _ASKED_EVERY:
+                asked = now
+                for process in running:
+                    process.send_signal(signal.SIGTERM)
+            time.sleep(_POLL_SECONDS)
         raise Interrupted(status, f"{line}; {len(self._done)} of {len(self._plan.stages)} stages have ended: the same command resumes")
 
 
