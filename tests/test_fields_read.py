@@ -41,6 +41,7 @@ print("read", *(name for name in sorted(read) if name in config.field_infos()), 
 def test_a_recipe_lists_every_field_that_it_reads(lab: Lab, tmp_path: Path):
     from jaxplm.config import fields_matching
     from jaxplm.main import RECIPES
+    from jaxplm.recipes.adapt import checks as adapt
     from jaxplm.recipes.embed import checks as embed
     from jaxplm.recipes.evaluate import checks as evaluate
     from jaxplm.recipes.finetune import checks as finetune
@@ -65,7 +66,7 @@ def test_a_recipe_lists_every_field_that_it_reads(lab: Lab, tmp_path: Path):
     command_lines = [[f"--config={recipe}", f"--workdir={tmp_path / recipe}", *fields(**settings)] for recipe, settings in runs.items()]
     output = "".join(outcome.succeeded() for outcome in run_all(lab, command_lines, code=READER))
     found = [set(line.split()[1:]) for line in output.splitlines() if line.startswith("read ")]
-    listed = pretrain.FIELDS | finetune.FIELDS | embed.FIELDS | evaluate.FIELDS
+    listed = pretrain.FIELDS | finetune.FIELDS | embed.FIELDS | evaluate.FIELDS | adapt.FIELDS
     assert listed.keys() == RECIPES.keys()
     for recipe, read in zip(runs, found, strict=True):
         assert len(read) > 10
