@@ -26,13 +26,13 @@ losses 120
 cold 90
 compiled 120
 steps 140
-finetune 110
+finetune 130
 embed 70
 warm 40
 torch 90
 profile 60"
 if [ -z "${SMALL:-}" ]; then
-  python -c "import jax; print(jax.__version__, jax.devices()); assert jax.default_backend() == 'gpu', 'no GPU'" || exit
+  export JAX_PLATFORMS=cuda,cpu  # without a GPU, everything fails at once
   preset=base size=base vocab=50265 length=512 tokens=32768 steps=20 rows=64 texts=0 epochs=1 few_epochs=0.06 compile_limit=90
   before="kernels=plain,attention=plain" short="rows=256,length=128" large="preset=large"
   variants=${VARIANTS:-"as it is; $before; dtype=float8; $large; $large,$before; $short; $short,$before; $large,$short; \
@@ -48,9 +48,9 @@ else
 fi
 . benchmarks/gpu_parts.sh
 export TORCHINDUCTOR_CACHE_DIR="${TORCHINDUCTOR_CACHE_DIR:-$kept/inductor}"
-export TORCHINDUCTOR_AUTOTUNE_LOCAL_CACHE=0  # configurations of kernels are not to be chosen while other work is on the GPU
 
-part_together() { need_model && beside checks losses cold compiled; }
+part_together() { beside checks losses with_model; }
+part_with_model() { need_model && beside cold compiled; }
 part_checks() {
   limited python benchmarks/check_attention.py --quick || { [ $? = 2 ] && [ -n "${SMALL:-}" ]; }  # 2: no flash kernel here
 }
@@ -65,7 +65,13 @@ start() {
     data.train="$corpus" data.seq_len=$length train.batch_size=$rows
 }
 # Fills torch.compile's cache on disk, so that the later parts do not wait for its compilers. Nothing of this is recorded.
-part_compiled() { need_model && BENCHMARK_RECORDS="$work/not_kept.jsonl" beside compiled_pretraining compiled_embeddings compiled_finetuning; }
+part_compiled() {
+  local status
+  need_model && BENCHMARK_RECORDS="$work/not_kept.jsonl" beside compiled_pretraining compiled_embeddings compiled_finetuning
+  status=$?
+  find "$TORCHINDUCTOR_CACHE_DIR" -name '*.best_config' -delete  # they were chosen while other work was on the GPU
+  return $status
+}
 part_compiled_pretraining() { pretraining --steps=2 --only="$compiled_torch"; }
 part_compiled_embeddings() { embeddings --texts=600 --only="$compiled_torch"; }
 part_compiled_finetuning() { finetuning --epochs=$few_epochs --contestants=$compiled_finetune; }

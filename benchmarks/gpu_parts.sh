@@ -111,7 +111,7 @@ run_parts() {
   while read -r name seconds; do
     case " ${wanted//[,$'\n']/ } " in *" $name "*) run_part "$name" "$seconds" < /dev/null ;; esac
   done <<< "$limits"
-  (cd "$work" && find . -path ./compiled -prune -o \( -name metrics.jsonl -o -name '*.png' \) -exec cp --parents -t "$out" {} +)
+  (cd "$work" && find . -path ./compiled -prune -o \( -name metrics.jsonl -o -name losses.json -o -name '*.png' \) -exec cp --parents -t "$out" {} +)
   python benchmarks/gpu_summary.py "$out" | tee "$out/summary.txt"
   exit "$failed"
 }

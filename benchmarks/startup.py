@@ -231,6 +231,7 @@ def main() -> None:
     if options.cache and options.rounds > 1 and "cold" in kinds:
         parser.error(f"--cache={options.cache}: only the first of {options.rounds} rounds would be cold; use --rounds=1")
 
+    record.stopped_by_exit()  # also ends the command that is being timed
     wall: dict[str, list[Any]] = {kind: [] for kind in kinds}  # seconds
     parts: dict[str, list[Any]] = {kind: [] for kind in kinds}  # seconds by part
     for turn in range(options.rounds):
