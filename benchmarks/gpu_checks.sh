@@ -33,7 +33,7 @@ torch 90
 profile 60"
 if [ -z "${SMALL:-}" ]; then
   export JAX_PLATFORMS=cuda,cpu  # without a GPU, everything fails at once
-  preset=base size=base vocab=50265 length=512 tokens=32768 steps=20 rows=64 texts=0 epochs=1 few_epochs=0.06 compile_limit=90
+  preset=base size=base vocab=50265 length=512 tokens=32768 steps=20 rows=64 texts=8192 epochs=1 few_epochs=0.06 compile_limit=90
   before="kernels=plain,attention=plain" short="rows=256,length=128" large="preset=large"
   variants=${VARIANTS:-"as it is; $before; dtype=float8; $large; $large,$before; $short; $short,$before; $large,$short; \
     $large,$short,$before; kernels=plain; texts=16; rows=16,length=2048,remat=dots; rows=4,length=8192,remat=blocks"}
