@@ -138,7 +138,7 @@ def summary(out: Path) -> list[str]:
     lines += ["", "[parts]"]
     for line in parts.read_text(encoding="utf-8").splitlines() if parts.exists() else ():
         name, state, seconds = line.split("\t")
-        lines.append(f"{name:<12}{state:<20}{seconds:>6} s")
+        lines.append(f"{name:<24}{state:<20}{seconds:>6} s")
     return lines
 
 
