@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
+
 from jaxplm.data.labelled.tag_schemes import split_tag, transitions
 from jaxplm.errors import UserError
 from jaxplm.scores.classification import ClassScore
@@ -101,6 +103,19 @@ def entity_scores(gold: Tags, predicted: Tags, scheme: str) -> dict[str, float]:
         "strict_f1": _f1(*strict),
         "accuracy": right / tokens,
     }
+
+
+def entity_counts(gold: Tags, predicted: Tags, scheme: str = "") -> np.ndarray:
+    """Return [n, 3] int64, the entities of each text: right ones, gold ones, predicted ones.
+
+    Args:
+      gold, predicted: as in `entity_scores`.
+      scheme: "" reads entities by the rules of conlleval; else strictly, see `strict_entities`.
+    """
+    _check(gold, predicted)
+    read = partial(strict_entities, scheme=scheme) if scheme else entities
+    counts = [_counts([one], [other], read) for one, other in zip(gold, predicted, strict=True)]
+    return np.array([[part.total() for part in row] for row in counts], np.int64).reshape(-1, 3)
 
 
 def per_type(gold: Tags, predicted: Tags) -> list[ClassScore]:

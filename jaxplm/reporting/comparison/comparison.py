@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
+from jaxplm.scores.row_parts import RowParts
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Run:
       seed: of the run.
       validation, test: scores by their names, as in metrics.jsonl; `test` is empty without a test set.
       curve: (step, validation score by the comparison's metric), in the order of the steps.
-      parts: [n, K] of the test set's rows: what the metric is computed from, see `Comparison.metric`; None without a test set.
+      parts: what the metric on the test set is made of, row by row, see `jaxplm.tasks.row_parts.parts_of`; None without a test set.
     """
 
     seed: int
     validation: dict[str, float]
     test: dict[str, float]
     curve: tuple[tuple[int, float], ...] = ()
-    parts: np.ndarray | None = None
+    parts: RowParts | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Classification: one label for each text or pair of texts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +11,11 @@ from jaxplm.data.labelled.examples import Examples
 from jaxplm.data.labelled.label_set import UNLABELLED, LabelSet, named_labels
 from jaxplm.data.labelled.label_values import read_class
 from jaxplm.data.labelled.targets import Targets
+from jaxplm.scores import row_parts
 from jaxplm.scores.classification import classification_scores, confusion, per_class
 from jaxplm.scores.metric import metrics_named
-from jaxplm.tasks.kinds.kind import EvalSet
+from jaxplm.scores.row_parts import RowParts
+from jaxplm.tasks.kinds.kind import EvalSet, RowSet
 from jaxplm.tasks.kinds.texts import PIPELINE, TextKind
 from jaxplm.tasks.results import Result, rounded, softmax
 
@@ -63,3 +65,14 @@ class Classify(TextKind):
             return Result({}, predictions)
         counts = confusion(gold[known], chosen[known], len(names))
         return Result(classification_scores(counts), predictions, per_class(counts, names), confusion=counts)
+
+    def row_parts(self, metric: str, rows: RowSet, predictions: Sequence[Mapping[str, Any]]) -> RowParts | None:
+        gold, found = rows.labels.ids(rows.examples.labels), rows.labels.ids(one["label"] for one in predictions)
+        match metric:
+            case "accuracy" | "micro_f1":
+                return row_parts.ratio(gold == found)
+            case "macro_f1":
+                return row_parts.class_macro_f1(gold, found)
+            case "mcc":
+                return row_parts.mcc(gold, found)
+        return None

@@ -2,8 +2,8 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from jaxplm.data.labelled.targets import Targets
 from jaxplm.data.sources.columns import Row
 from jaxplm.errors import UserError
 from jaxplm.scores.metric import Metric
+from jaxplm.scores.row_parts import RowParts
 from jaxplm.tasks.results import Result
 
 if TYPE_CHECKING:  # kinds are listed before JAX is imported
@@ -46,6 +47,14 @@ class EvalSet:
     labels: LabelSet
     task: Task = dataclasses.field(default_factory=Task)
     has_unanswerable: bool = False
+
+
+class RowSet(NamedTuple):
+    """Rows with labels, and what scores them: that part of an `EvalSet` which needs no tokenizer."""
+
+    examples: Examples
+    labels: LabelSet
+    task: Task
 
 
 class TaskKind(ABC):
@@ -248,3 +257,16 @@ class TaskKind(ABC):
         rows = eval_set.examples.rows.tolist()
         numbered: Sequence[dict[str, Any]] = [{"row": row} | one for row, one in zip(rows, result.predictions, strict=True)]
         return dataclasses.replace(result, predictions=numbered)
+
+    def row_parts(self, metric: str, rows: RowSet, predictions: Sequence[Mapping[str, Any]]) -> RowParts | None:
+        """Return what a score of `score` is made of, row by row, from predictions as `score` gives them.
+
+        None where the kind does not say it, as of the loss: differences of such a score have no interval.
+
+        Args:
+          metric: one of `metric_names`.
+          rows: those that have a label, one or more.
+          predictions: of these rows.
+        """
+        del metric, rows, predictions
+        return None

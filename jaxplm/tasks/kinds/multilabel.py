@@ -1,6 +1,6 @@
 """Multi-label classification: any number of labels for each text or pair of texts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +11,11 @@ from jaxplm.data.labelled.examples import Examples
 from jaxplm.data.labelled.label_set import LabelSet, named_labels
 from jaxplm.data.labelled.label_values import read_classes
 from jaxplm.data.labelled.targets import Targets
+from jaxplm.scores import row_parts
 from jaxplm.scores.classification import multilabel_per_class, multilabel_scores
 from jaxplm.scores.metric import metrics_named
-from jaxplm.tasks.kinds.kind import EvalSet
+from jaxplm.scores.row_parts import RowParts
+from jaxplm.tasks.kinds.kind import EvalSet, RowSet
 from jaxplm.tasks.kinds.texts import PIPELINE, TextKind
 from jaxplm.tasks.results import Result, rounded
 
@@ -63,11 +65,26 @@ class Multilabel(TextKind):
         known = eval_set.examples.labelled
         if not known.any():
             return Result({}, predictions)
-        # Labels that training never saw are columns that nothing predicts.
-        unseen = sorted({name for label in given for name in label or ()} - set(names))
-        every = (*names, *unseen)
+        every = _every_name(names, given)
         gold = _multi_hot(given, every)[known] > 0
         return Result(multilabel_scores(gold, chosen[known]), predictions, multilabel_per_class(gold, chosen[known], list(every)))
+
+    def row_parts(self, metric: str, rows: RowSet, predictions: Sequence[Mapping[str, Any]]) -> RowParts | None:
+        names = _every_name(rows.labels.names, rows.examples.labels)
+        gold, found = (_multi_hot(labels, names) > 0 for labels in (rows.examples.labels, [one["label"] for one in predictions]))
+        match metric:
+            case "accuracy":
+                return row_parts.ratio((gold == found).all(1))
+            case "micro_f1":
+                return row_parts.ratio(2 * (gold & found).sum(1), gold.sum(1) + found.sum(1))
+            case "macro_f1":
+                return row_parts.macro_f1(gold & found, found, gold, absent=True)
+        return None
+
+
+def _every_name(names: tuple[str, ...], labels: list[Any]) -> tuple[str, ...]:
+    """Return the names of the model, then those that it does not have, which nothing predicts."""
+    return (*names, *sorted({name for label in labels for name in label or ()} - set(names)))
 
 
 def _multi_hot(labels: list[Any], names: tuple[str, ...]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Extractive question answering: where in a context the answer to a question is."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from jaxplm.data.labelled.reading import Columns, DataFields
 from jaxplm.data.labelled.tagged_reading import TaggedReading
 from jaxplm.data.labelled.targets import Targets
 from jaxplm.data.sources.columns import Row
+from jaxplm.scores import row_parts
 from jaxplm.scores.answers import Window, best_span
 from jaxplm.scores.metric import metrics_named
-from jaxplm.scores.squad import qa_scores
-from jaxplm.tasks.kinds.kind import EvalSet, TaskKind
+from jaxplm.scores.row_parts import RowParts
+from jaxplm.scores.squad import answer_scores, qa_scores
+from jaxplm.tasks.kinds.kind import EvalSet, RowSet, TaskKind
 from jaxplm.tasks.results import Result
 
 if TYPE_CHECKING:
@@ -110,6 +113,13 @@ tokenizer.decode(inputs["input_ids"][0, first : last + 1])"""
         answers = {key: predictions[int(key)]["label"] for key in references}
         scores = qa_scores(answers, references, eval_set.task.rules) if references else {}
         return Result(scores, [{"id": key} | one for key, one in zip(examples.ids, predictions, strict=True)])
+
+    def row_parts(self, metric: str, rows: RowSet, predictions: Sequence[Mapping[str, Any]]) -> RowParts | None:
+        if metric not in ("f1", "exact_match"):
+            return None
+        found = [answer_scores(one["label"], label.texts, rows.task.rules)
+                 for one, label in zip(predictions, rows.examples.labels, strict=True)]
+        return row_parts.ratio([f1 if metric == "f1" else exact for exact, f1 in found])
 
 
 def _target_spans(examples: Examples) -> tuple[np.ndarray, np.ndarray]:

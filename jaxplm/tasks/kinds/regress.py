@@ -1,5 +1,6 @@
 """Regression: a number for each text or pair of texts."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +11,13 @@ from jaxplm.data.labelled.examples import Examples
 from jaxplm.data.labelled.label_set import LabelSet
 from jaxplm.data.labelled.label_values import read_number
 from jaxplm.data.labelled.targets import Targets
+from jaxplm.scores import row_parts
 from jaxplm.scores.metric import metrics_named
 from jaxplm.scores.regression import regression_scores
-from jaxplm.tasks.kinds.kind import EvalSet
+from jaxplm.scores.row_parts import RowParts
+from jaxplm.tasks.kinds.kind import EvalSet, RowSet
 from jaxplm.tasks.kinds.texts import PIPELINE, TextKind
-from jaxplm.tasks.results import Result, rounded
+from jaxplm.tasks.results import Result
 
 if TYPE_CHECKING:
     from jaxplm.tasks.labelled import LabelledTask
@@ -49,7 +52,20 @@ class Regress(TextKind):
     def score(self, eval_set: EvalSet, logits: np.ndarray) -> Result:
         known = eval_set.examples.labelled
         scores = regression_scores(_numbers(eval_set.examples)[known], logits[known, 0]) if known.any() else {}
-        return Result(scores, [{"label": value} for value in rounded(logits[:, 0])])
+        # The shortest decimal of a float32, so that scores can be recomputed: rounding would make ties among ranks.
+        return Result(scores, [{"label": float(str(value))} for value in logits[:, 0].astype(np.float32)])
+
+    def row_parts(self, metric: str, rows: RowSet, predictions: Sequence[Mapping[str, Any]]) -> RowParts | None:
+        gold = _numbers(rows.examples).astype(np.float64)
+        found = np.array([one["label"] for one in predictions], np.float32).astype(np.float64)
+        match metric:
+            case "mse":
+                return row_parts.ratio((gold - found) ** 2)
+            case "pearson":
+                return row_parts.pearson(gold, found)
+            case "spearman":
+                return row_parts.spearman(gold, found)
+        return None
 
 
 def _numbers(examples: Examples) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Tagging: one label for each token of a sentence, such as the entities in it."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,12 @@ from jaxplm.data.labelled.tag_sets import settle_tags
 from jaxplm.data.labelled.targets import Targets
 from jaxplm.data.labelled.word_map import WordMap
 from jaxplm.data.sources.columns import Row
+from jaxplm.scores import row_parts
 from jaxplm.scores.classification import classification_scores, confusion, per_class
-from jaxplm.scores.entities import entity_scores, per_type
+from jaxplm.scores.entities import entity_counts, entity_scores, per_type
 from jaxplm.scores.metric import Metric, metrics_named
-from jaxplm.tasks.kinds.kind import EvalSet
+from jaxplm.scores.row_parts import RowParts
+from jaxplm.tasks.kinds.kind import EvalSet, RowSet
 from jaxplm.tasks.kinds.words import WordKind
 from jaxplm.tasks.results import Result, rounded, softmax
 
@@ -114,6 +116,44 @@ tag("a text")"""
             return Result(entity_scores(gold, found, scheme), predictions, entities=per_type(gold, found))
         counts = confusion(*_tag_ids(gold, found, names), len(names))
         return Result(classification_scores(counts), predictions, per_class(counts, names), confusion=counts)
+
+    def row_parts(self, metric: str, rows: RowSet, predictions: Sequence[Mapping[str, Any]]) -> RowParts | None:
+        gold, found = rows.examples.labels, [one["label"] for one in predictions]
+        if metric == "accuracy" and rows.labels.scheme:
+            right = [sum(a == b for a, b in zip(one, other, strict=True)) for one, other in zip(gold, found, strict=True)]
+            return row_parts.ratio(right, [len(tags) for tags in gold])
+        if rows.labels.scheme:
+            return _entity_parts(metric, entity_counts(gold, found, rows.labels.scheme if metric == "strict_f1" else ""))
+        if metric not in ("accuracy", "micro_f1", "macro_f1"):
+            return None
+        names = rows.labels.names
+        known, given = _tag_ids(gold, found, names)
+        known, given = (ids[:, None] == np.array([*range(len(names)), UNKNOWN]) for ids in (known, given))
+        row = np.repeat(np.arange(len(gold)), [len(tags) for tags in gold])
+        right, predicted, there = (_sums_by_row(row, part, len(gold)) for part in (known & given, given, known))
+        if metric == "macro_f1":
+            return row_parts.macro_f1(right, predicted, there, absent=False)
+        return row_parts.ratio(right.sum(1), there.sum(1))
+
+
+def _entity_parts(metric: str, counts: np.ndarray) -> RowParts | None:
+    """Return the parts of a score of entities from [n, 3] counts of each row: right ones, gold ones, predicted ones."""
+    right, gold, predicted = counts.T
+    match metric:
+        case "f1" | "strict_f1":
+            return row_parts.ratio(2 * right, gold + predicted)
+        case "precision":
+            return row_parts.ratio(right, predicted)
+        case "recall":
+            return row_parts.ratio(right, gold)
+    return None
+
+
+def _sums_by_row(row: np.ndarray, part: np.ndarray, rows: int) -> np.ndarray:
+    """Return [rows, C] sums of [W, C] over the words of each row; `row` is that of each word."""
+    out = np.zeros((rows, part.shape[1]), np.int64)
+    np.add.at(out, row, part)
+    return out
 
 
 def _tag_ids(gold: list[list[str]], found: list[list[str]], names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
