@@ -21,6 +21,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -198,4 +199,7 @@ def _p_value(mean: float, rows: float, noise: float, seeds: int) -> float:
     lowest = -600.0  # p below e^-600 is 0
     if not ratio:
         return 1.0
-    return math.exp(float(brentq(miss, lowest, 0.0))) if miss(lowest) > 0 else 0.0
+    if miss(lowest) <= 0:
+        return 0.0
+    root: Any = brentq(miss, lowest, 0.0)
+    return math.exp(root)
