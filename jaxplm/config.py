@@ -211,6 +211,20 @@ class Embed:
 
 
 @dataclass
+class Select:
+    """Choosing texts of a corpus for a task."""
+
+    method: Literal["knn", "dsir", "random"] = setting(
+        "knn", "how texts are chosen: knn: the nearest to each task text by embeddings; dsir: by importance weights of hashed n-grams,"
+        " without a model; random: by chance, as a control")
+    neighbours: Annotated[int, Interval(ge=1, le=2**12)] = setting(50, "corpus texts to find for each task text")
+    texts: Count | None = setting(
+        None, "dsir, random: texts to choose; None: as many as knn may choose, select.neighbours per task text, or all that there are")
+    leak_ngram: Annotated[int, Interval(ge=2, le=100)] = setting(
+        8, "corpus texts that share so many words in a row with data.validation or data.test are left out")
+
+
+@dataclass
 class Adapt:
     """The comparison of ways to adapt an encoder to a task."""
 
@@ -288,6 +302,7 @@ class Config:
     train: Train = field(default_factory=Train)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     vocab: Vocab = field(default_factory=Vocab)
+    select: Select = field(default_factory=Select)
     export: Export = field(default_factory=Export)
     mesh: Mesh = field(default_factory=Mesh)
     compute: Compute = field(default_factory=Compute)

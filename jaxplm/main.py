@@ -54,6 +54,7 @@ RECIPES = {
     "feature_extraction": "finetune",
     "evaluate": "evaluate",
     "embed": "embed",
+    "select": "select",
     "adapt": "adapt",
 }
 

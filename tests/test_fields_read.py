@@ -46,6 +46,7 @@ def test_a_recipe_lists_every_field_that_it_reads(lab: Lab, tmp_path: Path):
     from jaxplm.recipes.evaluate import checks as evaluate
     from jaxplm.recipes.finetune import checks as finetune
     from jaxplm.recipes.pretrain import checks as pretrain
+    from jaxplm.recipes.select import checks as select
 
     rows = [{"text": line, "label": "ab"[i % 2]} for i, line in enumerate(lab.corpus.read_text().splitlines()[:40])]
     labelled = tmp_path / "rows.jsonl"
@@ -59,6 +60,8 @@ def test_a_recipe_lists_every_field_that_it_reads(lab: Lab, tmp_path: Path):
                                    "vocab__terms": tmp_path / "terms.txt"},
         "finetune": short | steps | {"data__train": labelled, "data__test": labelled.with_name("test.jsonl")},
         "embed": short | {"data__train": lab.corpus},
+        "select": short | {"data__corpus": lab.corpus, "data__train": labelled, "data__test": labelled.with_name("test.jsonl"),
+                           "select__neighbours": 2},
         "evaluate": {"model__path": lab.model, "data__seq_len": 32, "data__validation": lab.corpus, "data__general": lab.general},
     }
     (tmp_path / "terms.txt").write_text("firedog\nhousecat\n")
@@ -66,7 +69,7 @@ def test_a_recipe_lists_every_field_that_it_reads(lab: Lab, tmp_path: Path):
     command_lines = [[f"--config={recipe}", f"--workdir={tmp_path / recipe}", *fields(**settings)] for recipe, settings in runs.items()]
     output = "".join(outcome.succeeded() for outcome in run_all(lab, command_lines, code=READER))
     found = [set(line.split()[1:]) for line in output.splitlines() if line.startswith("read ")]
-    listed = pretrain.FIELDS | finetune.FIELDS | embed.FIELDS | evaluate.FIELDS | adapt.FIELDS
+    listed = pretrain.FIELDS | finetune.FIELDS | embed.FIELDS | evaluate.FIELDS | select.FIELDS | adapt.FIELDS
     assert listed.keys() == RECIPES.keys()
     for recipe, read in zip(runs, found, strict=True):
         assert len(read) > 10

@@ -132,6 +132,11 @@ def broadcast(number: int) -> int:
     return number if is_alone() else int(multihost_utils.broadcast_one_to_all(np.int64(number)))
 
 
+def broadcast_array(array: np.ndarray) -> np.ndarray:
+    """Return the first process's array; the others give one of the same shape and dtype, whose content is not used."""
+    return array if is_alone() else np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
 def gather(tree: Any) -> Any:
     """Return the whole arrays of a tree of `jax.Array`s, as NumPy, in every process."""
     return jax.device_get(tree) if is_alone() else multihost_utils.process_allgather(tree, tiled=True)

@@ -30,7 +30,7 @@ _GROUP = 4
 
 # Character classes. Those from _HAN on belong to scripts without spaces.
 _OTHER, _PUNCTUATION, _MARK, _SPACE, _HAN, _HIRAGANA, _KATAKANA, _THAI, _LAO, _KHMER, _MYANMAR = range(11)
-_UNSPACED_RANGES = (
+UNSPACED_RANGES = (
     (_HAN, "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"),
     (_HIRAGANA, "\u3041-\u309f"),
     (_KATAKANA, "\u30a0-\u30ff\u31f0-\u31ff\uff66-\uff9f"),
@@ -39,7 +39,7 @@ _UNSPACED_RANGES = (
     (_KHMER, "\u1780-\u17ff"),
     (_MYANMAR, "\u1000-\u109f"),
 )
-_UNSPACED = re.compile("[" + "".join(ranges for _, ranges in _UNSPACED_RANGES) + "]")
+_UNSPACED = re.compile("[" + "".join(ranges for _, ranges in UNSPACED_RANGES) + "]")
 # Byte-level pre-tokenizers split before every combining mark, which their expression takes to be a symbol.
 _UNSPACED_OR_MARKS = re.compile(_UNSPACED.pattern[:-1] + "\u0300-\u036f\u0591-\u05c7\u0610-\u065f\u0900-\u0dff]")
 
@@ -185,7 +185,7 @@ _CLASS_LIMIT = 0x40000
 def _class_table() -> np.ndarray:
     """Return the class of each code point below the limit, uint8."""
     table = np.zeros(_CLASS_LIMIT, np.uint8)
-    for name, ranges in _UNSPACED_RANGES:
+    for name, ranges in UNSPACED_RANGES:
         for low, high in re.findall(r"(.)(?:-(.))?", ranges):
             table[ord(low) : ord(high or low) + 1] = name
     for code in range(0x20000):  # above, there are no marks or punctuation except tags

@@ -64,6 +64,11 @@ class SourceRows:
         self.layout: Layout | None = None
 
     @property
+    def name(self) -> str:
+        """What the user calls the source."""
+        return source_name(self._source)
+
+    @property
     def position(self) -> int:
         """How many bytes of the file have been read, as it is stored; 0 for other sources."""
         return self._tell()

@@ -86,6 +86,11 @@ class Texts:
         """How many of `total_bytes` the current iteration has read."""
         return self._finished_bytes + (self._reading.position if self._reading else 0)
 
+    @property
+    def source(self) -> str:
+        """What the user calls the source that the current iteration reads; "" where there is none."""
+        return self._reading.name if self._reading else ""
+
     def __iter__(self) -> Iterator[str]:
         self.counts = counts = Counter()
         by_line = self._files_with_a_text_per_line()

@@ -1,10 +1,7 @@
 """The recipe `embed`: write the vectors of a corpus to files, and the encoder for sentence-transformers."""
 
 import logging
-import sys
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -12,30 +9,20 @@ import numpy as np
 
 from jaxplm.config import Config
 from jaxplm.data.checksums import Records
-from jaxplm.data.labelled.row_length import row_length
-from jaxplm.data.labelled.text_blocks import BLOCK_CHARS, TextBlock, framing, text_blocks, text_tokens
-from jaxplm.data.prefetch import prefetch
 from jaxplm.data.sources.texts import Texts, open_corpus
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute
 from jaxplm.devices.processes import broadcast, is_first, wait_for_all
 from jaxplm.engine.signals import StopRequest
 from jaxplm.engine.workdir import claim
-from jaxplm.errors import Interrupted
 from jaxplm.hf.sentence_export import save_sentence_encoder
 from jaxplm.recipes.embed.card import embedding_card
-from jaxplm.recipes.embed.encoder import BlockBatches, TextEncoder
 from jaxplm.recipes.embed.files import VectorFiles, damaged_files, is_complete, read_index, remove_index
 from jaxplm.recipes.embed.model import EmbeddingModel, load_embedding_model
+from jaxplm.recipes.embed.writer import VectorWriter, fitted_encoder
 from jaxplm.version import VERSION
 
 log = logging.getLogger("jaxplm")
-
-# Without pooling there are as many vectors as tokens: about 65,000 per block.
-_BLOCK_CHARS_BY_TOKEN = 1 << 18
-# Rows and characters at the beginning of the corpus by which the length of rows is chosen.
-_SAMPLE_ROWS, _SAMPLE_CHARS = 4096, 1 << 20
-_LOG_EVERY = 10.0  # seconds
 
 
 def run(config: Config, workdir: Path, command: str) -> None:
@@ -99,11 +86,7 @@ class _Run:
         self.mesh = mesh
         self.stop = stop
         self.by_token = config.embed.pooling == "none"
-        self.frame = framing(model.tokenizer)
         self.files = self._open_files() if is_first() else None  # one process writes
-        # Since this process started: rows of the input, their tokens, and computed tokens with padding.
-        self.rows = self.tokens = self.places = 0
-        self.began = self.logged = time.monotonic()
 
     def _open_files(self) -> VectorFiles:
         settings = self.config.embed
@@ -123,76 +106,24 @@ class _Run:
           Interrupted: stopped by a signal.
           UserError: see `TextEncoder`.
         """
-        start = broadcast(self.files.rows if self.files else 0)
-        if start:
-            log.info("resuming after row %s", f"{start:,}")
-        encoder = self._encoder()
-        stream = text_blocks(self.texts, self.model.tokenizer, self.config.data.seq_len, start=start,
-                             edge=0 if self.by_token else self.config.embed.shard_rows,
-                             max_chars=_BLOCK_CHARS_BY_TOKEN if self.by_token else BLOCK_CHARS)
+        data, settings = self.config.data, self.config.embed
+        encoder = fitted_encoder(self.texts, self.model, settings, self.mesh, resolve_compute(self.config.compute, self.mesh),
+                                 seq_len=data.seq_len, batch_size=self.config.train.batch_size)
+        writer = VectorWriter(self.texts, self.model.tokenizer, encoder, self.files, self.stop, seq_len=data.seq_len,
+                              shard_rows=settings.shard_rows)
         try:
-            with closing(_prepared_ahead(stream, encoder)) as blocks:
-                for block, batches in blocks:
-                    self._add(block, batches, encoder(batches, self._after_batch))
+            writer.write()
             if self.files:
-                self._finish(self.files)
+                self._finish(self.files, writer)
             wait_for_all("embeddings")
         finally:
             if self.files:
                 self.files.close()
 
-    def _encoder(self) -> TextEncoder:
-        """Return the encoder for rows that suit the beginning of the corpus.
-
-        A run that resumes from a later row gets the same one.
-        """
-        longest = self.config.data.seq_len
-        sample = next(
-            text_blocks(self.texts, self.model.tokenizer, longest, max_rows=_SAMPLE_ROWS, max_chars=_SAMPLE_CHARS)
-        )
-        length = row_length(sample.encoded.lengths, longest, self.model.config.width)
-        log.info(
-            "rows of %d tokens, each filled with one or more texts; texts are cut at data.seq_len=%d tokens",
-            length,
-            longest,
-        )
-        return TextEncoder(self.model, self.config.embed, self.mesh, resolve_compute(self.config.compute, self.mesh),
-                           rows=self.config.train.batch_size, length=length)
-
-    def _after_batch(self, units: int) -> None:
-        """Log the progress now and then; raise `Interrupted` after a signal."""
-        self.rows += units
-        now = time.monotonic()
-        if now - self.logged > _LOG_EVERY:
-            self.logged = now
-            log.info("%s rows so far, %.0f rows/s", f"{self.rows:,}", self.rows / (now - self.began))
-        if status := self.stop.agreed():
-            saved = self.files.rows if self.files else 0
-            raise Interrupted(
-                status, f"stopped, the vectors of {saved:,} rows are saved: the same command resumes after them"
-            )
-
-    def _add(self, block: TextBlock, batches: BlockBatches, vectors: np.ndarray) -> None:
-        """Write the vectors of a block."""
-        encoded = block.encoded
-        self.tokens += batches.real_tokens
-        self.places += batches.places
-        if self.files is None:
-            return
-        counts = {"empty": block.empty, "truncated": encoded.truncated}
-        shards_before = len(self.files.shards)
-        if self.by_token:
-            inside, sizes = text_tokens(encoded, self.frame)
-            self.files.add(vectors[inside], len(encoded), counts, encoded.ids[inside], sizes)
-        else:
-            self.files.add(vectors, len(encoded), counts)
-        if len(self.files.shards) > shards_before:
-            log.info("%s is complete: %s rows so far", self.files.shards[-1]["file"], f"{self.files.rows:,}")
-
-    def _finish(self, files: VectorFiles) -> None:
+    def _finish(self, files: VectorFiles, writer: VectorWriter) -> None:
         """Write the export and the index, and log what was done."""
         config, settings, texts = self.config, self.config.embed, self.texts
-        seconds = max(time.monotonic() - self.began, 1e-9)
+        seconds = max(time.monotonic() - writer.began, 1e-9)
         files.finish_arrays()
         exported = self._export()
         layers = {"mix": list(settings.mix)} if settings.mix else {"layers": settings.layers}
@@ -207,15 +138,15 @@ class _Run:
         if index["truncated"]:
             log.warning("%s: %s of %s rows are longer than data.seq_len=%d tokens and were cut", texts.describe,
                         f"{index['truncated']:,}", f"{index['rows']:,}", config.data.seq_len)
-        if self.rows:
+        if writer.rows:
             log.info(
                 "%s rows, %s tokens in %.1f s: %.0f rows/s, %.0f tokens/s, %.1f %% of the computed tokens are padding",
-                f"{self.rows:,}",
-                f"{self.tokens:,}",
+                f"{writer.rows:,}",
+                f"{writer.tokens:,}",
                 seconds,
-                self.rows / seconds,
-                self.tokens / seconds,
-                100 * (1 - self.tokens / self.places),
+                writer.rows / seconds,
+                writer.tokens / seconds,
+                100 * (1 - writer.tokens / writer.places),
             )
         log.info(
             "embeddings: %s vectors of %d numbers in %s",
@@ -245,18 +176,3 @@ class _Run:
             seq_len=self.config.data.seq_len,
             files={"README.md": embedding_card(self.config, model, self.command)},
         )
-
-
-def _prepared_ahead(
-    stream: Iterator[TextBlock], encoder: TextEncoder
-) -> Generator[tuple[TextBlock, BlockBatches], None, None]:
-    """Yield the blocks with their batches; the next one is read, tokenized and packed while one is computed."""
-    def next_block(_: int) -> tuple[TextBlock, BlockBatches] | None:
-        block = next(stream, None)
-        return None if block is None else (block, encoder.batches(block.encoded))
-
-    with closing(prefetch(next_block, 0, sys.maxsize, depth=1)) as pairs:
-        for pair in pairs:
-            if pair is None:
-                return
-            yield pair
