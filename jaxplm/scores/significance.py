@@ -175,13 +175,13 @@ def _variances(resampled: np.ndarray, by_seed: np.ndarray) -> tuple[float, float
 
 def _quantile(p: float, rows: float, noise: float, seeds: int) -> float:
     """Return the two-sided quantile of D / √variance (Cochran & Cox 1957): the mean of the two parts' own, in proportion to them."""
-    from scipy.stats import norm, t
+    from scipy.special import ndtri, stdtrit
 
-    normal = float(norm.isf(p / 2))
+    normal = -float(ndtri(p / 2))
     if not noise:
         return normal
     share = noise / (rows + noise)
-    return (1 - share) * normal + share * float(t.isf(p / 2, seeds - 1))
+    return (1 - share) * normal - share * float(stdtrit(seeds - 1, p / 2))
 
 
 def _p_value(mean: float, rows: float, noise: float, seeds: int) -> float:
