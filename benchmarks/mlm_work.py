@@ -19,7 +19,7 @@ from jaxplm.data.mlm.mask import capacity
 from jaxplm.devices import sharding
 from jaxplm.devices.compute import resolve_compute, without_attention_dropout
 from jaxplm.engine.setup import TrainSetup
-from jaxplm.nn import EncoderConfig
+from jaxplm.nn import EncoderConfig, flops
 from jaxplm.tasks.mlm import MaskedLanguageModelling
 
 PRESETS = {  # layers, width, heads, feed-forward width, vocabulary
@@ -102,10 +102,7 @@ def flops_of_step(case: Case) -> float:
     positions. What is recomputed does not count; padding does.
     """
     c = case.encoder()
-    projections = c.layers * (2 * c.width * 4 * c.width + 4 * c.width * c.ffn_width)
-    attention = c.layers * 4 * case.length * c.width
-    head = 2 * c.width * c.width + 2 * c.width * c.padded_vocab
-    return 3.0 * case.rows * (case.length * (projections + attention) + case.num_masked * head)
+    return flops.mlm_training(c, case.rows * case.length, case.rows * case.num_masked, case.length)
 
 
 def random_batch(case: Case, seed: int = 0) -> Batch:
