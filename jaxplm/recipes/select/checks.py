@@ -10,7 +10,7 @@ from jaxplm.recipes.unread_fields import refuse
 FIELDS = {"select": (
     "seed", "model.path", "data.corpus", "data.train", "data.validation", "data.test", "data.lines", "data.text", "data.text_pair",
     "data.label", "data.label_names", "data.tokens", "data.tags", "data.token_unit", "data.tag_scheme", "data.seq_len", "data.max_rows",
-    "data.held_out", "task.kind", "select.*", "embed.*", "train.batch_size", "mesh.*",
+    "data.held_out", "data.rows_chosen", "task.kind", "select.*", "embed.*", "train.batch_size", "mesh.*",
     "compute.dtype", "compute.unroll", "compute.attention", "compute.kernels", "compute.remat",
 )}
 
