@@ -5,7 +5,8 @@
 
 A model of the preset's sizes with random weights learns masked language modelling from packed rows of the corpus, in tokens
 of builtin:tiny's tokenizer. All curves have the same first weights, rows, masks and dropout of hidden states; attention
-weights have none, because flash attention has none. Each curve changes fields of the case (`mlm_work.Case`). All are
+weights have none, because flash attention has none. The learning rate rises over 100 steps to 5e-5: at 1e-4 from the first
+step on, the loss of a base-sized model jumps once, in every curve at another step. Each curve changes fields of the case (`mlm_work.Case`). All are
 compiled at once, then each is run.
 
 It prints the largest relative difference from the first curve of the training loss averaged over 20 steps, and seconds; it
@@ -73,7 +74,8 @@ def main() -> None:
     if options.steps < curves.WINDOW:
         parser.error(f"--steps={options.steps}: must be {curves.WINDOW} or more, over which losses are averaged")
     began = time.monotonic()
-    base = Case(preset=options.preset, rows=options.rows, length=options.length, weight_dropout=False).varied(options.case)
+    base = Case(preset=options.preset, rows=options.rows, length=options.length, weight_dropout=False, learning_rate=5e-5,
+                warmup=100.0).varied(options.case)
     batches = read_batches(options, base.encoder().vocab_size)
     most = max(int(batch.segment_ids.max()) for batch in batches)
     base = dataclasses.replace(base, texts=most)

@@ -41,6 +41,7 @@ class Case:
       layers, vocab: in place of the preset's; 0 keeps it.
       dropout: of hidden states and of attention weights.
       weight_dropout: whether attention weights have it too. Flash attention never has.
+      learning_rate: highest one, reached after `warmup` steps, constant from there on.
       The others are fields of `compute`.
     """
 
@@ -53,6 +54,8 @@ class Case:
     vocab: int = 0
     dropout: float = 0.1
     weight_dropout: bool = True
+    learning_rate: float = 1e-4
+    warmup: float = 0.0
     dtype: config.Precision = "bfloat16"
     unroll: bool = True
     attention: config.Attention = "auto"
@@ -139,7 +142,7 @@ class Work:
         compute = resolve_compute(settings, self.mesh)
         self.encoder = without_attention_dropout(case.encoder(), compute)
         graph, abstract = nn.abstract_model(self.encoder)
-        train = config.Train(learning_rate=1e-4, warmup=0, schedule="constant")
+        train = config.Train(learning_rate=case.learning_rate, warmup=case.warmup, schedule="constant")
         task = MaskedLanguageModelling(max_segments_per_row=case.texts, logit_parts=case.logit_parts)
         self._setup = TrainSetup(graph, abstract, task, train, 1000, self.mesh, compute)
         self._first_batch = random_batch(case) if batch is None else batch
