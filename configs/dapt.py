@@ -18,6 +18,14 @@ The paper's settings for RoBERTa-base, 12,500 steps of 2,048 rows:
 Smaller batches need a smaller learning rate: 1e-4 at 256 rows per step. The
 adapted model is in runs/mine/export, its scores before and after in
 runs/mine/report.md.
+
+Against forgetting, a tenth of the rows from general text, whose loss is then
+measured on the part that is not replayed:
+
+    --config.data.general=general.txt --config.data.replay=0.1
+
+Shares of several sources: --config.data.train='papers/*.txt,notes.txt'
+--config.data.weights='(0.7, 0.3)'
 """
 
 from jaxplm.config import Checkpoint, Config, Data, Model, Train

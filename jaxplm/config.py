@@ -25,6 +25,8 @@ MOST_STEPS = 2**31 - 1  # the devices count steps in 32 bits
 _MOST = 2**20  # of what is counted per text or per row
 
 Share = Annotated[float, Interval(ge=0.01, le=0.9)]
+ReplayShare = Annotated[float, Interval(ge=0, le=0.9)]
+Weight = Annotated[float, Interval(ge=1e-6, le=1e6)]
 DropoutRate = Annotated[float, Interval(ge=0, le=0.99)]
 Seed = Annotated[int, Interval(ge=0, le=HIGHEST_SEED)]
 Count = Annotated[int, Ge(1)]
@@ -82,6 +84,12 @@ class Data:
     test: str = setting("", "test set, given as data.train is")
     corpus: str = setting("", "unlabelled texts of the domain, given as data.train is, beside the task's labelled sets")
     general: str = setting("", "general text whose MLM loss is followed as well, to show what is forgotten")
+    weights: tuple[Weight, ...] = setting(
+        (), "one weight per comma-separated entry of data.train: its share of the rows is its weight divided by their"
+        " sum; empty: every text is read equally often")
+    replay: ReplayShare | None = setting(
+        None, "share of all rows that is drawn from data.general, against forgetting; its loss is then measured on a"
+        " part that is not replayed; 0: measured so, nothing is replayed")
     lines: Literal["auto", "true", "false"] = setting(
         "auto", "how .txt files are read: true: one text per line; false: blank lines separate texts; auto: true where a file has"
         " hardly a blank line; embeddings: a line is a row")
@@ -111,7 +119,8 @@ class Data:
         "first", "which rows data.max_rows takes of a labelled set: first: those at its start; spread: a fixed sample that keeps the shares"
         " of the labels")
     held_out: Annotated[float, Interval(ge=0.001, le=0.5)] = setting(
-        0.05, "share of data.train that is held out where data.validation is empty")
+        0.05, "share of data.train that is held out where data.validation is empty; with data.replay, share of"
+        " data.general that is measured and not replayed")
     eval_rows: Count = setting(1000, "packed rows per evaluation, at most")
 
 

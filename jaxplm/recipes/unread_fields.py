@@ -5,6 +5,7 @@ from jaxplm.errors import UserError
 
 _TASKS = "downstream tasks (configs/finetune.py, configs/feature_extraction.py)"
 _SCHEDULES = "pre-training, as a schedule over its steps (configs/dapt.py, tapt.py, scratch.py, extend_vocab.py, exbert.py)"
+_PRETRAINING = "pre-training (configs/dapt.py, tapt.py, scratch.py, extend_vocab.py, exbert.py)"
 _NEW_TOKENS = "recipes that add tokens (configs/extend_vocab.py, configs/exbert.py)"
 
 # Field → what it is for. A field is off where its value is empty, zero, False or None.
@@ -15,6 +16,7 @@ PURPOSES = {
     "vocab.mask_new": _NEW_TOKENS, "vocab.new_rows_first": _NEW_TOKENS,
     "model.pairs": "masked language modelling (configs/dapt.py, tapt.py, scratch.py, evaluate.py)",
     "data.general": "masked language modelling",
+    "data.weights": _PRETRAINING, "data.replay": _PRETRAINING,
 }
 
 

@@ -15,7 +15,7 @@ _KEY = 0x5EED
 _ALL_THE_SAME = "the training data has no two different texts to hold one out: give data.validation"
 
 
-def hold_out(store: TokenArrays, share: float) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(store: TokenArrays, share: float, message: str = _ALL_THE_SAME) -> tuple[np.ndarray, np.ndarray]:
     """Divide the texts into two sets; copies of a text are always in the same one.
 
     The choice follows from the texts' content alone, so it is the same for every seed and for any order of the corpus.
@@ -23,6 +23,7 @@ def hold_out(store: TokenArrays, share: float) -> tuple[np.ndarray, np.ndarray]:
     Args:
       store: the tokenized texts.
       share: of the tokens to hold out, at most.
+      message: of the error.
 
     Returns:
       Indices of the texts to train on and of those held out, both ascending; neither is empty.
@@ -30,13 +31,23 @@ def hold_out(store: TokenArrays, share: float) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       UserError: all texts are the same, or there is only one.
     """
-    offsets = np.asarray(store.offsets, np.int64)
-    lengths = np.diff(offsets)
-    fingerprints = _fingerprints(np.asarray(store.tokens), offsets[:-1], lengths)
+    (divided,) = hold_out_of_all([store], share, message)
+    return divided
+
+
+def hold_out_of_all(stores: Sequence[TokenArrays], share: float,
+                    message: str = _ALL_THE_SAME) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Divide the texts of several stores as `hold_out` divides those of one that has them all.
+
+    Returns:
+      The same pair of indices for each store. All of a store's texts may be on one side.
+    """
+    lengths = np.concatenate([np.diff(store.offsets) for store in stores])
+    fingerprints = np.concatenate([_fingerprints(store) for store in stores])
     # A group is a text with its copies. The order of groups depends on nothing but their content.
     groups, group_of = np.unique(fingerprints, return_inverse=True)
     if len(groups) < 2:
-        raise UserError(_ALL_THE_SAME)
+        raise UserError(message)
     tokens = np.bincount(group_of, lengths, len(groups)).astype(np.int64)
     room = int(share * lengths.sum())
     fitting = np.flatnonzero(tokens <= room)
@@ -47,12 +58,19 @@ def hold_out(store: TokenArrays, share: float) -> tuple[np.ndarray, np.ndarray]:
         chosen = chosen[:-1]
     held_out = np.zeros(len(groups), bool)
     held_out[chosen] = True
-    mask = held_out[group_of]
-    return np.flatnonzero(~mask), np.flatnonzero(mask)
+    masks = np.split(held_out[group_of], np.cumsum([len(store.offsets) - 1 for store in stores])[:-1])
+    return [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in masks]
 
 
-def _fingerprints(tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def without_copies(store: TokenArrays, others: TokenArrays) -> np.ndarray:
+    """Return the indices, ascending, of the texts of `store` of which `others` has no copy."""
+    return np.flatnonzero(~np.isin(_fingerprints(store), _fingerprints(others)))
+
+
+def _fingerprints(store: TokenArrays) -> np.ndarray:
     """Return a hash of each text's length and first tokens, [n] uint64."""
+    tokens, offsets = np.asarray(store.tokens), np.asarray(store.offsets, np.int64)
+    starts, lengths = offsets[:-1], np.diff(offsets)
     state = rng.fold(rng.key(_KEY), lengths)
     longer = np.arange(len(starts))
     for place in range(_PREFIX):

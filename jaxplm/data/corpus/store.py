@@ -1,6 +1,7 @@
 """A tokenized corpus on disk: flat files of integers, memory-mapped."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxplm.data import checksums
+from jaxplm.data.bin_packing import ramp
 
 # Part of the cache key: raise it when the files' layout or the rules of `words` change.
 FORMAT_VERSION = 1
@@ -65,6 +67,22 @@ class TokenStore:
         if len(offsets) != meta["texts"] + 1 or offsets[-1] != length:
             raise ValueError("offsets.bin does not fit the tokens")
         return cls(tokens, word_starts, offsets, meta)
+
+
+def joined(parts: Sequence[tuple[TokenStore, np.ndarray]], source: str) -> TokenStore:
+    """Copy some texts of several stores of one tokenizer into a store in memory, one after the other.
+
+    Args:
+      parts: stores, and the indices of the texts to copy from each.
+      source: how messages call the texts; the only entry of `meta`.
+    """
+    lengths = [np.diff(store.offsets)[texts] for store, texts in parts]
+    places = [np.repeat(store.offsets[texts], own) + ramp(own, np.cumsum(own) - own)
+              for (store, texts), own in zip(parts, lengths, strict=True)]
+    tokens = np.concatenate([store.tokens[place] for (store, _), place in zip(parts, places, strict=True)])
+    word_starts = np.concatenate([store.word_starts[place] for (store, _), place in zip(parts, places, strict=True)])
+    offsets = np.cumsum([0, *np.concatenate(lengths)]).astype(np.int64)
+    return TokenStore(tokens, word_starts, offsets, {"source": source})
 
 
 def seal(directory: Path, meta: dict[str, Any]) -> None:

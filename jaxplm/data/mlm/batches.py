@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxplm.data.batch import Batch, PairBatch
 from jaxplm.data.mlm.mask import Masking, capacity, mask_rows
+from jaxplm.data.mlm.mixture import Mixture
 from jaxplm.data.mlm.rows import Plan
 from jaxplm.data.order import RowOrder
 from jaxplm.data.rng import RowDraws
@@ -20,7 +21,8 @@ class MlmBatches:
     """Training batches: rows in a new order and with new masks in every epoch.
 
     Args:
-      plan: the rows. Those of a `PairPlan`, pairs of segments, are cut and matched again for every step.
+      plan: the rows. Those of a `PairPlan`, pairs of segments, are cut and matched again for every step. A `Mixture`
+        has an order of its own.
       masking: what is masked.
       batch_size: B, rows per step over all processes.
       seed: of the order and of the masks.
@@ -39,7 +41,7 @@ class MlmBatches:
         self._masking = masking
         self._batch_size = batch_size
         self._seed = seed
-        self._order = RowOrder(seed, plan.rows)
+        self._order = plan.order(seed) if isinstance(plan, Mixture) else RowOrder(seed, plan.rows)
         self._local_rows = _rows_or_all(local_rows, batch_size)
         self._first_step = first_step
 

@@ -27,7 +27,7 @@ def find_sources(spec: str, split: str = "train") -> list[Source]:
     """
     sources: list[Source] = []
     seen: set[Path] = set()
-    for item in _items(spec):
+    for item in items_of(spec):
         if item.startswith("hf:"):
             sources.append(HubSource(item.removeprefix("hf:"), split))
         elif item.startswith("builtin:"):
@@ -45,15 +45,21 @@ def find_sources(spec: str, split: str = "train") -> list[Source]:
 
 def local_files(spec: str) -> list[Path]:
     """Return the files that a spec names, without hub names and built-ins."""
-    items = (item for item in _items(spec) if not item.startswith(("hf:", "builtin:")))
+    items = (item for item in items_of(spec) if not item.startswith(("hf:", "builtin:")))
     return [path for item in items for path in _files_of(item)]
 
 
-def _items(spec: str) -> list[str]:
+def items_of(spec: str) -> list[str]:
+    """Return the entries of a spec: what commas separate, or the whole where that is the path of a file."""
     # A file's name may hold a comma. Unlike Path.exists, os.path.exists takes a string of any length.
     if os.path.exists(os.path.expanduser(spec)):
         return [spec]
     return [item for item in map(str.strip, spec.split(",")) if item]
+
+
+def has_splits(item: str) -> bool:
+    """Return whether an entry names something with splits of its own: a data set on the hub, or a built-in without a split."""
+    return item.startswith("hf:") or item.startswith("builtin:") and "/" not in item
 
 
 def _files_of(item: str) -> list[Path]:

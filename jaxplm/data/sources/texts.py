@@ -217,17 +217,24 @@ def _names(paths: list[Path]) -> str:
 
 
 def open_corpus(
-    data: Data, spec: str, *, split: str = "train", max_rows: int | None = None, every_row: bool = False
+    data: Data, spec: str, *, split: str = "train", max_rows: int | None = None, every_row: bool = False,
+    part_of: str = ""
 ) -> Texts:
     """Open a corpus with the columns and the reading of lines that a config gives; see `open_texts`.
+
+    Args:
+      part_of: the corpus that `spec` is an entry of, if it is opened entry by entry.
 
     Raises:
       UserError: as `open_texts`; or `data.text_pair` names a column, and no source has columns. Texts for comparison
         (`data.general`) may be without them.
     """
-    texts = open_texts(spec, lines=data.lines, text=data.text, text_pair=data.text_pair, max_rows=max_rows, split=split,
-                       every_row=every_row)
-    if data.text_pair and spec != data.general and not texts.has_columns:
+    def opened(spec: str) -> Texts:
+        return open_texts(spec, lines=data.lines, text=data.text, text_pair=data.text_pair, max_rows=max_rows,
+                          split=split, every_row=every_row)
+
+    texts = opened(spec)
+    if data.text_pair and spec != data.general and not (texts.has_columns or part_of and opened(part_of).has_columns):
         raise UserError(f"data.text_pair={data.text_pair!r}: {texts.describe} is plain text, which has no columns: leave"
                         " data.text_pair empty, or give a file with columns (.jsonl, .json, .csv, .tsv, .parquet)")
     return texts

@@ -24,6 +24,8 @@ def check(config: Config) -> None:
         "task.kind",
         "data.mask_rate_end",
         "data.short_len",
+        "data.weights",
+        "data.replay",
         "vocab.mask_new",
         "vocab.new_rows_first",
         "model.pairs",

@@ -24,7 +24,7 @@ def check(config: Config) -> None:
     if data.test and isinstance(data.validation, Fallback):
         data.validation = ""
     refuse(config, "train.seeds", "train.metric", "train.reinit_layers", "model.random", "data.mask_rate_end", "data.short_len",
-           "vocab.mask_new", "vocab.new_rows_first")
+           "data.weights", "data.replay", "vocab.mask_new", "vocab.new_rows_first")
     if config.task.kind:
         kind_named(config.task.kind)
     if model.pairs and data.packing == "stream":

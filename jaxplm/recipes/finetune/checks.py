@@ -47,5 +47,6 @@ def check(config: Config) -> None:
         raise UserError(f"train.reinit_layers={train.reinit_layers}: with model.random=true all blocks are random; leave one of them out")
     if len(set(train.seeds)) != len(train.seeds):
         raise UserError(f"train.seeds={train.seeds}: must be different numbers")
-    refuse(config, "data.general", "data.mask_rate_end", "data.short_len", "vocab.mask_new", "vocab.new_rows_first", "model.pairs")
+    refuse(config, "data.general", "data.weights", "data.replay", "data.mask_rate_end", "data.short_len",
+           "vocab.mask_new", "vocab.new_rows_first", "model.pairs")
     check_training(config)

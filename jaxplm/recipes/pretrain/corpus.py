@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from jaxplm.config import Config
-from jaxplm.data.corpus.holdout import hold_out
 from jaxplm.data.corpus.store import TokenStore
 from jaxplm.data.corpus.tokenize import tokenize
 from jaxplm.data.mlm.batches import FixedMaskBatches, MlmBatches
@@ -18,11 +17,17 @@ from jaxplm.data.mlm.mask import Masking
 from jaxplm.data.mlm.rows import Plan, SpecialIds
 from jaxplm.data.mlm.schedule import MaskRate, SeqLenSchedule, SeqLenScheduledBatches
 from jaxplm.data.mlm.sentence_pairs import sentence_ends
-from jaxplm.data.sources.builtin import brings
-from jaxplm.data.sources.same_files import same_files
 from jaxplm.data.sources.texts import open_corpus
 from jaxplm.engine.setup import steps_in
 from jaxplm.errors import UserError
+from jaxplm.recipes.pretrain.sources import (
+    Source,
+    general_text,
+    mixed,
+    refuse_shared_files,
+    source_facts,
+    training_text,
+)
 from jaxplm.tasks.objectives import RowSettings, selected_objective
 
 log = logging.getLogger("jaxplm")
@@ -72,9 +77,13 @@ class CorpusReader:
         random_ids = np.array([i for i in range(len(tokenizer)) if i not in outside], np.int32)
         self.masking = Masking(MaskRate.constant(config.data.mask_rate), config.data.whole_word, special, random_ids)
 
-    def store(self, spec: str, split: str = "train", max_rows: int | None = None) -> TokenStore:
-        """Return the tokens of the texts that `spec` names, from the cache where they are in it."""
-        texts = open_corpus(self._data, spec, split=split, max_rows=max_rows)
+    def store(self, spec: str, split: str = "train", max_rows: int | None = None, part_of: str = "") -> TokenStore:
+        """Return the tokens of the texts that `spec` names, from the cache where they are in it.
+
+        Args:
+          spec, split, max_rows, part_of: see `open_corpus`.
+        """
+        texts = open_corpus(self._data, spec, split=split, max_rows=max_rows, part_of=part_of)
         self.fingerprints.append(texts.fingerprint)
         return tokenize(texts, self._tokenizer)
 
@@ -101,8 +110,7 @@ class CorpusReader:
 def load_corpus(config: Config, tokenizer: Any, local_rows: np.ndarray, prefer_from: int | None = None) -> Corpus:
     """Return training and evaluation batches of a config.
 
-    Without `data.validation` a built-in corpus brings its own validation split; from anything else a fixed share of
-    the texts is held out, and the log says so.
+    `jaxplm.recipes.pretrain.sources` says which texts are trained on, held out, replayed and measured as general text.
 
     Args:
       local_rows: as for `CorpusReader`.
@@ -110,57 +118,66 @@ def load_corpus(config: Config, tokenizer: Any, local_rows: np.ndarray, prefer_f
         have the rate `data.mask_rate` in rows of `data.seq_len`.
 
     Raises:
-      UserError: a training file is also given as test, or there is nothing to train on.
+      UserError: a file is also given where it must not be, or there is nothing to train on.
     """
     data = config.data
-    if data.test and (shared := same_files(data.train, data.test)):
-        raise UserError(f"{shared[0]} is given as data.train and as data.test: further pre-training must not see the test texts")
+    refuse_shared_files(data)
     reader = CorpusReader(config, tokenizer, local_rows)
-    store = reader.store(data.train, max_rows=data.max_rows)
-    chosen: np.ndarray | None = None
-    if data.validation or brings(data.train, "validation"):
-        source = data.validation or data.train
-        held_plan = reader.plan(reader.store(source, split="validation"))
-    else:
-        chosen, rest = hold_out(store, data.held_out)
-        source = f"{len(rest):,} of the {len(rest) + len(chosen):,} texts of {data.train}"
-        log.info("no data.validation: %s are held out", source)
-        held_plan = reader.plan(store, texts=rest)
-    plan = reader.plan(store, config.seed, chosen)
-    train, rows = _training(config, reader, store, plan, chosen, prefer_from)
+    sources, held = training_text(data, reader.store)
+    replayed, general = general_text(data, reader.store) if data.general else (None, None)
+    held_plan = reader.plan(held.store, texts=held.texts)
+    drawn = [*sources, *([replayed] if replayed else [])]
+    plans = [reader.plan(source.store, config.seed, source.texts) for source in drawn]
+    train, row_facts = _training(config, reader, drawn, plans, prefer_from)
     evaluations = {"validation": reader.evaluation(held_plan)}
     max_segments_per_row = max(train.max_segments_per_row, held_plan.max_segments)
+    texts, tokens = sum(source.count for source in sources), sum(plan.tokens for plan in plans[: len(sources)])
     facts = {
-        "training text": f"{data.train}: {len(store.offsets) - 1 if chosen is None else len(chosen):,} texts, {plan.tokens:,} tokens",
-        "rows": rows,
-        "validation text": f"{source}: {held_plan.tokens:,} tokens",
+        "training text": f"{data.train}: {texts:,} texts, {tokens:,} tokens",
+        **row_facts,
+        "validation text": f"{held.name}: {held_plan.tokens:,} tokens",
     }
-    if data.general:
-        general_plan = reader.plan(reader.store(data.general, split="validation"))
+    if general:
+        general_plan = reader.plan(general.store, texts=general.texts)
         evaluations["general"] = reader.evaluation(general_plan)
         max_segments_per_row = max(max_segments_per_row, general_plan.max_segments)
-        facts["general text"] = f"{data.general}: {general_plan.tokens:,} tokens"
+        facts["general text"] = f"{general.name}: {general_plan.tokens:,} tokens"
     fingerprint = hashlib.sha256("\n".join(reader.fingerprints).encode()).hexdigest()[:16]
     return Corpus(train, evaluations, facts, fingerprint, max_segments_per_row)
 
 
-def _training(config: Config, reader: CorpusReader, store: TokenStore, plan: Plan, texts: np.ndarray | None,
-              prefer_from: int | None) -> tuple[MlmBatches | SeqLenScheduledBatches, str]:
+def _training(config: Config, reader: CorpusReader, sources: list[Source], plans: list[Plan],
+              prefer_from: int | None) -> tuple[MlmBatches | SeqLenScheduledBatches, dict[str, str]]:
     """Return training batches by the schedules of a config, and what the report says of their rows.
 
     The steps of a run are counted as the loop counts them.
+
+    Args:
+      sources: what is trained on.
+      plans: the rows of each, of `data.seq_len` tokens.
+      prefer_from: see `load_corpus`.
     """
     data, train = config.data, config.train
 
     def described(plan: Plan) -> str:
         return f"{plan.rows:,} × {plan.seq_len}, {plan.fill:.1%} full"
 
-    short = reader.plan(store, config.seed, texts, data.short_len) if data.short_len else None
+    plan, short = mixed(data, sources, plans), None
+    if data.short_len:
+        short = mixed(data, sources, [reader.plan(source.store, config.seed, source.texts, data.short_len)
+                                      for source in sources])
     schedule = SeqLenSchedule(data.short_share, short.rows / train.batch_size, plan.rows / train.batch_size) if short else None
     steps = steps_in(train, schedule.steps_per_epoch if schedule else plan.rows / train.batch_size)
     rate = MaskRate(data.mask_rate, data.mask_rate if data.mask_rate_end is None else data.mask_rate_end, steps)
     masking = dataclasses.replace(reader.masking, rate=rate, prefer_from=prefer_from)
     if short is None or schedule is None:
-        return reader.training(plan, masking), described(plan)
-    both = SeqLenScheduledBatches(reader.training(short, masking), lambda first: reader.training(plan, masking, first), schedule, steps)
-    return both, f"{described(short)}, for {both.short_steps:,} steps; then {described(plan)}"
+        batches, rows, phases = reader.training(plan, masking), described(plan), [(plan, steps)]
+    else:
+        batches = SeqLenScheduledBatches(reader.training(short, masking),
+                                         lambda first: reader.training(plan, masking, first), schedule, steps)
+        rows = f"{described(short)}, for {batches.short_steps:,} steps; then {described(plan)}"
+        phases = [(short, batches.short_steps), (plan, steps - batches.short_steps)]
+    facts = source_facts(sources, plan, [(part, count * train.batch_size) for part, count in phases])
+    for name, fact in facts.items():
+        log.info("%s: %s", name, fact)
+    return batches, {"rows": f"{rows} (an epoch)" if facts else rows} | facts
