@@ -10,7 +10,8 @@ count=$1
 shift
 python=${PYTHON:-python}
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-export JAX_COORDINATOR_ADDRESS="127.0.0.1:$port" JAX_NUM_PROCESSES=$count
+# The coordinator answers anyone who reaches it: here nobody from outside.
+export JAX_COORDINATOR_ADDRESS="127.0.0.1:$port" JAX_COORDINATOR_BIND_ADDRESS="127.0.0.1:$port" JAX_NUM_PROCESSES=$count
 
 # A mistake is the same in all processes, and is said once. Signals are for the processes: this filter ends after them.
 folder=$(mktemp -d)

@@ -15,7 +15,7 @@ from jaxplm import errors
 from jaxplm.checkpoint.manager import Checkpoints
 from jaxplm.config import Config, Data, Model, Train, check_value
 from jaxplm.data.sources.specs import local_files
-from jaxplm.devices import processes
+from jaxplm.devices import clusters, processes
 from jaxplm.recipes.pretrain import checks
 
 COMMAND = [sys.executable, "-m", "jaxplm.main", "--config=dapt"]
@@ -25,8 +25,7 @@ COMMAND = [sys.executable, "-m", "jaxplm.main", "--config=dapt"]
 def environment(monkeypatch):
     """Set variables in place of all that say something about several processes."""
     def use(**variables):
-        for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "SLURM_NTASKS", "SLURM_PROCID",
-                     "TPU_WORKER_HOSTNAMES", "JAXPLM_DISTRIBUTED"):
+        for name in (*clusters.MENTIONED, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "SLURM_NTASKS"):
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
@@ -41,6 +40,11 @@ def environment(monkeypatch):
     ({"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "2"}, ["JAX_PROCESS_ID"]),
     ({"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "-1", "JAX_PROCESS_ID": "0"}, ["JAX_NUM_PROCESSES=-1"]),
     ({"SLURM_NTASKS": "abc", "SLURM_PROCID": "0"}, ["SLURM_NTASKS=abc"]),
+    ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}, ["SLURM_NTASKS=8", "SLURM_STEP_NODELIST", "srun"]),
+    ({"OMPI_COMM_WORLD_SIZE": "x"}, ["OMPI_COMM_WORLD_SIZE=x"]),
+    ({"MEGASCALE_NUM_SLICES": "0"}, ["MEGASCALE_NUM_SLICES=0"]),
+    ({"JAXPLM_DISTRIBUTED": "yes"}, ["JAXPLM_DISTRIBUTED=yes", "auto"]),
+    ({"JAXPLM_DISTRIBUTED": "auto"}, ["JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"]),  # JAX finds none here
 ])
 def test_variables_of_several_processes(environment, variables, says):
     environment(**variables)
@@ -51,7 +55,7 @@ def test_variables_of_several_processes(environment, variables, says):
 def test_who_is_missing_is_said_while_waiting(environment, monkeypatch, capsys):
     environment(JAX_COORDINATOR_ADDRESS="far:1", JAX_NUM_PROCESSES="3", JAX_PROCESS_ID="1")
     monkeypatch.setattr(processes, "_PATIENCE", 0.1)
-    monkeypatch.setattr(processes.jax.distributed, "initialize", lambda *_: processes.time.sleep(1))
+    monkeypatch.setattr(processes.jax.distributed, "initialize", lambda **_: processes.time.sleep(1))
     processes.join_processes()
     said = capsys.readouterr().err
     assert said.count("\n") == 1

@@ -9,16 +9,17 @@ import signal
 import warnings
 from collections.abc import Iterator
 
+from jaxplm.devices import clusters
 from jaxplm.errors import UserError, shortened
 
-_READ = ("JAX_", "XLA_", "CUDA_VISIBLE_DEVICES", "TPU_", "SLURM_NTASKS", "SLURM_PROCID")
+_READ = ("JAX_", "XLA_", "CUDA_VISIBLE_DEVICES", "TPU_", "SLURM_NTASKS", "SLURM_PROCID", "OMPI_COMM_WORLD_", "MEGASCALE_")
 _READ_BY_LIBRARIES = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TOKENIZERS_")
 _CHECK_SECONDS = 20.0
 
 
 def several_processes() -> bool:
     """Return whether the environment says that this may be one of several processes of a run; see `join_processes`."""
-    return any(name in os.environ for name in ("JAX_COORDINATOR_ADDRESS", "JAXPLM_DISTRIBUTED", "SLURM_PROCID", "TPU_WORKER_HOSTNAMES"))
+    return any(name in os.environ for name in clusters.MENTIONED)
 
 
 def start_jax() -> None:
