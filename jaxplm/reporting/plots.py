@@ -102,7 +102,7 @@ def _save(path: Path, draw: Any) -> bool:
         widest = len(f"{axes.get_xlim()[1]:,.0f}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=max(3, min(8, 60 // widest)), steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        _spread_labels(figure, axes)
+        spread_labels(figure, axes)
         figure.savefig(path)
     return True
 
@@ -188,8 +188,8 @@ def _evaluations(axes: Any, rows: Rows, name: str, form: str) -> bool:
     return drawn
 
 
-def _spread_labels(figure: Any, axes: Any) -> None:
-    """Move the values at the ends of curves apart where they would lie on each other, none above the axes."""
+def spread_labels(figure: Any, axes: Any) -> None:
+    """Move the labels beside the axes, those at the ends of curves, apart where they would lie on each other, none above the axes."""
     figure.draw_without_rendering()  # places the axes
     boxes = sorted(((label.get_window_extent(), label) for label in axes.texts), key=lambda found: found[0].y0)
     bottoms: list[float] = []

@@ -1,0 +1,90 @@
+"""Build `report.md` and `report.ko.md`, whose pictures are the files in `plots/`."""
+
+import re
+from typing import Any
+
+import jinja2
+
+from jaxplm.reporting.comparison import wording
+from jaxplm.reporting.comparison.comparison import Cost
+from jaxplm.reporting.comparison.content import TEXT_SETS, template_values
+from jaxplm.reporting.comparison.findings import Findings, Outcome
+from jaxplm.reporting.comparison.recommendation import Message, Verdict
+from jaxplm.reporting.comparison.wording import Method, Seconds, Wording
+
+# Markdown's own characters, those of HTML in it, and the pipe of its tables.
+_SPECIAL = re.compile(r"[\\`*_\[\]<>|~&$]")
+_BLOCK = re.compile(r"^([#+=:-]|\d+(?=[.)]))")  # what begins a heading or a list
+
+
+class Safe(str):
+    """Text that is Markdown already."""
+
+
+def escape(text: str) -> str:
+    """Return plain text as Markdown of one line that shows it as it is."""
+    text = " ".join(wording.visible(text).split())
+    return _SPECIAL.sub(lambda found: {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(found[0], "\\" + found[0]), text)
+
+
+def at_line_start(text: str) -> Safe:
+    """Return plain text as Markdown that stays a text where it begins a line."""
+    return Safe(_BLOCK.sub(lambda found: "\\" + found[0] if not found[0].isdigit() else found[0] + "\\", escape(text)))
+
+
+def markdown(findings: Findings, verdict: Verdict, language: str, plots: dict[str, str]) -> str:
+    """Return the report in a language.
+
+    Args:
+      findings: what to show.
+      verdict: the recommendation.
+      language: "en" or "ko".
+      plots: {name of a plot: its path from the report}.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxplm.reporting.comparison"), autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True, finalize=_escaped,
+    )  # fmt: skip
+    words = Wording(language, escape, lambda name: f"**{name}**", lambda code: f"`{code}`")
+
+    def say(message: Message) -> Safe:
+        return Safe(words.text(message.key, message.values))
+
+    def way(outcome: Outcome) -> Safe:
+        name = escape(outcome.way.name)
+        return Safe(name if len(findings.methods) < 2 else f"{name} ({words.shown(Method(outcome.way.method))})")
+
+    def time(cost: Cost) -> Safe:
+        return Safe(words.shown(Seconds(cost.seconds)) if cost.seconds > 0 else "–")
+
+    def image(name: str, key: str) -> Safe:
+        return Safe(f"![{words.text(key)}]({plots[name]})" if name in plots else "")
+
+    environment.globals |= {
+        "image": image,
+        "way": way, "time": time, "line": at_line_start, "say": say, "t": lambda key, **values: Safe(words.text(key, values)),
+        "both": lambda value: Safe(words.shown(value)),
+        "code": _code, "fence": _fence,
+        "set_name": lambda name: words.text(f"vocabulary.{name}") if name in TEXT_SETS else name,
+    }  # fmt: skip
+    text = environment.get_template("report.md.j2").render(template_values(findings, verdict) | {"plots": plots})
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _escaped(value: Any) -> Any:
+    return escape(value) if isinstance(value, str) and not isinstance(value, Safe) else value
+
+
+def _code(text: str) -> Safe:
+    """Return data as code in a line, without what would end it or a table's cell."""
+    text = " ".join(wording.visible(text).split()).replace("|", "\\|")
+    longest = max((len(found) for found in re.findall("`+", text)), default=0)
+    marks = "`" * (longest + 1)
+    return Safe(f"{marks}{' ' if longest else ''}{text}{' ' if longest else ''}{marks}") if text else Safe("")
+
+
+def _fence(lines: list[str]) -> Safe:
+    """Return commands as a block of code, whose marks are longer than any in it."""
+    text = wording.visible("\n".join(lines))
+    marks = "`" * max(3, 1 + max((len(found) for found in re.findall("`+", text)), default=0))
+    return Safe(f"{marks}bash\n{text}\n{marks}")
