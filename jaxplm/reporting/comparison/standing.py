@@ -1,11 +1,12 @@
 """What the statistics say about a comparison: gains over `base` with intervals and p-values, and the ways that tie with the best."""
 
+import dataclasses
 import math
 
 from jaxplm.reporting.comparison.comparison import Comparison, Way
 from jaxplm.reporting.comparison.findings import BASE, NO_STANDING, Gain, Key, Standing
 from jaxplm.scores.row_parts import RowParts
-from jaxplm.scores.significance import compare_with_base, not_distinguishable_from_best
+from jaxplm.scores.significance import compare_with_base, not_distinguishable_from_best, resample
 
 _Runs = dict[int, RowParts]  # of one way, by seed
 
@@ -19,18 +20,18 @@ def standing(comparison: Comparison) -> Standing:
     found = {(way.name, way.method): runs for way in comparison.ways if (runs := _runs(way))}
     if not found:
         return NO_STANDING
+    names = {str(i): key for i, key in enumerate(found)}
+    sample = resample(dict(zip(names, found.values(), strict=True)))
     gains: dict[Key, Gain] = {}
-    for method in dict.fromkeys(method for _, method in found):
-        ways = {name: runs for (name, of), runs in found.items() if of == method}
-        if BASE not in ways:
+    for base, (name, method) in names.items():
+        if name != BASE:
             continue
-        for one in compare_with_base(ways, BASE):
+        of_method = {one: scores for one, scores in sample.scores.items() if names[one][1] == method}
+        for one in compare_with_base(dataclasses.replace(sample, scores=of_method), base):
             if math.isfinite(one.mean):
-                gains[one.way, method] = Gain(one.mean, one.low, one.high, one.p, one.p_holm)
-    numbered = {str(i): runs for i, runs in enumerate(found.values())}
-    best, others = not_distinguishable_from_best(numbered, higher_is_better=comparison.higher_is_better)
-    keys = list(found)
-    tied = frozenset(keys[int(i)] for i in (best, *others) if i)
+                gains[names[one.way]] = Gain(one.mean, one.low, one.high, one.p, one.p_holm)
+    best, others = not_distinguishable_from_best(sample, higher_is_better=comparison.higher_is_better)
+    tied = frozenset(names[one] for one in (best, *others) if one)
     return Standing(gains, tied, len(next(iter(next(iter(found.values())).values()))))
 
 

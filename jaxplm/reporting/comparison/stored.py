@@ -124,7 +124,11 @@ def _decoded_object(kind: Any, value: Any, place: str) -> Any:
     for name, entry in entries.items():
         if name not in value and entry.default is entry.default_factory is dataclasses.MISSING:
             raise _Damaged(f"{place} lacks {name}")
-    return kind(**{name: _decoded(hints[name], one, f"{place}.{name}") for name, one in value.items()})
+    found = {name: _decoded(hints[name], one, f"{place}.{name}") for name, one in value.items()}
+    try:
+        return kind(**found)
+    except ValueError as error:  # of a class that checks its values
+        raise _Damaged(f"{place}: {error}") from None
 
 
 def _decoded_items(kinds: tuple[Any, ...], value: Any, place: str) -> Iterator[Any]:
