@@ -1,8 +1,11 @@
 """`comparison.json`: what is written comes back, and a damaged file is one line."""
 
+import base64
 import dataclasses
 import json
 import math
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import comparison_examples as examples
@@ -90,7 +93,7 @@ def test_a_wrong_entry_is_named(file: Path, change: object, place: tuple[object,
 def test_a_damaged_array_is_named(file: Path, array: object) -> None:
     place = array_place(file)
     changed(file, array, *place)
-    with refuses("comparison.json", "ways[1].runs[0].parts"):
+    with refuses("comparison.json", "ways[1].runs[0].parts.values"):
         read_comparison(file)
 
 
@@ -134,15 +137,10 @@ def test_a_file_beyond_the_limit_is_not_read(file: Path, monkeypatch: pytest.Mon
 
 def test_compressed_bytes_are_read_only_as_far_as_the_shape_says(file: Path) -> None:
     """Zeros compress a thousandfold: a small file must not fill the memory."""
-    import base64
-    import zlib
-
     many = base64.b64encode(zlib.compress(bytes(2**26), 9)).decode()
     changed(file, {"dtype": "int64", "shape": [1, 1], "zlib": many}, *array_place(file))
-    import tracemalloc
-
     tracemalloc.start()
-    with refuses("parts"):
+    with refuses("parts.values"):
         read_comparison(file)
     assert tracemalloc.get_traced_memory()[1] < 2**25
     tracemalloc.stop()
