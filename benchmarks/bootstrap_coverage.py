@@ -1,6 +1,6 @@
 """Measure on simulated scores whether the intervals of a comparison hold, and how often it finds a difference where there is none.
 
-    python benchmarks/bootstrap_coverage.py [--sets=400] [--rows=139,500,3000]
+    python benchmarks/bootstrap_coverage.py [--sets=200] [--rows=139,500,3000]
 
 Nine ways (base and eight others) are run with 3 or 5 seeds on test sets of several sizes. A row is right where
 
@@ -41,7 +41,7 @@ DIFFICULTY, WAY_ROW, SEED_ROW = 2.0, 0.6, 0.8  # standard deviations
 LEVEL = 2.0
 TOTAL = math.sqrt(DIFFICULTY**2 + WAY_ROW**2 + SEED_ROW**2)
 SLOPE = 0.28 / TOTAL  # of the accuracy near 0.8, by the level
-RESAMPLES = 500
+RESAMPLES = 300
 SETS_AT_ONCE = 10
 
 
@@ -136,7 +136,7 @@ def measure(case: Case, sets: int, seed: int) -> dict[str, float]:
 
 def main() -> int:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--sets", type=int, default=400, help="simulated test sets of each case, with and without differences")
+    flags.add_argument("--sets", type=int, default=200, help="simulated test sets of each case, with and without differences")
     flags.add_argument("--rows", default="139,500,3000", help="sizes of the test sets")
     flags.add_argument("--seeds", default="3,5", help="numbers of seeds")
     flags.add_argument("--metrics", default="accuracy,macro_f1")

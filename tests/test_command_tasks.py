@@ -16,6 +16,13 @@ from forked import Outcome, run_all
 from messages import assert_line, assert_refusal, assert_says
 from task_runs import CASES, NOUNS, SEEDS, Runs, predictions, train_all
 
+from jaxplm.config import Config, Data, Model, Task, Train
+from jaxplm.errors import UserError
+from jaxplm.recipes.finetune.labelled_sets import read_sets
+from jaxplm.scores import row_parts
+from jaxplm.tasks.kinds.kind import RowSet
+from jaxplm.tasks.row_parts import parts_of
+
 pytestmark = pytest.mark.slow
 
 SCORES = {"classify": {"accuracy", "macro_f1", "micro_f1", "mcc"}, "multilabel": {"accuracy", "macro_f1", "micro_f1"},
@@ -129,6 +136,25 @@ def test_a_prediction_for_every_row_in_order(runs, trained, name):
     assert [one["row"] for one in found] == list(range(len(found)))
     assert len(found) == {"classify": 26, "extraction": 26, "multilabel": 16, "regress": 16, "tag": 12, "qa": 12}[name]
     assert all({"label", "scores"} <= one.keys() for one in found) or name == "regress"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_scores_are_recomputed_from_predictions(runs, trained, name):
+    """From predictions.jsonl and the labels, with every row once, follow the scores of metrics.jsonl."""
+    case, workdir = CASES[name], single(runs, name)
+    files = {split: str(runs.file(name, file)) for split, file in (("train", "train"), ("validation", "dev"), ("test", "test"))}
+    data = Data(**files, **{field.removeprefix("data__"): value for field, value in case.data.items() if field.startswith("data__")})
+    sets = read_sets(Config(recipe="finetune", model=Model(path=""), data=data, task=Task(kind=case.kind), train=Train()))
+    test = RowSet(sets.evaluated["test"], sets.labels, Task(kind=case.kind))
+    (row,) = [row for row in rows(workdir) if row["split"] == "test"]
+    for metric in SCORES[case.kind]:
+        parts = parts_of(workdir / "predictions.jsonl", sets.kind, metric, test)
+        assert parts is not None and len(parts) == test.examples.labelled.sum()
+        assert row_parts.score(parts)[0] == pytest.approx(row[metric], rel=1e-12, abs=1e-12), metric
+    assert parts_of(workdir / "predictions.jsonl", sets.kind, "loss", test) is None
+    with pytest.raises(UserError) as said:
+        parts_of(workdir / "predictions.jsonl", sets.kind, "accuracy", test._replace(examples=test.examples.select(range(10))))
+    assert_says(str(said.value), "predictions.jsonl", "test set")
 
 
 def test_what_the_user_is_told(runs, trained):

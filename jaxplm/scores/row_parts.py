@@ -134,29 +134,32 @@ class Scores:
         Args:
           weights: [B, n], not negative.
         """
-        weights = np.asarray(weights, np.float64)
+        weights = np.asarray(weights)
         if weights.ndim != 2 or weights.shape[1] != self.rows:
             raise ValueError(f"weights {weights.shape} for {self.rows} rows")
         found = np.full((len(weights), len(self._finish)), np.nan)
         if not weights.size:
             return found
-        exact = self._largest and weights.sum(1).max() * self._largest < _EXACT and (weights % 1 == 0).all()
-        kind = np.float32 if exact else np.float64
-        sums = (weights.astype(kind) @ self._features.astype(kind, copy=False)).astype(np.float64)
+        totals = weights.sum(1, dtype=np.float64)
+        whole = weights.dtype.kind in "iu" or (weights % 1 == 0).all()
+        kind = np.float32 if whole and self._largest and totals.max() * self._largest < _EXACT else np.float64
+        weights = weights.astype(kind)
+        sums = (weights @ self._features.astype(kind, copy=False)).astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             for place, (finish, begin, end) in enumerate(zip(self._finish, self._ends[:-1], self._ends[1:], strict=True)):
-                found[:, place] = finish(sums[:, begin:end], weights)
+                found[:, place] = finish(sums[:, begin:end], totals, weights)
         return found
 
 
-Finish = Callable[[np.ndarray, np.ndarray], np.ndarray]  # ([B, F] weighted sums of the features, [B, n] weights) → [B] scores
+# ([B, F] weighted sums of the features, [B] sums of the weights, [B, n] weights) → [B] scores
+Finish = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 Formula = Callable[[np.ndarray], tuple[np.ndarray, Finish]]  # [n, K] values → ([n, F] features, how the score follows from them)
 
 
 def _ratio(values: np.ndarray) -> tuple[np.ndarray, Finish]:
-    def finish(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def finish(sums: np.ndarray, totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
         share = np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] != 0)
-        return np.where(weights.any(1), share, np.nan)
+        return np.where(totals > 0, share, np.nan)
 
     return values, finish
 
@@ -176,7 +179,7 @@ def _class_macro_f1(values: np.ndarray) -> tuple[np.ndarray, Finish]:
 
 
 def _macro_f1(values: np.ndarray) -> tuple[np.ndarray, Finish]:
-    def finish(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def finish(sums: np.ndarray, totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
         f1, occurs = _f1_of_classes(sums)
         return f1.sum(1) / occurs.sum(1)
 
@@ -184,8 +187,8 @@ def _macro_f1(values: np.ndarray) -> tuple[np.ndarray, Finish]:
 
 
 def _label_macro_f1(values: np.ndarray) -> tuple[np.ndarray, Finish]:
-    def finish(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return np.where(weights.any(1), _f1_of_classes(sums)[0].mean(1), np.nan)
+    def finish(sums: np.ndarray, totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.where(totals > 0, _f1_of_classes(sums)[0].mean(1), np.nan)
 
     return values, finish
 
@@ -198,15 +201,14 @@ def _f1_of_classes(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mcc(values: np.ndarray) -> tuple[np.ndarray, Finish]:
-    def finish(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def finish(sums: np.ndarray, totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
         right, predicted, gold = np.split(sums, 3, axis=1)
-        total = weights.sum(1)
-        with_gold = total**2 - (gold**2).sum(1)
-        with_predicted = total**2 - (predicted**2).sum(1)
+        with_gold = totals**2 - (gold**2).sum(1)
+        with_predicted = totals**2 - (predicted**2).sum(1)
         both = with_gold * with_predicted
-        agreement = right.sum(1) * total - (predicted * gold).sum(1)
+        agreement = right.sum(1) * totals - (predicted * gold).sum(1)
         value = np.divide(agreement, np.sqrt(both), out=np.zeros(len(sums)), where=both > 0)
-        return np.where(total > 0, value, np.nan)
+        return np.where(totals > 0, value, np.nan)
 
     return _class_counts(values), finish
 
@@ -214,8 +216,8 @@ def _mcc(values: np.ndarray) -> tuple[np.ndarray, Finish]:
 def _pearson(values: np.ndarray) -> tuple[np.ndarray, Finish]:
     x, y = (values - values.mean(0)).T
 
-    def finish(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return _correlation(weights.sum(1), *sums.T)
+    def finish(sums: np.ndarray, totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return _correlation(totals, *sums.T)
 
     return np.stack([x, y, x * x, y * y, x * y], 1), finish
 
@@ -228,12 +230,11 @@ def _correlation(total: np.ndarray, x: np.ndarray, y: np.ndarray, xx: np.ndarray
 
 
 def _spearman(values: np.ndarray) -> tuple[np.ndarray, Finish]:
-    def finish(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        total = weights.sum(1)
-        middle = ((total + 1) / 2)[:, None]
+    def finish(sums: np.ndarray, totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        middle = ((totals + 1) / 2)[:, None]
         x, y = _midranks(values[:, 0], weights) - middle, _midranks(values[:, 1], weights) - middle
         wx, wy = weights * x, weights * y
-        return _correlation(total, wx.sum(1), wy.sum(1), (wx * x).sum(1), (wy * y).sum(1), (wx * y).sum(1))
+        return _correlation(totals, wx.sum(1), wy.sum(1), (wx * x).sum(1), (wy * y).sum(1), (wx * y).sum(1))
 
     return np.zeros((len(values), 0)), finish
 

@@ -142,13 +142,12 @@ def draw_rows(rng: np.random.Generator, count: int, rows: int) -> np.ndarray:
 
 
 def _difference(way: str, base: str, sample: Resampled) -> Difference:
-    ours, theirs = sample.scores[way], sample.scores[base]
-    seeds = [seed for seed in ours if seed in theirs]
-    by_seed = np.array([ours[seed] - theirs[seed] for seed in seeds])
+    seeds = [seed for seed in sample.scores[way] if seed in sample.scores[base]]
+    by_seed = np.array([sample.scores[way][seed] - sample.scores[base][seed] for seed in seeds])
     if not len(seeds) or not np.isfinite(by_seed).all():
         return Difference(way, *[math.nan] * 5, seeds=len(seeds))
-    resampled = np.stack([sample.resampled[:, sample.columns[way, seed]] - sample.resampled[:, sample.columns[base, seed]]
-                          for seed in seeds], 1)
+    ours, theirs = ([sample.columns[one, seed] for seed in seeds] for one in (way, base))
+    resampled = sample.resampled[:, ours] - sample.resampled[:, theirs]
     resampled = resampled[np.isfinite(resampled).all(1)]  # a correlation may be undefined on a small sample
     mean = float(by_seed.mean())
     if len(resampled) < 2:
@@ -165,7 +164,8 @@ def _variances(resampled: np.ndarray, by_seed: np.ndarray) -> tuple[float, float
       resampled: [resamples, S] differences on resampled rows.
       by_seed: [S] differences.
     """
-    covariance = np.atleast_2d(np.cov(resampled, rowvar=False))
+    around = resampled - resampled.mean(0)
+    covariance = around.T @ around / (len(around) - 1)
     seeds = len(by_seed)
     if seeds == 1:
         return float(covariance[0, 0]), 0.0
