@@ -14,6 +14,7 @@ from jaxplm.recipes.adapt import state
 from jaxplm.recipes.adapt.contents import write_contents
 from jaxplm.recipes.adapt.local import LocalEngine
 from jaxplm.recipes.adapt.plan import Plan, make_plan, write_plan
+from jaxplm.recipes.adapt.snakemake_engine import SnakemakeEngine, require_snakemake
 from jaxplm.recipes.adapt.stage import described
 from jaxplm.recipes.adapt.task_texts import read_task
 from jaxplm.version import VERSION
@@ -37,7 +38,10 @@ def run(config: Config, workdir: Path, command: str) -> None:
     write_contents(plan, workdir)
     write_plan(plan, workdir)
     _log_changes(plan, workdir)
-    LocalEngine(plan, workdir, config.adapt.parallel, lambda: None).run()
+    if config.adapt.engine == "snakemake":
+        SnakemakeEngine(plan, workdir, config.adapt.parallel, config.adapt.profile, lambda: None).run()
+    else:
+        LocalEngine(plan, workdir, config.adapt.parallel, lambda: None).run()
     log.info("%d rows of the task, %s", task.rows, command)
 
 
