@@ -54,7 +54,8 @@ def test_a_rule_per_stage_with_what_it_needs():
     assert directives(text, "output") == [f"stages/{stage.name}/stage.json" for stage in PLAN.stages]
     assert directives(text, "log") == [f"stages/{stage.name}/log.txt" for stage in PLAN.stages]
     rules = [line.split()[1] for line in text.splitlines() if line.startswith("rule ")]
-    assert rules == ["all:", "stage_dapt:", "stage_finetune_dapt_lr_2e_05:", "stage_finetune_dapt_lr_2e_05_2:", "stage_finetune_dapt_final:"]
+    assert rules == ["all:", "stage_dapt:", "stage_finetune_dapt_lr_2e_05:", "stage_finetune_dapt_lr_2e_05_2:",
+                     "stage_finetune_dapt_final:"]
 
 
 @pytest.mark.parametrize("name", ["a b", "a{b}", "a'b", "a//b", "/a", "a/", "", "a\nb", "ä"])
@@ -142,7 +143,7 @@ def test_both_engines_give_the_same(lab, tmp_path):
     flags = [
         *fields(model__path=lab.model, task__kind="classify", data__seq_len=32, train__seeds="(1,)", adapt__ways="('tapt',)",
                 adapt__learning_rates="(1e-3,)", adapt__few_rows="()",
-                adapt__tapt="('train.steps=2','train.batch_size=4','checkpoint.every=2')", adapt__finetune="('train.steps=2','train.batch_size=4')"),
+                adapt__tapt="('train.steps=2','train.batch_size=4')", adapt__finetune="('train.steps=2','train.batch_size=4')"),
         *fields(**{f"data__{name}": tmp_path / f"{name}.jsonl" for name in ("train", "validation", "test")}),
     ]
     workdirs = {engine: tmp_path / engine for engine in ("local", "snakemake")}

@@ -32,6 +32,8 @@ def run(config: Config, workdir: Path, command: str) -> None:
       UserError: the workdir is that of something else, or the task or the texts cannot be read.
       Interrupted: by Ctrl-C or SIGTERM, after the running stages have saved.
     """
+    if config.adapt.engine == "snakemake":
+        require_snakemake(config.adapt.profile)
     _claim(config, workdir)
     plan = make_plan(config, workdir)
     task = read_task(config, workdir)

@@ -48,7 +48,7 @@ def command(workdir: Path, parallel: int, profile: str) -> list[str]:
 
 
 class SnakemakeEngine:
-    """Writes `WORKDIR/Snakefile` and runs it; a failed stage is named, and what does not need it is run.
+    """Writes `WORKDIR/Snakefile` and runs it; see `require_snakemake`. A failed stage is named, and what does not need it is run.
 
     Args:
       parallel: stages at a time.
@@ -68,7 +68,6 @@ class SnakemakeEngine:
           UserError: Snakemake cannot be started, or says that it cannot use the profile.
           Interrupted: by Ctrl-C or SIGTERM, after the running stages have saved.
         """
-        require_snakemake(self._profile)
         atomic.write_text(self._workdir / FILE, snakefile(self._plan, self._workdir, sys.executable, Path.cwd()))
         self._sort_out()
         if len(self._done) == len(self._plan.stages):
