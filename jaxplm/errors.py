@@ -22,7 +22,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(shortened(" ".join(message.split())))
+        super().__init__(shortened(visible(" ".join(message.split()))))
 
 
 class Interrupted(Exception):
@@ -31,6 +31,15 @@ class Interrupted(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+# Control characters, which a terminal obeys; marks that turn the direction of writing; halves of characters.
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """Return a text whose hidden characters, but for tabs and newlines, are written as their codes: `\\u001b`."""
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def shortened(line: str) -> str:

@@ -38,7 +38,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxplm.config import Config, check_field, field_infos, fields_matching, validate
-from jaxplm.errors import REPORT, Interrupted, UserError, did_you_mean, explain, is_of_another_process
+from jaxplm.errors import REPORT, Interrupted, UserError, did_you_mean, explain, is_of_another_process, visible
 from jaxplm.version import VERSION
 
 # Recipe → its folder in `jaxplm/recipes`. There `checks` says which fields the recipe reads and how they go together, and
@@ -272,7 +272,7 @@ def _answer(text: str) -> int:
 
 
 def _say(line: str, status: int) -> int:
-    print(f"jaxplm: {line}", file=sys.stderr)
+    print(f"jaxplm: {visible(line)}", file=sys.stderr)
     return status
 
 

@@ -1,5 +1,6 @@
 """Read the tensors of a checkpoint from safetensors, whole or in shards. Nothing here depends on what they mean."""
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -116,7 +117,7 @@ def _shards(directory: Path, stack: ExitStack, source: str) -> dict[str, Any]:
     names = sorted(set(placed.values()))
     if outside := [name for name in names if Path(name).name != name]:
         raise UserError(f"{source}: {INDEX} points outside of its directory: {shown(outside[0])}")
-    if absent := [name for name in names if not (directory / name).is_file()]:
+    if absent := [name for name in names if not os.path.isfile(directory / name)]:  # False where there can be no such name
         raise UserError(f"{source}: {len(absent)} of {len(names)} shards are missing: {listed(absent)}")
     shards = {name: _tensors_of(directory / name, stack, source) for name in names}
     if lost := [tensor for tensor, name in placed.items() if tensor not in shards[name]]:

@@ -1,5 +1,6 @@
 """Why a tokenizer cannot be read from a directory: the cause that is seen in its files, and the remedy."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def why_unreadable(error: BaseException, directory: Path) -> str:
     pieces = sorted(directory.glob("*.model"))
     if pieces:
         return (f"{pieces[0].name} alone is not read; make tokenizer.json of it once, where the package sentencepiece is"
-                f' installed: python -c "from transformers import AutoTokenizer as A;'
-                f" A.from_pretrained('{directory}').save_pretrained('{directory}')\"")
+                ' installed: python -c "import sys; from transformers import AutoTokenizer as A;'
+                f' A.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])" {shlex.quote(str(directory))}')
     if not any((directory / name).is_file() for name in ("vocab.txt", "vocab.json")):
         return (f"the directory has no vocabulary; copy the checkpoint's tokenizer.json, or its vocab.txt or vocab.json with"
                 f" merges.txt, into {directory} ({_WRITERS})")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jaxplm.config import Config
 from jaxplm.reporting.facts import Facts
 from jaxplm.reporting.report import headline, scores_markdown, section_markdown
-from jaxplm.reporting.tables import Score, one_line, scores
+from jaxplm.reporting.tables import Score, code, code_block, one_line, scores
 from jaxplm.scores.names import title
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def model_card(config: Config, facts: Facts, card: Card, rows: Sequence[Mapping[
       rows: as in metrics.jsonl.
     """
     found = scores(rows, facts.exported_step)
-    origin = f"`{config.model.path}`" if config.model.path else "random weights"
+    origin = code(config.model.path) if config.model.path else "random weights"
     sentence = headline(facts, found)
     parts = [
         card_header(config, card, found),
@@ -99,18 +99,18 @@ def card_header(config: Config, card: Card, found: Sequence[Score] = ()) -> str:
 
 def usage_section(card: Card) -> list[str]:
     """Return the section "Use": code that loads and calls the model."""
-    return ["## Use", f"```python\n{card.usage}\n```"]
+    return ["## Use", code_block(card.usage, "python")]
 
 
 def command_section(command: str) -> list[str]:
     """Return the section "Command": what made the model."""
-    return ["## Command", f"```\n{command}\n```"]
+    return ["## Command", code_block(command)]
 
 
 def licence_sentence(config: Config) -> str:
     """Return what the card says about the licence."""
     if config.export.license:
-        return f"Licence: {config.export.license}."
+        return f"Licence: {one_line(config.export.license)}."
     return "No licence is recorded: the terms of the base model and of the training texts apply."
 
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from jaxplm.data.progress import on_terminal
+from jaxplm.errors import visible
 
 log = logging.getLogger("jaxplm")
 
@@ -72,7 +73,7 @@ class LineHandler(logging.Handler):
     """Prints plain lines on stdout, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
+        text = visible(self.format(record))  # names and labels come from data
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"
         if on_terminal():

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxplm.reporting.facts import Facts, Section
 from jaxplm.reporting.plots import write_plots
-from jaxplm.reporting.tables import Score, markdown, one_line, score_table, scores, summary
+from jaxplm.reporting.tables import Score, code_block, markdown, one_line, score_table, scores, summary
 
 __all__ = ["Facts", "Score", "score_table", "scores", "write_report"]
 
@@ -34,7 +34,7 @@ def write_report(workdir: str | os.PathLike[str], facts: Facts, rows: Sequence[d
     parts += [picture(caption, path.relative_to(workdir).as_posix()) for caption, path in plots]
     for section in facts.sections:
         parts += section_markdown(section, with_figures=True)
-    parts += ["## Command", f"```\n{facts.command}\n```"]
+    parts += ["## Command", code_block(facts.command)]
     path = workdir / "report.md"
     path.write_text("\n\n".join(parts) + "\n", "utf-8")
     return path

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxplm.errors import visible
 from jaxplm.scores.classification import ClassScore
 from jaxplm.scores.names import SHARES, words
 from jaxplm.scores.seeds import format_mean_std, format_score
@@ -130,15 +132,40 @@ def _sentence(parts: Sequence[str]) -> str:
 
 
 def markdown(rows: Table, align: str) -> str:
-    """Return a table in Markdown; `align` has one letter per column, l or r. A cell is one line."""
+    """Return a table in Markdown; `align` has one letter per column, l or r. A cell is one line of plain text."""
     lines = ["| " + " | ".join(map(one_line, row)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join({"l": " --- ", "r": " ---: "}[side] for side in align) + "|")
     return "\n".join(lines)
 
 
+# Markdown's own characters, those of HTML in it, and the bar between cells. A `_` inside a word means nothing.
+_SPECIAL = re.compile(r"[\\`*\[\]<>&|$~]|(?<![^\W_])_|_(?![^\W_])")
+_OF_HTML = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+
+
 def one_line(text: str) -> str:
-    """Return a text that fits into a cell or a heading: without line breaks, vertical bars escaped."""
-    return " ".join(str(text).split()).replace("|", "\\|")
+    """Return plain text as Markdown of one line that shows it as it is: for a cell, a heading or a sentence."""
+    line = visible(" ".join(str(text).split()))
+    return _SPECIAL.sub(lambda found: _OF_HTML.get(found[0], f"\\{found[0]}"), line)
+
+
+def code(text: str) -> str:
+    """Return a text as Markdown code inside a line."""
+    line = visible(" ".join(text.split()))
+    marks = _marks_around(line, 1)
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{marks}{pad}{line}{pad}{marks}"
+
+
+def code_block(text: str, language: str = "") -> str:
+    """Return a text as a block of Markdown code."""
+    marks = _marks_around(text, 3)
+    return f"{marks}{language}\n{visible(text)}\n{marks}"
+
+
+def _marks_around(text: str, least: int) -> str:
+    """Return more backticks than the text has in a row."""
+    return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def value_text(name: str, value: float) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxplm.reporting.console import plain_table
 from jaxplm.reporting.numbers import count
-from jaxplm.reporting.tables import Table, markdown
+from jaxplm.reporting.tables import Table, markdown, one_line
 from jaxplm.vocab.advice import Advice
 from jaxplm.vocab.measure import Measurement
 from jaxplm.vocab.overlap import overlap
@@ -67,7 +67,7 @@ def vocabulary_markdown(measured: Measurement, tokenizer: Any, advice: Advice, g
                         most: int = SHOWN) -> str:
     """Return the section "Vocabulary" of report.md without its heading. The damaging splits are numbered as in the plot."""
     columns = [("domain", measured), *([("general text", general)] if general else [])]
-    parts = [advice.sentence, markdown(figures(columns, general), "l" + "r" * len(columns))]
+    parts = [one_line(advice.sentence), markdown(figures(columns, general), "l" + "r" * len(columns))]
     for heading, splits in _splits(measured, general, most):
         if splits:
             table = split_table(splits, tokenizer)  # numbered: a plot without a font for the words shows numbers instead

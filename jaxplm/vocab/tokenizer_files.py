@@ -78,7 +78,7 @@ def write_tokenizer(tokenizer: Tokenizer, kind: str, cased: bool, max_positions:
     wanted = json.loads(tokenizer.to_str())
     # A class of transformers rebuilds normalizer and pre-tokenizer by its own rules. Where those differ from ours, the
     # class that takes tokenizer.json unchanged is named instead.
-    read = json.loads(AutoTokenizer.from_pretrained(directory, local_files_only=True).backend_tokenizer.to_str())
+    read = json.loads(AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True).backend_tokenizer.to_str())
     if any(read[part] != wanted[part] for part in ("normalizer", "pre_tokenizer", "model", "decoder")):
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
         for option in ("do_lower_case", "strip_accents", "add_prefix_space"):

@@ -54,7 +54,10 @@ class TokenStore:
           ValueError, KeyError, OSError: they are damaged, or were written without checksums by an earlier version.
         """
         meta = checksums.opened(checksums.read_json(directory / "meta.json"), "meta.json")
-        for name, expected in meta.pop("files").items():
+        sums = meta.pop("files")
+        if sorted(sums) != sorted(_FILES):
+            raise ValueError("meta.json lists other files")
+        for name, expected in sums.items():
             if checksums.of_file(directory / name) != expected:
                 raise ValueError(f"{name} is not what was written")
         length, dtype = meta["tokens"], np.dtype(meta["dtype"])

@@ -62,7 +62,7 @@ class CorpusPass:
     def arrays(self) -> Iterator[np.ndarray]:
         """Yield the array of each file of a complete pass."""
         for number in range(json.loads(self._end.read_text())["files"]):
-            yield np.load(self._shard(number))
+            yield np.load(self._shard(number), allow_pickle=False)
 
     def _shard(self, number: int) -> Path:
         return self._directory / f"{self._name}-{number:05}.npy"

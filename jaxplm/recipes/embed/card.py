@@ -3,6 +3,7 @@
 from jaxplm.config import Config
 from jaxplm.recipes.embed.model import EmbeddingModel
 from jaxplm.reporting.card import Card, card_header, command_section, licence_sentence, usage_section
+from jaxplm.reporting.tables import code, one_line
 
 _POOLED = {
     "cls": "the vector of the first token",
@@ -28,10 +29,10 @@ def embedding_card(config: Config, model: EmbeddingModel, command: str) -> str:
     )
     parts = [
         card_header(config, card),
-        f"# {config.export.name or f'Embeddings by {config.model.path}'}",
+        f"# {one_line(config.export.name or f'Embeddings by {config.model.path}')}",
         f"The encoder with which jaxplm computed embeddings. A vector is {_POOLED[settings.pooling]} of {layer}{scaled}, with"
         f" {model.config.width} numbers. Texts of more than {config.data.seq_len} tokens are cut. The weights are those of"
-        f" `{config.model.path}`.",
+        f" {code(config.model.path)}.",
         *usage_section(card),
         f'`jaxplm.embed(texts, "path/to/this/directory", pooling="{settings.pooling}", normalize={settings.normalize})`'
         " returns the same vectors.",

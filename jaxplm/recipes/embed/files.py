@@ -40,11 +40,17 @@ def damaged_files(directory: Path, records: Records) -> list[str]:
     try:
         index = read_index(directory)
         shards = index["shards"]
+        if any(shard["file"] != _shard_name(number) for number, shard in enumerate(shards)):
+            raise Damaged("it lists other files")
         if any(index[name] != sum(shard[name] for shard in shards) for name in ("rows", "vectors")):
             raise Damaged("its totals are not those of its shards")
         return [f"{shard['file']} is not what was written" for shard in shards if not _is_whole(directory / shard["file"], shard["sha256"])]
     except (OSError, ValueError, KeyError, TypeError):
         return [f"{INDEX} is not what was written"]
+
+
+def _shard_name(number: int) -> str:
+    return f"embeddings-{number:05}.npy"
 
 
 def remove_index(directory: Path) -> None:
@@ -130,8 +136,11 @@ class VectorFiles:
                     f"{self._directory} was written with other weights or another tokenizer; choose another --workdir"
                 )
         shards = []
-        for record in records[1:]:
+        for number, record in enumerate(records[1:]):
             arrays = record.pop("arrays", {})
+            if record["file"] != _shard_name(number):
+                raise UserError(f"{self._progress} lists {record['file']} as shard {number}: it was not written by jaxplm;"
+                                " choose another --workdir")
             damaged = [] if _is_whole(self._directory / record["file"], record["sha256"]) else [record["file"]]
             damaged += [name for name, expected in arrays.items() if not self._begins_as(name, *expected)]
             if damaged:
@@ -165,7 +174,7 @@ class VectorFiles:
         """
         if self._shard is None:
             self._shard = ArrayFile(
-                self._directory / f"embeddings-{len(self.shards):05}.npy", (self._width,), self._dtype
+                self._directory / _shard_name(len(self.shards)), (self._width,), self._dtype
             )
             self._shard_counts = {"first_row": self.rows, "rows": 0, **dict.fromkeys(counts, 0)}
         self._shard.append(vectors)

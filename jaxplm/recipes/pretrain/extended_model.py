@@ -15,7 +15,7 @@ from jaxplm.devices.processes import is_first, wait_for_all
 from jaxplm.engine.workdir import is_claimed
 from jaxplm.errors import UserError
 from jaxplm.reporting.console import log_table
-from jaxplm.reporting.tables import markdown
+from jaxplm.reporting.tables import code, markdown
 from jaxplm.vocab.append import ExtendedTokenizer, append_tokens
 from jaxplm.vocab.choose import choose_tokens
 from jaxplm.vocab.corpus_report import KEPT, report_corpus
@@ -86,7 +86,7 @@ def _choose(config: Config, workdir: Path, tokenizer: Any) -> None:
     after = remeasure(before, appended.tokenizer)
     table = figures([("before", before), (f"with {len(appended.tokens):,} new tokens", after)])
     log_table(table, header=True)
-    shown = ", ".join(f"`{token}`" for token in appended.tokens[:_SHOWN]) + (", …" if len(appended.tokens) > _SHOWN else "")
+    shown = ", ".join(code(token) for token in appended.tokens[:_SHOWN]) + (", …" if len(appended.tokens) > _SHOWN else "")
     section = "\n\n".join([measured.section, "### With the new tokens", markdown(table, "lrr"),
                            f"{len(appended.tokens):,} new tokens, those first that save most: {shown}"])
     content = {"tokens": chosen.tokens, "section": section}

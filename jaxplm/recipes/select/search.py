@@ -72,7 +72,7 @@ def _restore(search: DeviceSearch, state: Path, shape: tuple[int, int]) -> int:
     done, values, numbers = 0, np.zeros(shape, np.float32), np.zeros(shape, np.int32)
     if is_first() and state.exists():
         try:
-            with state.open("rb") as file, np.load(file) as saved:
+            with state.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 done, values, numbers = int(saved["done"]), saved["values"], saved["numbers"]
             if values.shape != shape or numbers.shape != shape:
                 raise ValueError("of another search")

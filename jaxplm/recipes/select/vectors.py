@@ -36,7 +36,7 @@ class StoredVectors:
         parts = []
         for shard in np.unique(shards).tolist():
             inside = numbers[shards == shard] - (self._ends[shard - 1] if shard else 0)
-            mapped = np.load(self._files[shard], mmap_mode="r")
+            mapped = np.load(self._files[shard], mmap_mode="r", allow_pickle=False)
             whole = inside[-1] - inside[0] + 1 == len(inside)
             parts.append(np.array(mapped[inside[0] : inside[-1] + 1] if whole else mapped[inside]))
         return np.concatenate(parts)
