@@ -243,7 +243,7 @@ def words(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     counted, weighed = CorpusPass(scratch, "counted"), CorpusPass(scratch, "weighed")
     counted.run(kept, lambda _, some: importance.count(some, ngrams), lambda done: None, joined=lambda parts: np.sum(parts, axis=0))
     clock.done("counting n-grams")
-    ratios = importance.log_ratios(importance.count([test], ngrams), np.sum(list(counted.arrays()), axis=0))
+    ratios = importance.log_ratios(importance.count(test, ngrams), np.sum(list(counted.arrays()), axis=0))
     weighed.run(kept, lambda _, some: importance.log_weights(some, ratios, ngrams), lambda done: None)
     numbers, weights = np.flatnonzero(screened.kept), np.concatenate(list(weighed.arrays()))
     chosen = sampling.highest(weights + sampling.gumbel(0, numbers), 50_000)

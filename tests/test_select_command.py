@@ -11,6 +11,7 @@ from helpers import sentences
 from messages import assert_line, assert_refusal
 
 import jaxplm
+from jaxplm.data.selection import importance
 from jaxplm.data.selection.neighbours import unit
 
 pytestmark = pytest.mark.slow
@@ -153,10 +154,23 @@ def test_without_a_model_as_many_texts_are_chosen_as_are_wanted(lab, data, finis
     rows, corpus = selected(tmp_path / "run"), corpus_of(data)
     assert len({row["index"] for row in rows}) == len(rows) == size
     assert [row["text"] for row in rows] == [corpus[row["index"]] for row in rows]
-    assert ("weight" in rows[0]) == (method == "dsir")
+    if method == "dsir":
+        kept = [text for text in dict.fromkeys(corpus) if "고양이가" not in text]
+        task = [json.loads(line)["text"] for line in (data / "train.jsonl").read_text("utf-8").splitlines()]
+        ngrams = importance.HashedNgrams()
+        ratios = importance.log_ratios(importance.count(task, ngrams), importance.count(kept, ngrams))
+        wanted = importance.log_weights([row["text"] for row in rows], ratios, ngrams)
+        assert np.abs(np.array([row["weight"] for row in rows]) - wanted).max() < 1e-6
+        assert wanted.mean() > importance.log_weights(kept, ratios, ngrams).mean()
+    else:
+        assert "weight" not in rows[0]
     assert not {"고양이가"} & {word for row in rows for word in row["text"].split()}, "no planted leak"
-    succeeded(lab.run(flags(lab, data, tmp_path / "all", **{name: value for name, value in more.items() if name != "select__texts"})))
-    assert len(selected(tmp_path / "all")) == min(available, TASK * K)
+    usual = {name: value for name, value in more.items() if name != "select__texts"} | {"select__neighbours": 50 if method == "random" else K}
+    out = succeeded(lab.run(flags(lab, data, tmp_path / "all", **usual)))
+    assert len(selected(tmp_path / "all")) == (available if method == "random" else TASK * K)
+    assert ("warning" in out) == (method == "random")
+    if method == "random":
+        assert_line(out, "warning", f"{available} texts", "select.texts")
     succeeded(lab.run(flags(lab, data, tmp_path / "other", seed=1, **more)))
     assert [row["index"] for row in selected(tmp_path / "other")] != [row["index"] for row in rows]
 

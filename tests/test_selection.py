@@ -123,7 +123,7 @@ def test_importance_weights_are_those_of_the_definition():
         return math.log((counts[bucket] + 1) / (counts.total() + importance.BUCKETS))
 
     wanted = [sum(n * (log_share(in_task, bucket) - log_share(in_corpus, bucket)) for bucket, n in bag(text).items()) for text in corpus]
-    ratios = importance.log_ratios(importance.count([task], ngrams), importance.count([corpus], ngrams))
+    ratios = importance.log_ratios(importance.count(task, ngrams), importance.count(corpus, ngrams))
     found = importance.log_weights(corpus, ratios, ngrams)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
     parts = [importance.log_weights(corpus[i : i + 7], ratios, importance.HashedNgrams()) for i in range(0, len(corpus), 7)]

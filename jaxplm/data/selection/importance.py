@@ -10,7 +10,7 @@ than was found, so that the empty buckets of a small task do not decide; the pap
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class HashedNgrams:
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return the buckets of all n-grams, [m] int64, and the text that each is of, [m] int64."""
+        if isinstance(texts, str):
+            raise TypeError("a list of texts is wanted, not one text")
         hashes: list[int] = []
         sizes = np.zeros(len(texts), np.int64)
         known = self._hashes
@@ -51,12 +53,9 @@ class HashedNgrams:
         return buckets.astype(np.int64), owner
 
 
-def count(texts: Iterable[Sequence[str]], ngrams: HashedNgrams) -> np.ndarray:
-    """Return how often each bucket occurs in lists of texts, [BUCKETS] int64."""
-    total = np.zeros(BUCKETS, np.int64)
-    for some in texts:
-        total += np.bincount(ngrams(some)[0], minlength=BUCKETS)
-    return total
+def count(texts: Sequence[str], ngrams: HashedNgrams) -> np.ndarray:
+    """Return how often each bucket occurs in some texts, [BUCKETS] int64."""
+    return np.bincount(ngrams(texts)[0], minlength=BUCKETS)
 
 
 def log_ratios(task: np.ndarray, corpus: np.ndarray) -> np.ndarray:

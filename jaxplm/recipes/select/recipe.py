@@ -164,6 +164,8 @@ class _Run:
             raise UserError(f"select.neighbours={select.neighbours}: {few}")
         if select.method != "knn" and (select.texts or 0) > there:
             raise UserError(f"select.texts={select.texts}: {few}")
+        if select.method != "knn" and self._wanted >= there:
+            log.warning("all %s texts that may be selected are selected; select.texts=... takes fewer", f"{there:,}")
 
     def _by_weight(self, kept: np.ndarray) -> Selection:
         """Return a sample in proportion to importance weights."""
