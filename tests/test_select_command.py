@@ -165,7 +165,8 @@ def test_without_a_model_as_many_texts_are_chosen_as_are_wanted(lab, data, finis
     else:
         assert "weight" not in rows[0]
     assert not {"고양이가"} & {word for row in rows for word in row["text"].split()}, "no planted leak"
-    usual = {name: value for name, value in more.items() if name != "select__texts"} | {"select__neighbours": 50 if method == "random" else K}
+    usual = {name: value for name, value in more.items() if name != "select__texts"}
+    usual["select__neighbours"] = 50 if method == "random" else K
     out = succeeded(lab.run(flags(lab, data, tmp_path / "all", **usual)))
     assert len(selected(tmp_path / "all")) == (available if method == "random" else TASK * K)
     assert ("warning" in out) == (method == "random")
