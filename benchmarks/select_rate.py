@@ -1,7 +1,8 @@
 """Measure the selection of texts: time, memory, exact agreement with float64, planted near-duplicates, leaks and copies.
 
     python benchmarks/select_rate.py [--model=DIR] [--corpora=FILE,FILE] [--train=FILE --validation=FILE --test=FILE] \
-        [--texts=50000] [--neighbours=50] [--seq_len=48] [--synthetic=1000000] [--only=real,vectors,words] [--scratch=DIR]
+        [--texts=50000] [--neighbours=50] [--seq_len=48] [--layers=last] [--rows=32] \
+        [--synthetic=1000000] [--only=real,vectors,words] [--scratch=DIR]
 
 Models and data are paths or built-ins. Three parts, each in processes of its own, whose highest resident memory is given:
 
@@ -112,7 +113,8 @@ def real(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
     start_jax()
     console.setup()
-    config = Config(recipe="select", model=Model(options.model), task=Task("classify"), train=Train(batch_size=32), embed=Embed(),
+    config = Config(recipe="select", model=Model(options.model), task=Task("classify"), train=Train(batch_size=options.rows),
+                    embed=Embed(layers=options.layers),
                     data=Data(corpus="planted", train=options.train, validation=options.validation, test=options.test,
                               seq_len=options.seq_len), select=Select(neighbours=options.neighbours))
     options_corpus, config.data.corpus = config.data.corpus, options.corpora
@@ -279,6 +281,8 @@ def main() -> None:
     parser.add_argument("--chars", type=int, default=120, help="characters of a passage, at most")
     parser.add_argument("--neighbours", type=int, default=50)
     parser.add_argument("--seq_len", type=int, default=48)
+    parser.add_argument("--layers", default="last", help="layers to take vectors from, as embed.layers")
+    parser.add_argument("--rows", type=int, default=32, help="rows of tokens per batch")
     parser.add_argument("--synthetic", type=int, default=1_000_000)
     parser.add_argument("--synthetic_queries", type=int, default=1688)
     parser.add_argument("--only", default="real,vectors,words", help="comma-separated parts")

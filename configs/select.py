@@ -36,6 +36,6 @@ def get_config() -> Config:
         data=Data(corpus="builtin:pydocs", train="builtin:pydocs-labels", seq_len=64),
         task=Task(kind="classify"),
         select=Select(method="knn", neighbours=5),
-        embed=Embed(pooling="mean", layers="last"),
+        embed=Embed(pooling="mean", layers="last", shard_rows=8192),  # a stopped run resumes after the last shard
         train=Train(batch_size=32),  # rows of tokens per batch
     )

@@ -8,7 +8,7 @@ from jaxplm.recipes.select.chosen import Chosen
 from jaxplm.recipes.select.plot import write_histogram
 from jaxplm.reporting.facts import Figure, Section
 from jaxplm.reporting.report import section_markdown
-from jaxplm.reporting.tables import markdown, one_line
+from jaxplm.reporting.tables import code, code_block, markdown
 from jaxplm.vocab.overlap import shared_words
 
 _LONGEST = 240  # characters of an example
@@ -27,7 +27,7 @@ def write_report(workdir: Path, chosen: Chosen, command: str) -> Path:
     parts = ["# Selection of texts", _headline(chosen)]
     for section in sections:
         parts += section_markdown(section, with_figures=True)
-    parts += ["## Command", f"```\n{command}\n```"]
+    parts += ["## Command", code_block(command)]
     path = workdir / "report.md"
     path.write_text("\n\n".join(parts) + "\n", "utf-8")
     return path
@@ -35,8 +35,8 @@ def write_report(workdir: Path, chosen: Chosen, command: str) -> Path:
 
 def _headline(chosen: Chosen) -> str:
     facts = chosen.facts
-    return (f"**{facts['texts']:,} texts** of the {facts['available']:,} that may be selected from `{facts['corpus']}` were chosen"
-            f" {_METHODS[facts['method']]}, for the {facts['task_texts']:,} texts of `{facts['task']}`.")
+    return (f"**{facts['texts']:,} texts** of the {facts['available']:,} that may be selected from {code(facts['corpus'])} were chosen"
+            f" {_METHODS[facts['method']]}, for the {facts['task_texts']:,} texts of {code(facts['task'])}.")
 
 
 def _sizes(chosen: Chosen) -> Section:
@@ -96,8 +96,7 @@ def _examples(chosen: Chosen) -> Section:
 
 def _shortened(text: str) -> str:
     flat = " ".join(text.split())
-    flat = flat if len(flat) <= _LONGEST else flat[: _LONGEST - 1].rstrip() + "…"
-    return one_line(flat.replace("<", "&lt;"))
+    return flat if len(flat) <= _LONGEST else flat[: _LONGEST - 1].rstrip() + "…"
 
 
 def _words(chosen: Chosen) -> Section:
