@@ -148,7 +148,7 @@ def find(comparison: Comparison, standing: Standing) -> Findings:
     runs = [run for way in comparison.ways if not way.failure for run in way.runs]
     split = "test" if runs and all(comparison.metric in run.test for run in runs) else "validation"
     scores = [scores_of(way.runs, split, comparison.metric) if not way.failure else () for way in comparison.ways]
-    best = _best(scores, comparison.higher_is_better)
+    best = _best(comparison, scores)
     outcomes = []
     for i, (way, found) in enumerate(zip(comparison.ways, scores, strict=True)):
         mean, std = mean_std(found)
@@ -173,8 +173,8 @@ def total(*costs: Cost) -> Cost:
     )  # fmt: skip
 
 
-def _best(scores: Sequence[Sequence[float]], higher_is_better: bool) -> int | None:
-    means = {i: mean_std(found)[0] for i, found in enumerate(scores) if found}
-    if not means:
-        return None
-    return max(means, key=lambda i: means[i] if higher_is_better else -means[i])
+def _best(comparison: Comparison, scores: Sequence[Sequence[float]]) -> int | None:
+    """Return which way has the best mean; of equal ones a way that can be recommended."""
+    sign = 1 if comparison.higher_is_better else -1
+    means = {i: sign * mean_std(found)[0] for i, found in enumerate(scores) if found}
+    return max(means, key=lambda i: (means[i], comparison.ways[i].name not in CONTROLS), default=None)

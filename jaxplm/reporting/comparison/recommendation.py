@@ -120,14 +120,17 @@ def _keep_or_undecided(findings: Findings, tied: Sequence[Outcome]) -> Verdict:
     best = max(compared, key=lambda outcome: _oriented(findings, outcome.gain.mean if outcome.gain else 0.0))
     assert best.gain is not None  # it is among those that were compared
     values = {"way": WayName(best.way.name), "method": Method(best.way.method), **_interval(metric, best.gain)}
-    if most < worth and findings.comparison.complete:
+    controls = [outcome for outcome in tied if outcome.is_control]
+    floor = any(outcome.way.name == "random" for outcome in controls)
+    if most < worth and findings.comparison.complete and not floor:
         limit = Change(metric, most if findings.comparison.higher_is_better else -most)
         return Verdict("keep_base", keep, (), "moderate" if _seeds(keep) >= ENOUGH_SEEDS else "low",
                        Message("verdict.keep_base", {"method": Method(keep.way.method)}),
                        (Message("reason.no_gain", values | {"most": limit}),), cautions)
     reasons = [Message("reason.best_not_shown", values)]
-    controls = [outcome for outcome in tied if outcome.is_control]
-    if controls:
+    if floor:
+        reasons.append(Message("reason.floor_ties"))
+    elif controls:
         reasons.append(Message("reason.control_ties", {"ways": Names(tuple(dict.fromkeys(one.way.name for one in controls)))}))
     return Verdict("undecided", None, (), None, Message("verdict.undecided"), tuple(reasons), cautions,
                    tuple(_deciders(findings, best)))
@@ -201,6 +204,8 @@ def _more_measurements(findings: Findings) -> Iterator[Message]:
 def _deciders(findings: Findings, best: Outcome) -> Iterator[Message]:
     """Yield what would decide, from what helps most to what may help."""
     yield from _more_measurements(findings)
+    if any(outcome.is_tied and outcome.way.name == "random" for outcome in findings.done):
+        yield Message("step.learn")
     if (seeds := _seeds(best)) < ENOUGH_SEEDS:
         yield Message("step.seeds", {"seeds": seeds, "enough": ENOUGH_SEEDS})
     if rows := rows_to_decide(findings, best):
@@ -220,10 +225,10 @@ def rows_to_decide(findings: Findings, outcome: Outcome) -> int | None:
     if gain is None or findings.test_rows is None or not findings.better(gain.mean):
         return None
     error = (gain.high - gain.low) / 2 / _Z_INTERVAL
-    factor = (_Z_POWER * error / abs(gain.mean)) ** 2
-    if not 1 < factor <= MOST_ROWS:
+    ratio = _Z_POWER * error / abs(gain.mean)
+    if not 1 < ratio <= math.sqrt(MOST_ROWS):
         return None
-    rows = factor * findings.test_rows
+    rows = ratio**2 * findings.test_rows
     digits = 10 ** max(0, math.floor(math.log10(rows)) - 1)
     return math.ceil(rows / digits) * digits
 
