@@ -5,15 +5,13 @@ from typing import Any
 
 import jinja2
 
-from jaxplm.reporting.comparison import wording
 from jaxplm.reporting.comparison.comparison import Cost
 from jaxplm.reporting.comparison.content import TEXT_SETS, template_values
 from jaxplm.reporting.comparison.findings import Findings, Outcome
 from jaxplm.reporting.comparison.recommendation import Message, Verdict
 from jaxplm.reporting.comparison.wording import Method, Seconds, Wording
+from jaxplm.reporting.tables import code, code_block, one_line
 
-# Markdown's own characters, those of HTML in it, and the pipe of its tables.
-_SPECIAL = re.compile(r"[\\`*_\[\]<>|~&$]")
 _BLOCK = re.compile(r"^([#+=:-]|\d+(?=[.)]))")  # what begins a heading or a list
 
 
@@ -21,15 +19,9 @@ class Safe(str):
     """Text that is Markdown already."""
 
 
-def escape(text: str) -> str:
-    """Return plain text as Markdown of one line that shows it as it is."""
-    text = " ".join(wording.visible(text).split())
-    return _SPECIAL.sub(lambda found: {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(found[0], "\\" + found[0]), text)
-
-
 def at_line_start(text: str) -> Safe:
     """Return plain text as Markdown that stays a text where it begins a line."""
-    return Safe(_BLOCK.sub(lambda found: "\\" + found[0] if not found[0].isdigit() else found[0] + "\\", escape(text)))
+    return Safe(_BLOCK.sub(lambda found: "\\" + found[0] if not found[0].isdigit() else found[0] + "\\", one_line(text)))
 
 
 def markdown(findings: Findings, verdict: Verdict, language: str, plots: dict[str, str]) -> str:
@@ -45,13 +37,13 @@ def markdown(findings: Findings, verdict: Verdict, language: str, plots: dict[st
         loader=jinja2.PackageLoader("jaxplm.reporting.comparison"), autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, finalize=_escaped,
     )  # fmt: skip
-    words = Wording(language, escape, lambda name: f"**{name}**", lambda code: f"`{code}`")
+    words = Wording(language, one_line, lambda name: f"**{name}**", lambda name: f"`{name}`")
 
     def say(message: Message) -> Safe:
         return Safe(words.text(message.key, message.values))
 
     def way(outcome: Outcome) -> Safe:
-        name = escape(outcome.way.name)
+        name = one_line(outcome.way.name)
         return Safe(name if len(findings.methods) < 2 else f"{name} ({words.shown(Method(outcome.way.method))})")
 
     def time(cost: Cost) -> Safe:
@@ -64,7 +56,7 @@ def markdown(findings: Findings, verdict: Verdict, language: str, plots: dict[st
         "image": image,
         "way": way, "time": time, "line": at_line_start, "say": say, "t": lambda key, **values: Safe(words.text(key, values)),
         "both": lambda value: Safe(words.shown(value)),
-        "code": _code, "fence": _fence,
+        "code": lambda text: Safe(code(text).replace("|", r"\|")), "fence": lambda lines: Safe(code_block("\n".join(lines), "bash")),
         "set_name": lambda name: words.text(f"vocabulary.{name}") if name in TEXT_SETS else name,
     }  # fmt: skip
     text = environment.get_template("report.md.j2").render(template_values(findings, verdict) | {"plots": plots})
@@ -72,19 +64,4 @@ def markdown(findings: Findings, verdict: Verdict, language: str, plots: dict[st
 
 
 def _escaped(value: Any) -> Any:
-    return escape(value) if isinstance(value, str) and not isinstance(value, Safe) else value
-
-
-def _code(text: str) -> Safe:
-    """Return data as code in a line, without what would end it or a table's cell."""
-    text = " ".join(wording.visible(text).split()).replace("|", "\\|")
-    longest = max((len(found) for found in re.findall("`+", text)), default=0)
-    marks = "`" * (longest + 1)
-    return Safe(f"{marks}{' ' if longest else ''}{text}{' ' if longest else ''}{marks}") if text else Safe("")
-
-
-def _fence(lines: list[str]) -> Safe:
-    """Return commands as a block of code, whose marks are longer than any in it."""
-    text = wording.visible("\n".join(lines))
-    marks = "`" * max(3, 1 + max((len(found) for found in re.findall("`+", text)), default=0))
-    return Safe(f"{marks}bash\n{text}\n{marks}")
+    return one_line(value) if isinstance(value, str) and not isinstance(value, Safe) else value

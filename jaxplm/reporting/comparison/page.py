@@ -8,7 +8,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from jaxplm.reporting.comparison import plots, wording
+from jaxplm.errors import visible
+from jaxplm.reporting.comparison import plots
 from jaxplm.reporting.comparison.content import TEXT_SETS, contents, template_values
 from jaxplm.reporting.comparison.findings import Findings, Gain
 from jaxplm.reporting.comparison.recommendation import Message, Verdict
@@ -71,11 +72,11 @@ def _attributes(name: str, key: str) -> Markup:
 
 
 def _set_name(name: str) -> Markup:
-    return in_both(f"vocabulary.{name}") if name in TEXT_SETS else Markup("<bdi>{}</bdi>").format(wording.visible(name))
+    return in_both(f"vocabulary.{name}") if name in TEXT_SETS else Markup("<bdi>{}</bdi>").format(visible(name))
 
 
 def _visible(value: Any) -> Any:
-    return wording.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _bar(findings: Findings, gain: Gain) -> Markup:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxplm.errors import visible
 from jaxplm.reporting.comparison.comparison import Encoder, Run, Vocabularies
 from jaxplm.reporting.comparison.findings import Findings, Outcome, scores_of
-from jaxplm.reporting.comparison.wording import change, metric_name, operations, visible
+from jaxplm.reporting.comparison.wording import change, metric_name, operations
 from jaxplm.reporting.fonts import families_for
 from jaxplm.reporting.plots import INK, canvas, spread_labels
 from jaxplm.scores.names import SHARES, title

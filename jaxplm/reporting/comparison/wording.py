@@ -3,22 +3,19 @@
 import math
 import re
 import tomllib
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from jaxplm.errors import visible
 from jaxplm.reporting.numbers import count
 from jaxplm.scores.names import SHARES, title, words
 from jaxplm.scores.seeds import format_score
 
 LANGUAGES = ("en", "ko")
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-# Characters that change the direction of what follows, or cannot be seen: they are written as their code.
-_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-_JOINERS = "\u200c\u200d"  # scripts need them
 
 
 @dataclass(frozen=True)
@@ -79,13 +76,6 @@ class Times:
     """A ratio of two costs."""
 
     value: float
-
-
-def visible(text: str) -> str:
-    """Return a text whose hidden characters, those that turn the direction of writing among them, are written as their codes."""
-    return "".join(
-        letter if letter in "\n\t" or letter in _JOINERS or unicodedata.category(letter) not in _HIDDEN
-        else f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}" for letter in text)
 
 
 @dataclass(frozen=True)
