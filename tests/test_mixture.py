@@ -128,13 +128,15 @@ COUNTS = (30, 20, 7)
 def training(make: Callable[[Store], Plan] = packed, **options: Any) -> MlmBatches:
     """Batches of three sources whose tokens are 10 and above, 3,000 and above, 6,000 and above."""
     stores = [store._replace(tokens=store.tokens + np.uint16(3000 * i)) for i, store in enumerate(STORES)]
-    return MlmBatches(Mixture(tuple(map(make, stores)), COUNTS), masking(), **({"batch_size": 8, "seed": 3} | options))
+    settings: dict[str, Any] = {"batch_size": 8, "seed": 3} | options
+    return MlmBatches(Mixture(tuple(map(make, stores)), COUNTS), masking(), **settings)
 
 
 @pytest.mark.parametrize("make", [packed, paired])
 def test_a_row_is_built_from_its_own_source(make):
     batches = training(make)
-    plans = batches.plan.plans if isinstance(batches.plan, Mixture) else ()
+    assert isinstance(batches.plan, Mixture)
+    plans = batches.plan.plans
     firsts = np.cumsum([0, *(plan.rows for plan in plans)])
     for step in range(12):
         ids, draws = batches.rows_of_step(step), batches.draws_of_step(step)

@@ -161,5 +161,10 @@ def source_facts(sources: Sequence[Source], plan: Plan, phases: Sequence[tuple[P
         passes += [drawn / own.rows for drawn, own in zip(part.order(0).drawn(samples), part.plans, strict=True)]
     found = zip(sources, plan.plans, plan.counts, passes, strict=True)
     return {f"source {i}": f"{source.name}: {source.count:,} texts, {own.tokens:,} tokens, {own.rows:,} rows;"
-                           f" {count / plan.rows:.1%} of the rows drawn, {times:.2f} passes"
+                           f" {count / plan.rows:.1%} of the rows drawn, {_times(times)} passes"
             for i, (source, own, count, times) in enumerate(found, 1)}
+
+
+def _times(passes: float) -> str:
+    """Return a number of passes in words; small ones to two digits."""
+    return f"{passes:,.2f}" if passes >= 1 else f"{passes:.2g}"

@@ -18,7 +18,7 @@ FIELDS = {"select": (
 def check(config: Config) -> None:
     """Raise a `UserError` for values that do not go together."""
     refuse(config, "train.seeds", "train.metric", "train.reinit_layers", "data.mask_rate_end", "data.short_len", "data.general",
-           "vocab.mask_new", "vocab.new_rows_first", "model.pairs")
+           "data.weights", "data.replay", "vocab.mask_new", "vocab.new_rows_first", "model.pairs")
     data, select = config.data, config.select
     check_layers(config.embed)
     if not data.corpus:
