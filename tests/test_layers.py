@@ -79,7 +79,7 @@ def test_imports_point_down():
 
 def test_recipes_do_not_import_each_other():
     """What two recipes share belongs into `recipes/<the one that makes it>` by name, or into the engine."""
-    shared = {("evaluate", "pretrain"), ("evaluate", "finetune"),  # evaluation reads data as training does
+    shared = {("evaluate", "pretrain"), ("evaluate", "finetune"), ("adapt", "finetune"),  # they read data as training does
               ("select", "finetune"), ("select", "embed")}  # selection reads a task as training does, and compares embeddings
     crossing = {(module.split(".")[1], other.split(".")[1]) for module in MODULES for other in inner(module)
                 if module.count(".") > 1 and room_of(module) == room_of(other) == "recipes" and other.count(".") > 1}

@@ -15,9 +15,9 @@ STARTS_JAX = False
 # Recipe → patterns of the fields that it reads.
 FIELDS = {"adapt": (
     "seed", "model.path", "model.dropout", "model.attention_dropout",
-    "data.corpus", "data.train", "data.validation", "data.test", "data.general", "data.lines", "data.text", "data.text_pair", "data.label",
-    "data.label_names", "data.tokens", "data.tags", "data.token_unit", "data.tag_scheme", "data.seq_len", "data.held_out",
-    "task.*", "train.seeds", "train.metric", "adapt.*", "mesh.*", "compute.*",
+    "data.corpus", "data.train", "data.validation", "data.test", "data.general", "data.replay", "data.lines", "data.text",
+    "data.text_pair", "data.label", "data.label_names", "data.tokens", "data.tags", "data.token_unit", "data.tag_scheme", "data.seq_len",
+    "data.held_out", "task.*", "train.seeds", "train.metric", "adapt.*", "mesh.*", "compute.*",
 )}
 
 # Overrides by the recipe that they are for, and fields that the comparison gives itself.
@@ -28,7 +28,7 @@ _GIVEN = {
     "data.train": "data.train, data.corpus or adapt.off_domain", "data.validation": "data.validation", "data.test": "data.test",
     "data.held_out": "data.held_out", "data.corpus": "data.corpus", "data.general": "data.general", "data.max_rows": "adapt.few_rows",
     "data.rows_chosen": "adapt.few_rows",
-    "train.metric": "train.metric", "task.kind": "task.kind",
+    "data.replay": "data.replay", "train.metric": "train.metric", "task.kind": "task.kind",
 }
 _RATES = {"finetune": "adapt.learning_rates", "feature_extraction": "adapt.head_learning_rates", "few": "adapt.learning_rates"}
 
@@ -48,6 +48,8 @@ def check(config: Config) -> None:
                                (data.general, {"dapt+replay"}, "data.general is empty: give general text to replay")):
         if not needed and (asking := [way for way in adapt.ways if way in ways]):
             raise UserError(f"{what}, or leave {asking[0]} out of adapt.ways")
+    if data.replay is not None and "dapt+replay" not in adapt.ways:
+        raise UserError(f"data.replay={data.replay:g} is for the way dapt+replay, which is not in adapt.ways; leave it out")
     for name, rates in (("adapt.learning_rates", adapt.learning_rates), ("adapt.head_learning_rates", adapt.head_learning_rates)):
         if not rates or len(set(rates)) != len(rates) or not all(0 < rate <= 10 for rate in rates):
             raise UserError(f"{name}={rates}: must be different numbers above 0, at most 10")

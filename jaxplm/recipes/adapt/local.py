@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jaxplm.errors import Interrupted
 from jaxplm.recipes.adapt import state
-from jaxplm.recipes.adapt.plan import Plan, Stage
+from jaxplm.recipes.adapt.plan import Plan, Stage, command_of, command_text
 from jaxplm.recipes.adapt.stage import MODULE, PARENT
 from jaxplm.reporting.numbers import duration
 
@@ -69,12 +69,12 @@ class LocalEngine:
                 self._done.add(name)
                 self._say(f"{name}: has ended before")
             else:
-                self._start(stage)
+                self._start(stage, rate)
             started = True
         return started
 
-    def _start(self, stage: Stage) -> None:
-        self._say(f"{stage.name}: starts, log in {self._workdir / stage.place / state.LOG}")
+    def _start(self, stage: Stage, rate: float | None) -> None:
+        self._say(f"{stage.name}: {command_text(command_of(stage, self._workdir, rate))}")
         # A session of its own: Ctrl-C on the terminal reaches this process alone, which asks the stages to stop.
         self._running[stage.name] = subprocess.Popen(
             [sys.executable, "-m", MODULE, str(self._workdir), stage.name], stdin=subprocess.DEVNULL, start_new_session=True,
@@ -86,8 +86,6 @@ class LocalEngine:
                 continue
             del self._running[name]
             said = [line for line in (process.stdout.read() if process.stdout else b"").decode(errors="replace").splitlines() if line]
-            for line in said[:-1]:
-                log.info("  %s", line)
             if process.returncode == 0:
                 self._done.add(name)
                 ended = state.read_ended(self._workdir, self._plan[name])

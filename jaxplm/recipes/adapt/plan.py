@@ -26,7 +26,7 @@ WAYS: Mapping[str, tuple[str, ...]] = {
     "off-domain-dapt": ("off-domain-dapt",),
 }
 METHODS = ("finetune", "feature_extraction")
-REPLAY = 0.1  # share of the rows in `dapt+replay`, where data.replay is 0
+REPLAY = 0.1  # share of the rows in `dapt+replay`, where data.replay is None
 TASK_TEXTS = "task/texts.jsonl"  # in the workdir: what TAPT reads
 PLAN_FILE = "plan.json"
 
@@ -154,7 +154,7 @@ class _Maker:
                 selected = self._at("stages/knn/selected/texts.jsonl")
                 return self._mlm(name, "tapt", adapt.tapt, base, {"data.train": f"{self._at(TASK_TEXTS)},{selected}"}, "knn")
             case "dapt+replay":
-                share = getattr(data, "replay", 0) or REPLAY
+                share = REPLAY if data.replay is None else data.replay
                 return self._mlm(name, "dapt", adapt.dapt, base, domain | {"data.replay": share})
             case "extend_vocab":
                 return self._mlm(name, "extend_vocab", (*adapt.extend_vocab, "train.steps=0"), base, domain)
@@ -169,7 +169,8 @@ class _Maker:
     def _mlm(self, name: str, recipe: str, overrides: tuple[str, ...], model: str, texts: dict[str, Any], *after: str) -> Stage:
         fields = {"model.path": model, **texts}
         if self._config.data.general:
-            fields["data.general"] = self._config.data.general
+            # Without replay too, forgetting is measured on the part of the general text that replay leaves out.
+            fields = {"data.replay": 0.0} | fields | {"data.general": self._config.data.general}
         return self._stage(name, recipe, fields, overrides, after)
 
     def _selection(self, name: str) -> Stage:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import logging
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,19 @@ from jaxplm.data import atomic
 from jaxplm.data.checksums import Damaged, read_json
 from jaxplm.errors import UserError
 from jaxplm.recipes.adapt import state
+from jaxplm.recipes.adapt.collect import Collector
 from jaxplm.recipes.adapt.contents import write_contents
 from jaxplm.recipes.adapt.local import LocalEngine
 from jaxplm.recipes.adapt.plan import Plan, make_plan, write_plan
 from jaxplm.recipes.adapt.snakemake_engine import SnakemakeEngine, require_snakemake
 from jaxplm.recipes.adapt.stage import described
 from jaxplm.recipes.adapt.task_texts import read_task
+from jaxplm.recipes.adapt.vocabularies import vocabularies
+from jaxplm.reporting.comparison.comparison import Comparison, Run
+from jaxplm.reporting.comparison.write import write_reports
+from jaxplm.reporting.console import log_table
+from jaxplm.reporting.numbers import duration
+from jaxplm.scores.seeds import format_mean_std
 from jaxplm.version import VERSION
 
 log = logging.getLogger("jaxplm")
@@ -44,7 +53,28 @@ def run(config: Config, workdir: Path, command: str) -> None:
         SnakemakeEngine(plan, workdir, config.adapt.parallel, config.adapt.profile, lambda: None).run()
     else:
         LocalEngine(plan, workdir, config.adapt.parallel, lambda: None).run()
-    log.info("%d rows of the task, %s", task.rows, command)
+    comparison = Collector(config, plan, workdir, task, vocabularies(config, workdir), command).comparison()
+    write_reports(workdir, comparison)
+    log_table(table(comparison), header=True)
+    log.info("report: %s and %s", workdir / "report.md", workdir / "report.html")
+
+
+def table(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Return the rows of a table of the ways, for the log: the deciding score on the test set, on the validation set without one."""
+    split = "test" if any(run.test for way in comparison.ways for run in way.runs) else "validation"
+    several = len({way.method for way in comparison.ways}) > 1
+
+    def score(runs: Sequence[Run]) -> str:
+        values = [getattr(run, split).get(comparison.metric, math.nan) for run in runs]
+        return format_mean_std(comparison.metric, values) if values else ""
+
+    rows = [("", f"{split} {comparison.metric}", *(f"{rows} rows" for rows in comparison.few_rows), "learning rate", "time")]
+    for way in comparison.ways:
+        few = dict(way.few)
+        name = f"{way.name}, {way.method}" if several else way.name
+        rows.append((name, score(way.runs) or "failed", *(score(few.get(rows, ())) for rows in comparison.few_rows),
+                     f"{way.learning_rate:g}", duration(way.preparation.seconds + way.training.seconds)))
+    return rows
 
 
 def _claim(config: Config, workdir: Path) -> None:

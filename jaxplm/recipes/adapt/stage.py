@@ -21,10 +21,12 @@ import threading
 import time
 from pathlib import Path
 
+from jaxplm.devices.energy import Energy, measured
 from jaxplm.engine import workdir_lock
 from jaxplm.errors import UserError, explain
 from jaxplm.recipes.adapt import state
 from jaxplm.recipes.adapt.plan import Stage, command_of, command_text, read_plan
+from jaxplm.version import VERSION
 
 MODULE = "jaxplm.recipes.adapt.stage"
 PARENT = "JAXPLM_ADAPT_PARENT"  # process that started this one: when it is gone, the stage saves and ends
@@ -117,9 +119,10 @@ class _Attempt:
         self._stage, self._place = stage, workdir / stage.place
         self._arguments = command_of(stage, workdir, rate)
         earlier = state.read_started(workdir, stage) or {}
-        self._note = {"inputs": inputs, "command": command_text(self._arguments), "learning_rate": rate,
-                      "seconds": earlier.get("seconds", 0.0)}
-        self._began = time.monotonic() - self._note["seconds"]
+        self._earlier = {name: earlier.get(name) for name in ("seconds", "joules")}
+        self._note = {"inputs": inputs, "command": command_text(self._arguments), "learning_rate": rate} | self._earlier
+        self._energy: Energy | None = None
+        self._began = time.monotonic()
 
     def run(self) -> int:
         self._place.mkdir(parents=True, exist_ok=True)
@@ -129,11 +132,12 @@ class _Attempt:
         watch = threading.Thread(target=self._watch, args=(ending,), name="stage", daemon=True)
         watch.start()
         try:
-            with _OutputTo(self._place / state.LOG):
+            with measured() as self._energy, _OutputTo(self._place / state.LOG):
                 status = _run_command(self._arguments)
         finally:
             ending.set()
             watch.join()
+        self._note["hardware"] = _hardware()
         self._save()
         if status == 0:
             state.write(self._place / state.ENDED, self._note)
@@ -141,7 +145,10 @@ class _Attempt:
         return status
 
     def _save(self) -> None:
-        self._note["seconds"] = round(time.monotonic() - self._began, 1)
+        """Write what is known so far: a process that is killed leaves what it has cost."""
+        self._note["seconds"] = round((self._earlier["seconds"] or 0.0) + time.monotonic() - self._began, 1)
+        if self._energy and (joules := self._energy.joules) is not None:
+            self._note["joules"] = round((self._earlier["joules"] or 0.0) + joules, 1)
         state.write(self._place / state.STARTED, self._note)
 
     def _watch(self, ending: threading.Event) -> None:
@@ -175,6 +182,13 @@ class _OutputTo:
         for number, kept in zip((1, 2), self._kept, strict=True):
             os.dup2(kept, number)
             os.close(kept)
+
+
+def _hardware() -> str:
+    """Return what the command ran on, "2 × NVIDIA H100", where it has started JAX."""
+    if (jax := sys.modules.get("jax")) is None:
+        return ""
+    return f"{jax.device_count()} × {jax.devices()[0].device_kind} ({os.cpu_count()} cores), JAX {jax.__version__}, jaxplm {VERSION}"
 
 
 def _run_command(arguments: list[str]) -> int:

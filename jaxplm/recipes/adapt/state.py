@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxplm.config import Config
 from jaxplm.data import atomic
 from jaxplm.data.checksums import Damaged, opened, read_json, sealed
 from jaxplm.recipes.adapt.contents import contents_of
 from jaxplm.recipes.adapt.plan import Plan, Stage
-from jaxplm.recipes.adapt.stage_config import resolved, stage_config
+from jaxplm.recipes.adapt.stage_config import fields_read, resolved, stage_config
 from jaxplm.scores.metric import metric_named
 
 STARTED, ENDED, LOG = "started.json", "stage.json", "log.txt"
@@ -41,8 +42,9 @@ def inputs_of(stage: Stage, plan: Plan, workdir: Path, learning_rate: float | No
       KeyError: a stage that it reads has not ended.
     """
     fields = stage.fields | ({} if learning_rate is None else {"train.learning_rate": learning_rate})
+    read = fields_read(stage.recipe) - set(FREE)
     found = {name: _without_place(value, workdir) for name, value in resolved(stage_config(stage.recipe, fields)).items()
-             if name not in FREE}
+             if name in read}
     found |= contents_of(stage, workdir)
     for name in stage.after:
         ended = read_ended(workdir, plan[name])
@@ -104,11 +106,11 @@ def look(stage: Stage, workdir: Path, inputs: Mapping[str, Any]) -> Found:
     if there is None:
         return Found("none")
     as_read = json.loads(json.dumps(inputs))
-    if there["inputs"] == as_read:
-        return Found("ended" if ended else "begun")
-    old = there["inputs"]
-    names = [name for name in (*as_read, *(name for name in old if name not in as_read)) if old.get(name) != as_read.get(name)]
-    return Found("other", tuple((name, old.get(name), as_read.get(name)) for name in names))
+    # A field that a later version added had its default value in the older run.
+    default = resolved(Config())
+    old, new = ({name: found.get(name, default.get(name)) for name in (*as_read, *there["inputs"])} for found in (there["inputs"], as_read))
+    changes = tuple((name, old[name], new[name]) for name in new if old[name] != new[name])
+    return Found("other", changes) if changes else Found("ended" if ended else "begun")
 
 
 def set_aside(stage: Stage, workdir: Path) -> Path | None:
