@@ -42,7 +42,7 @@ def inputs_of(stage: Stage, plan: Plan, workdir: Path, learning_rate: float | No
       KeyError: a stage that it reads has not ended.
     """
     fields = stage.fields | ({} if learning_rate is None else {"train.learning_rate": learning_rate})
-    read = fields_read(stage.recipe) - set(FREE)
+    read = fields_read(stage.recipe) - set(FREE) | {"recipe"}
     found = {name: _without_place(value, workdir) for name, value in resolved(stage_config(stage.recipe, fields)).items()
              if name in read}
     found |= contents_of(stage, workdir)
