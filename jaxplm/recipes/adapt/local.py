@@ -75,10 +75,11 @@ class LocalEngine:
 
     def _start(self, stage: Stage, rate: float | None) -> None:
         self._say(f"{stage.name}: {command_text(command_of(stage, self._workdir, rate))}")
+        memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if self._parallel > 1 else {}  # else the first one takes most of a GPU's
         # A session of its own: Ctrl-C on the terminal reaches this process alone, which asks the stages to stop.
         self._running[stage.name] = subprocess.Popen(
             [sys.executable, "-m", MODULE, str(self._workdir), stage.name], stdin=subprocess.DEVNULL, start_new_session=True,
-            env=os.environ | {PARENT: str(os.getpid())}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            env=memory | os.environ | {PARENT: str(os.getpid())}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def _end_some(self) -> None:
         for name, process in list(self._running.items()):

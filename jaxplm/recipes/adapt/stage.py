@@ -25,6 +25,7 @@ from jaxplm.devices.energy import Energy, measured
 from jaxplm.engine import workdir_lock
 from jaxplm.errors import UserError, explain
 from jaxplm.recipes.adapt import state
+from jaxplm.recipes.adapt.kept import remove_what_no_one_reads
 from jaxplm.recipes.adapt.plan import Stage, command_of, command_text, read_plan
 from jaxplm.version import VERSION
 
@@ -69,6 +70,7 @@ def run(workdir: Path, name: str) -> int:
     _wait_for_lock(workdir / stage.place)
     prepare(stage, workdir, inputs)
     if state.look(stage, workdir, inputs).state == "ended":
+        remove_what_no_one_reads(stage, workdir / stage.place)  # if it was killed before it did
         print(f"{name}: has ended before", flush=True)
         return 0
     return _Attempt(stage, workdir, inputs, rate).run()
@@ -141,6 +143,7 @@ class _Attempt:
         self._save()
         if status == 0:
             state.write(self._place / state.ENDED, self._note)
+            remove_what_no_one_reads(self._stage, self._place)
         print(f"{self._stage.name}: {'has ended' if status == 0 else f'exit status {status}, see {self._place / state.LOG}'}", flush=True)
         return status
 
