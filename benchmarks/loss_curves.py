@@ -6,8 +6,8 @@
 A model of the preset's sizes with random weights learns masked language modelling from packed rows of the corpus, in tokens
 of builtin:tiny's tokenizer. All curves have the same first weights, rows, masks and dropout of hidden states; attention
 weights have none, because flash attention has none. The learning rate rises over 100 steps to 5e-5: at 1e-4 from the first
-step on, the loss of a base-sized model jumps once, in every curve at another step. Each curve changes fields of the case (`mlm_work.Case`). All are
-compiled at once, then each is run.
+step on, the loss of a base-sized model jumps once, in every curve at another step. Each curve changes fields of the case
+(`mlm_work.Case`). All are compiled at once, then each is run.
 
 It prints the largest relative difference from the first curve of the training loss averaged over 20 steps, and seconds; it
 writes DIR/loss_curves.png, DIR/losses.json, and a line of JSON in benchmarks/results.jsonl. A curve that this machine
