@@ -60,6 +60,8 @@ class Plot:
     def figure(self) -> Iterator[Any]:
         """Yield an empty figure with the plot's size, fonts and margins."""
         with canvas(self.width, self.height, families_for(self.texts), layout=None if self.margins else "constrained") as figure:
+            if engine := figure.get_layout_engine():
+                engine.set(h_pad=0.12)  # room for half a name beside the top of the axes
             if self.margins:
                 left, right, bottom, top = self.margins
                 figure.subplots_adjust(left / self.width, bottom / self.height, 1 - right / self.width, 1 - top / self.height)

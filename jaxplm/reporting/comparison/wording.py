@@ -220,5 +220,5 @@ def metric_title(metric: str) -> str:
 @cache
 def catalogue(language: str) -> Mapping[str, str]:
     """Return {key: message} of a language; keys are the tables' names and their entries: "verdict.take"."""
-    read = tomllib.loads(files(__package__).joinpath("catalogue", f"{language}.toml").read_text("utf-8"))
+    read = tomllib.loads(files("jaxplm.reporting.comparison").joinpath("catalogue", f"{language}.toml").read_text("utf-8"))
     return {f"{table}.{name}": text for table, entries in read.items() for name, text in entries.items()}
