@@ -5,10 +5,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 from jaxplm.config import Config
 from jaxplm.data import atomic
 from jaxplm.data.corpus.holdout import hold_out_rows
+from jaxplm.data.labelled.overlap import overlap
 from jaxplm.data.labelled.reading import read_examples
 from jaxplm.data.sources.same_files import same_files
 from jaxplm.errors import UserError
@@ -63,16 +65,16 @@ def read_task(config: Config, workdir: Path) -> TaskRows:
     path = workdir / TASK_TEXTS
     if not path.exists() or path.read_text("utf-8") != lines:
         atomic.write_text(path, lines)
-    notes = tuple(_overlaps(set(kind.group_keys(train)), {name: kind.group_keys(examples) for name, examples in sets.items()}))
+    notes = tuple(_overlaps(kind.group_keys(train), {name: kind.group_keys(examples) for name, examples in sets.items()}))
     for note in notes:
         log.warning("%s", note)
     return TaskRows(tuple(texts), len(train), len(sets["data.test"]) if data.test else 0, notes)
 
 
-def _overlaps(train: set[str], sets: dict[str, Sequence[str]]) -> Iterator[str]:
+def _overlaps(train: Sequence[str], sets: dict[str, Sequence[str]]) -> Iterator[str]:
     """Yield a warning for each set with rows that are in the training set too."""
-    seen = {" ".join(key.lower().split()) for key in train}
     for name, keys in sets.items():
-        if shared := sum(" ".join(key.lower().split()) in seen for key in keys):
-            yield (f"{shared:,} of the {len(keys):,} rows of {name} are also in data.train: scores on them are too good; take them out"
-                   " of one of the two")
+        shared = overlap(train, keys, examples=1)
+        if shared.count:
+            yield (f"{shared.count:,} of the {shared.total:,} rows of {name} are also in data.train: scores on them are too good; take them"
+                   f" out of one of the two (the first: {shorten(shared.examples[0], 60)!r})")
