@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from jaxplm.config import Config
 from jaxplm.data.checksums import read_json
 from jaxplm.hf.config import config_from_hf
 from jaxplm.nn import flops
+from jaxplm.nn.config import EncoderConfig
 from jaxplm.recipes.adapt import state
 from jaxplm.recipes.adapt.plan import Stage
 from jaxplm.recipes.adapt.stage_config import stage_config
@@ -40,19 +42,21 @@ def flops_of(stage: Stage, place: Path, tokens: float) -> float:
     path = place / "export" / "config.json"
     if not path.exists():
         return 0.0
-    encoder = config_from_hf(read_json(path), str(path))
-    settings = stage_config(stage.recipe, stage.fields)
+    return flops_by(config_from_hf(read_json(path), str(path)), stage_config(stage.recipe, stage.fields), tokens)
+
+
+def flops_by(encoder: EncoderConfig, settings: Config, tokens: float) -> float:
+    """Return the operations of an ordinary run with these settings on so many tokens, all seeds together."""
     length = settings.data.seq_len
-    match stage.recipe:
+    match settings.recipe:
         case "finetune":
             return tokens * flops.trained(encoder, length)
         case "feature_extraction":
             # The vectors are computed once: for one seed, or for all of them where they start from the same encoder.
-            seeds = 1 if settings.model.random else len(settings.train.seeds) or 1
-            passes = max(1.0, settings.train.epochs or 1.0) * seeds
+            passes = max(1.0, settings.train.epochs or 1.0) * (1 if settings.model.random else len(settings.train.seeds) or 1)
             return tokens / passes * flops.trained(encoder, length, "nothing")
-    return flops.mlm_training(encoder, tokens, settings.data.mask_rate * tokens, length,
-                              "extension" if stage.recipe == "exbert" and settings.train.freeze else "all")
+    trained = "extension" if settings.recipe == "exbert" and settings.train.freeze else "all"
+    return flops.mlm_training(encoder, tokens, settings.data.mask_rate * tokens, length, trained)
 
 
 def runs_of(place: Path) -> list[Path]:

@@ -23,6 +23,13 @@ _ASKED_EVERY = 10.0  # seconds: a run that is about to begin with its next seed 
 _SAVING_SECONDS = 180.0  # after which a stage that was asked to stop is killed: its last checkpoint is on disk
 
 
+def start_process(workdir: Path, name: str, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a stage; see `jaxplm.recipes.adapt.stage`."""
+    # A session of its own: Ctrl-C on the terminal reaches this process alone, which asks the stages to stop.
+    return subprocess.Popen([sys.executable, "-m", MODULE, str(workdir), name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+
+
 class LocalEngine:
     """Starts each stage when those that it needs have ended.
 
@@ -76,17 +83,14 @@ class LocalEngine:
     def _start(self, stage: Stage, rate: float | None) -> None:
         self._say(f"{stage.name}: {command_text(command_of(stage, self._workdir, rate))}")
         memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if self._parallel > 1 else {}  # else the first one takes most of a GPU's
-        # A session of its own: Ctrl-C on the terminal reaches this process alone, which asks the stages to stop.
-        self._running[stage.name] = subprocess.Popen(
-            [sys.executable, "-m", MODULE, str(self._workdir), stage.name], stdin=subprocess.DEVNULL, start_new_session=True,
-            env=memory | os.environ | {PARENT: str(os.getpid())}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._running[stage.name] = start_process(self._workdir, stage.name, memory | os.environ | {PARENT: str(os.getpid())})
 
     def _end_some(self) -> None:
         for name, process in list(self._running.items()):
             if process.poll() is None:
                 continue
             del self._running[name]
-            said = [line for line in (process.stdout.read() if process.stdout else b"").decode(errors="replace").splitlines() if line]
+            said = [line for line in process.communicate()[0].decode(errors="replace").splitlines() if line]
             if process.returncode == 0:
                 self._done.add(name)
                 ended = state.read_ended(self._workdir, self._plan[name])

@@ -1,6 +1,7 @@
 """Run `configs/adapt.py`: the stages of a comparison, and its table."""
 
 import dataclasses
+import functools
 import json
 import logging
 import math
@@ -15,8 +16,9 @@ from jaxplm.errors import UserError
 from jaxplm.recipes.adapt import state
 from jaxplm.recipes.adapt.collect import Collector
 from jaxplm.recipes.adapt.contents import write_contents
+from jaxplm.recipes.adapt.estimates import Estimates
 from jaxplm.recipes.adapt.local import LocalEngine
-from jaxplm.recipes.adapt.plan import Plan, make_plan, write_plan
+from jaxplm.recipes.adapt.plan import Plan, command_of, command_text, make_plan, write_plan
 from jaxplm.recipes.adapt.snakemake_engine import SnakemakeEngine, require_snakemake
 from jaxplm.recipes.adapt.stage import described
 from jaxplm.recipes.adapt.task_texts import read_task
@@ -49,10 +51,19 @@ def run(config: Config, workdir: Path, command: str) -> None:
     write_contents(plan, workdir)
     write_plan(plan, workdir)
     _log_changes(plan, workdir)
+    estimates = Estimates(config, plan, workdir, task)
+    if config.adapt.dry_run:
+        log_table(estimates.table(), header=True)
+        for stage in plan.stages:
+            chosen = ", with the best of the learning rates" if stage.chooses else ""
+            log.info("%s: %s%s", stage.name, command_text(command_of(stage, workdir)), chosen)
+        log.info("adapt.dry_run: nothing was run; times are known when the first stages have ended")
+        return
+    seconds_left = functools.partial(estimates.seconds_left, config.adapt.parallel)
     if config.adapt.engine == "snakemake":
-        SnakemakeEngine(plan, workdir, config.adapt.parallel, config.adapt.profile, lambda: None).run()
+        SnakemakeEngine(plan, workdir, config.adapt.parallel, config.adapt.profile, seconds_left).run()
     else:
-        LocalEngine(plan, workdir, config.adapt.parallel, lambda: None).run()
+        LocalEngine(plan, workdir, config.adapt.parallel, seconds_left).run()
     comparison = Collector(config, plan, workdir, task, vocabularies(config, workdir), command).comparison()
     write_reports(workdir, comparison)
     log_table(table(comparison), header=True)
@@ -111,19 +122,19 @@ def _value(content: dict[str, Any], name: str) -> Any:
 
 
 def _log_changes(plan: Plan, workdir: Path) -> None:
-    """Say which stages will run, and why those that had ended run again."""
-    again: set[str] = set()
+    """Say which stages that had ended or begun run again, and why; of those that follow from them, say which these are."""
+    again: list[str] = []
     for stage in plan.stages:
-        if cause := next((need for need in stage.needs if need in again), ""):
-            again.add(stage.name)
-            if state.read_ended(workdir, stage):
-                log.info("%s: is run again if %s gives another result", stage.name, cause)
+        if set(stage.needs) & {name for one in again for name in (one, *plan.dependents(one))}:
             continue
         try:
             inputs = state.inputs_of(stage, plan, workdir, state.chosen_rate(stage, plan, workdir))
         except (KeyError, OSError):
             continue  # what it needs has not ended yet
         found = state.look(stage, workdir, inputs)
-        if found.state == "other":
-            again.add(stage.name)
-            log.info("%s: is run again: %s", stage.name, "; ".join(described(found.changes)))
+        if found.state != "other":
+            continue
+        again.append(stage.name)
+        following = [name for name in plan.dependents(stage.name) if state.read_ended(workdir, plan[name])]
+        log.info("%s: runs again: %s%s", stage.name, "; ".join(described(found.changes)),
+                 f"; and after it {', '.join(following)}" if following else "")
