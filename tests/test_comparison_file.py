@@ -68,28 +68,42 @@ def changed(file: Path, change: object, *place: object) -> None:
     file.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize(("change", "place", "named"), [
-    ("five", ("comparison", "ways", 1, "runs", 0, "seed"), ("comparison.ways[1].runs[0].seed", "five")),
-    (True, ("comparison", "ways", 1, "runs", 0, "seed"), ("comparison.ways[1].runs[0].seed",)),
-    (None, ("comparison", "metric"), ("comparison.metric",)),
-    ([1], ("comparison", "encoders", 0, "general"), ("comparison.encoders[0].general",)),
-    ({}, ("comparison", "ways", 0), ("comparison.ways[0]", "name")),
-    (3, ("comparison", "nothing"), ("nothing",)),
-    (10**400, ("comparison", "ways", 1, "learning_rate"), ("comparison.ways[1].learning_rate",)),
-    (2, ("format",), ("format", "2")),
-    ("median", ("comparison", "ways", 1, "runs", 0, "parts", "formula"), ("comparison.ways[1].runs[0].parts", "median")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "place", "named"),
+    [
+        ("five", ("comparison", "ways", 1, "runs", 0, "seed"), ("comparison.ways[1].runs[0].seed", "five")),
+        (True, ("comparison", "ways", 1, "runs", 0, "seed"), ("comparison.ways[1].runs[0].seed",)),
+        (None, ("comparison", "metric"), ("comparison.metric",)),
+        ([1], ("comparison", "encoders", 0, "general"), ("comparison.encoders[0].general",)),
+        ({}, ("comparison", "ways", 0), ("comparison.ways[0]", "name")),
+        (3, ("comparison", "nothing"), ("nothing",)),
+        (10**400, ("comparison", "ways", 1, "learning_rate"), ("comparison.ways[1].learning_rate",)),
+        (2, ("format",), ("format", "2")),
+        (
+            "median",
+            ("comparison", "ways", 1, "runs", 0, "parts", "formula"),
+            ("comparison.ways[1].runs[0].parts", "median"),
+        ),
+    ],
+)
 def test_a_wrong_entry_is_named(file: Path, change: object, place: tuple[object, ...], named: tuple[str, ...]) -> None:
     changed(file, change, *place)
     with refuses("comparison.json", *named):
         read_comparison(file)
 
 
-@pytest.mark.parametrize("array", [
-    {}, {"dtype": "object", "shape": [1], "zlib": ""}, {"dtype": "int64", "shape": [10**12], "zlib": ""},
-    {"dtype": "int64", "shape": [-1], "zlib": ""}, {"dtype": "int64", "shape": [2], "zlib": "eJwDAAAAAAE="}, [1],
-    {"dtype": "int64", "shape": "a", "zlib": "!"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "array",
+    [
+        {},
+        {"dtype": "object", "shape": [1], "zlib": ""},
+        {"dtype": "int64", "shape": [10**12], "zlib": ""},
+        {"dtype": "int64", "shape": [-1], "zlib": ""},
+        {"dtype": "int64", "shape": [2], "zlib": "eJwDAAAAAAE="},
+        [1],
+        {"dtype": "int64", "shape": "a", "zlib": "!"},
+    ],
+)
 def test_a_damaged_array_is_named(file: Path, array: object) -> None:
     place = array_place(file)
     changed(file, array, *place)
@@ -117,7 +131,9 @@ def test_damaged_files_are_one_line(file: Path) -> None:
             assert "comparison.json" in str(error)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[" * 100_000, b"\xff\xfe", b"null", b'{"format": 1, "comparison": []}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b"[" * 100_000, b"\xff\xfe", b"null", b'{"format": 1, "comparison": []}']
+)
 def test_files_that_hold_no_comparison(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "comparison.json").write_bytes(content)
     with refuses("comparison.json"):

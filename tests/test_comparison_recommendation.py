@@ -16,14 +16,20 @@ from jaxplm.reporting.comparison.wording import LANGUAGES, Wording
 METRIC = "macro_f1"
 
 
-def way(name: str, score: float, flops: float = 1.0, *, seeds: int = 5, method: str = "finetune", **more: object) -> Way:
+def way(
+    name: str, score: float, flops: float = 1.0, *, seeds: int = 5, method: str = "finetune", **more: object
+) -> Way:
     runs = tuple(Run(seed, {METRIC: score, "mse": score}, {METRIC: score, "mse": score}) for seed in range(seeds))
     return Way(name, method, runs, training=Cost(1, flops, 60 * flops), **more)  # type: ignore[arg-type]
 
 
-def found(ways: list[Way], gains: dict[str, tuple[float, float, float]], tied: tuple[str, ...] = (), **more: object) -> Findings:
+def found(
+    ways: list[Way], gains: dict[str, tuple[float, float, float]], tied: tuple[str, ...] = (), **more: object
+) -> Findings:
     """Findings of one method; gains are (low, high, p_holm), the mean is in the middle."""
-    comparison = Comparison(**({"metric": METRIC, "higher_is_better": True, "kind": "classify", "ways": tuple(ways)} | more))  # type: ignore[arg-type]
+    comparison = Comparison(
+        **({"metric": METRIC, "higher_is_better": True, "kind": "classify", "ways": tuple(ways)} | more)
+    )  # type: ignore[arg-type]
     measured = {(name, "finetune"): Gain((low + high) / 2, low, high, p, p) for name, (low, high, p) in gains.items()}
     return find(comparison, Standing(measured, frozenset((name, "finetune") for name in tied), 100))
 
@@ -37,8 +43,12 @@ def taken(verdict: Verdict) -> str:
 
 
 def test_the_best_way_that_stands_alone() -> None:
-    verdict = recommend(found([way("base", 0.6), way("dapt", 0.7, 9), way("tapt", 0.65, 2)],
-                              {"dapt": (0.06, 0.14, 0.001), "tapt": (0.01, 0.09, 0.02)}))
+    verdict = recommend(
+        found(
+            [way("base", 0.6), way("dapt", 0.7, 9), way("tapt", 0.65, 2)],
+            {"dapt": (0.06, 0.14, 0.001), "tapt": (0.01, 0.09, 0.02)},
+        )
+    )
     assert (verdict.kind, taken(verdict), verdict.sureness) == ("take", "dapt", "high")
     assert {one.way.name for one in verdict.better_than} == {"base", "tapt"}
     assert "reason.alone" in keys(verdict) and not keys(verdict) & {"reason.dearer_ties", "reason.cheaper_ties"}
@@ -46,21 +56,32 @@ def test_the_best_way_that_stands_alone() -> None:
 
 def test_of_ways_that_tie_the_cheapest_that_is_better_than_base() -> None:
     ways = [way("base", 0.6), way("dapt+tapt", 0.7, 9), way("dapt", 0.69, 8), way("tapt", 0.67, 2)]
-    verdict = recommend(found(ways, {"dapt+tapt": (0.06, 0.14, 0.001), "dapt": (0.05, 0.13, 0.004), "tapt": (-0.01, 0.09, 0.2)},
-                              ("dapt+tapt", "dapt", "tapt")))
+    verdict = recommend(
+        found(
+            ways,
+            {"dapt+tapt": (0.06, 0.14, 0.001), "dapt": (0.05, 0.13, 0.004), "tapt": (-0.01, 0.09, 0.2)},
+            ("dapt+tapt", "dapt", "tapt"),
+        )
+    )
     assert (verdict.kind, taken(verdict)) == ("take", "dapt")
-    assert [one.way.name for one in verdict.better_than] == ["base"]  # tapt is cheaper, and nothing shows that dapt is better
+    assert [one.way.name for one in verdict.better_than] == [
+        "base"
+    ]  # tapt is cheaper, and nothing shows that dapt is better
     assert {"reason.best_ties", "reason.cheaper_ties"} <= keys(verdict)
 
 
 def test_a_control_is_never_taken() -> None:
     ways = [way("base", 0.6), way("off-domain-dapt", 0.72, 3), way("dapt", 0.71, 9)]
-    verdict = recommend(found(ways, {"off-domain-dapt": (0.08, 0.16, 0.001), "dapt": (0.07, 0.15, 0.001)}, ("off-domain-dapt", "dapt")))
+    verdict = recommend(
+        found(ways, {"off-domain-dapt": (0.08, 0.16, 0.001), "dapt": (0.07, 0.15, 0.001)}, ("off-domain-dapt", "dapt"))
+    )
     assert taken(verdict) == "dapt" and "caution.off_domain" in keys(verdict)
 
 
 def test_base_where_no_gain_is_likely() -> None:
-    verdict = recommend(found([way("base", 0.6), way("dapt", 0.601, 9)], {"dapt": (-0.005, 0.007, 0.8)}, ("base", "dapt")))
+    verdict = recommend(
+        found([way("base", 0.6), way("dapt", 0.601, 9)], {"dapt": (-0.005, 0.007, 0.8)}, ("base", "dapt"))
+    )
     assert (verdict.kind, taken(verdict), keys(verdict)) == ("keep_base", "base", {"reason.no_gain"})
 
 
@@ -72,7 +93,11 @@ def test_an_untrained_encoder_that_ties_leaves_nothing_to_decide() -> None:
 
 
 def test_wide_intervals_do_not_decide() -> None:
-    verdict = recommend(found([way("base", 0.6, seeds=3), way("dapt", 0.62, 9, seeds=3)], {"dapt": (-0.02, 0.06, 0.3)}, ("base", "dapt")))
+    verdict = recommend(
+        found(
+            [way("base", 0.6, seeds=3), way("dapt", 0.62, 9, seeds=3)], {"dapt": (-0.02, 0.06, 0.3)}, ("base", "dapt")
+        )
+    )
     assert (verdict.kind, taken(verdict)) == ("undecided", "")
     assert {"reason.best_not_shown", "step.seeds", "step.rows"} <= keys(verdict)
     assert verdict.next_steps[1].values == {"rows": 820, "now": 100}
@@ -80,14 +105,18 @@ def test_wide_intervals_do_not_decide() -> None:
 
 def test_rows_that_would_decide() -> None:
     """Half the interval is 0.04 = 1.96 errors; 2.8 errors shrink to 0.02 with (2.8 · 0.0204 / 0.02)² = 8.16 times the rows."""
-    findings = found([way("base", 0.6), way("dapt", 0.62), way("tapt", 0.6), way("worse", 0.5)],
-                     {"dapt": (-0.02, 0.06, 0.3), "tapt": (-0.04, 0.0402, 1.0), "worse": (-0.2, -0.1, 0.01)})
+    findings = found(
+        [way("base", 0.6), way("dapt", 0.62), way("tapt", 0.6), way("worse", 0.5)],
+        {"dapt": (-0.02, 0.06, 0.3), "tapt": (-0.04, 0.0402, 1.0), "worse": (-0.2, -0.1, 0.01)},
+    )
     assert [rows_to_decide(findings, one) for one in findings.outcomes] == [None, 820, None, None]
 
 
 def test_no_test_set() -> None:
-    ways = [dataclasses.replace(one, runs=tuple(dataclasses.replace(run, test={}) for run in one.runs))
-            for one in (way("base", 0.6), way("dapt", 0.7, 9))]
+    ways = [
+        dataclasses.replace(one, runs=tuple(dataclasses.replace(run, test={}) for run in one.runs))
+        for one in (way("base", 0.6), way("dapt", 0.7, 9))
+    ]
     findings = found(ways, {})
     verdict = recommend(findings)
     assert (findings.split, verdict.kind) == ("validation", "undecided")
@@ -95,7 +124,9 @@ def test_no_test_set() -> None:
 
 
 def test_nothing_measured_and_failures() -> None:
-    findings = found([Way("base", "finetune", failure="stages/base: killed"), Way("dapt", "finetune")], {}, complete=False)
+    findings = found(
+        [Way("base", "finetune", failure="stages/base: killed"), Way("dapt", "finetune")], {}, complete=False
+    )
     verdict = recommend(findings)
     assert (verdict.kind, keys(verdict)) == ("nothing", {"caution.incomplete", "caution.failed"})
 
@@ -106,27 +137,50 @@ def test_without_base_there_is_no_recommendation() -> None:
 
 
 def test_a_loss_is_better_where_it_is_lower() -> None:
-    verdict = recommend(found([way("base", 1.0), way("dapt", 0.8, 9)], {"dapt": (-0.3, -0.1, 0.001)}, metric="mse", higher_is_better=False))
+    verdict = recommend(
+        found(
+            [way("base", 1.0), way("dapt", 0.8, 9)], {"dapt": (-0.3, -0.1, 0.001)}, metric="mse", higher_is_better=False
+        )
+    )
     assert (verdict.kind, taken(verdict)) == ("take", "dapt")
-    worse = recommend(found([way("base", 1.0), way("dapt", 1.2, 9)], {"dapt": (0.1, 0.3, 0.001)}, metric="mse", higher_is_better=False))
+    worse = recommend(
+        found(
+            [way("base", 1.0), way("dapt", 1.2, 9)], {"dapt": (0.1, 0.3, 0.001)}, metric="mse", higher_is_better=False
+        )
+    )
     assert (worse.kind, taken(worse)) == ("keep_base", "base")
 
 
-@pytest.mark.parametrize(("seeds", "p", "complete", "sureness"), [
-    (5, 0.001, True, "high"), (5, 0.03, True, "moderate"), (3, 0.001, True, "moderate"), (2, 0.001, True, "low"), (5, 0.001, False, "low"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("seeds", "p", "complete", "sureness"),
+    [
+        (5, 0.001, True, "high"),
+        (5, 0.03, True, "moderate"),
+        (3, 0.001, True, "moderate"),
+        (2, 0.001, True, "low"),
+        (5, 0.001, False, "low"),
+    ],
+)
 def test_how_sure(seeds: int, p: float, complete: bool, sureness: str) -> None:
     ways = [way("base", 0.6, seeds=seeds), way("dapt", 0.7, 9, seeds=seeds)]
     assert recommend(found(ways, {"dapt": (0.05, 0.15, p)}, complete=complete)).sureness == sureness
 
 
-@pytest.mark.parametrize(("losses", "general", "expected"), [
-    ((3.0, 2.8, 2.6, 2.4, 2.2, 2.0), (2.0, 2.02), {"step.longer"}), ((3.0, 2.2, 2.1, 2.05, 2.01, 2.0), (2.0, 2.3), {"caution.forgets"}),
-    ((3.0, 2.2, 2.0, 2.1, 2.2, 2.3), (2.0, 1.9), {"step.more_corpus"}),
-])  # fmt: skip
-def test_what_the_encoder_s_losses_say(losses: tuple[float, ...], general: tuple[float, float], expected: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("losses", "general", "expected"),
+    [
+        ((3.0, 2.8, 2.6, 2.4, 2.2, 2.0), (2.0, 2.02), {"step.longer"}),
+        ((3.0, 2.2, 2.1, 2.05, 2.01, 2.0), (2.0, 2.3), {"caution.forgets"}),
+        ((3.0, 2.2, 2.0, 2.1, 2.2, 2.3), (2.0, 1.9), {"step.more_corpus"}),
+    ],
+)
+def test_what_the_encoder_s_losses_say(
+    losses: tuple[float, ...], general: tuple[float, float], expected: set[str]
+) -> None:
     encoder = Encoder("dapt", (losses[0], losses[-1]), general, tuple((i, loss, 2.0) for i, loss in enumerate(losses)))
-    verdict = recommend(found([way("base", 0.6), way("dapt", 0.7, 9)], {"dapt": (0.05, 0.15, 0.001)}, encoders=(encoder,)))
+    verdict = recommend(
+        found([way("base", 0.6), way("dapt", 0.7, 9)], {"dapt": (0.05, 0.15, 0.001)}, encoders=(encoder,))
+    )
     assert keys(verdict) & {"step.longer", "step.more_corpus", "caution.forgets"} == expected
 
 
@@ -144,8 +198,12 @@ def test_the_example_with_the_real_statistics() -> None:
 
 
 NAMES = ("base", "random", "dapt", "tapt", "dapt+tapt", "off-domain-dapt", "<b>|*")
-gains = st.builds(lambda mean, half, p: Gain(mean, mean - half, mean + half, p, p), st.floats(-0.3, 0.3), st.floats(0.001, 0.3),
-                  st.floats(0, 1))
+gains = st.builds(
+    lambda mean, half, p: Gain(mean, mean - half, mean + half, p, p),
+    st.floats(-0.3, 0.3),
+    st.floats(0.001, 0.3),
+    st.floats(0, 1),
+)
 
 
 @st.composite
@@ -157,7 +215,9 @@ def findings(draw: st.DrawFn) -> Findings:
             if state != "done":
                 ways.append(Way(name, method, failure="x" if state == "failed" else ""))
                 continue
-            ways.append(way(name, draw(st.floats(0, 1)), draw(st.floats(0, 1e20)), seeds=draw(st.integers(1, 6)), method=method))
+            ways.append(
+                way(name, draw(st.floats(0, 1)), draw(st.floats(0, 1e20)), seeds=draw(st.integers(1, 6)), method=method)
+            )
             if name != "base" and draw(st.booleans()):
                 statistics[name, method] = draw(gains)
             if draw(st.booleans()):
@@ -198,8 +258,11 @@ def test_the_pareto_front(measured: Findings) -> None:
     front = measured.front
     for one in measured.done:
         if measured.cost_of(one) > 0:
-            dominated = any(measured.cost_of(other) <= measured.cost_of(one) and not measured.better(one.mean - other.mean)
-                            for other in measured.done if other is not one and measured.cost_of(other) > 0)
+            dominated = any(
+                measured.cost_of(other) <= measured.cost_of(one) and not measured.better(one.mean - other.mean)
+                for other in measured.done
+                if other is not one and measured.cost_of(other) > 0
+            )
             assert one in front or dominated
     for cheap, dear in zip(front, front[1:], strict=False):
         assert measured.cost_of(cheap) < measured.cost_of(dear) and measured.better(dear.mean - cheap.mean)

@@ -71,8 +71,11 @@ Written = SimpleNamespace
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written]:
     """A function that writes the reports of an example once and returns them."""
     small = examples.comparison(seeds=2, methods=("finetune",), energy=False, names=examples.FEW)
-    made = {"whole": lambda: examples.comparison(names=examples.FEW), "hostile": lambda: examples.hostile(small),
-            "running": lambda: examples.running(small)}
+    made = {
+        "whole": lambda: examples.comparison(names=examples.FEW),
+        "hostile": lambda: examples.hostile(small),
+        "running": lambda: examples.running(small),
+    }
     found: dict[str, Written] = {}
 
     def get(name: str) -> Written:
@@ -82,8 +85,15 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written
             with laid_out() as layout:
                 write.write_reports(workdir, comparison)
             text = (workdir / "report.html").read_text("utf-8")
-            found[name] = Written(comparison=comparison, workdir=workdir, html=text, page=Page(text), layout=layout,
-                                  en=(workdir / "report.md").read_text("utf-8"), ko=(workdir / "report.ko.md").read_text("utf-8"))
+            found[name] = Written(
+                comparison=comparison,
+                workdir=workdir,
+                html=text,
+                page=Page(text),
+                layout=layout,
+                en=(workdir / "report.md").read_text("utf-8"),
+                ko=(workdir / "report.ko.md").read_text("utf-8"),
+            )
         return found[name]
 
     return get
@@ -91,7 +101,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written
 
 def test_every_way_is_in_every_report(written) -> None:
     report = written("whole")
-    names = Counter(one.text for one in report.page.all("bdi") if any(up.attributes.get("id") == "results" for up in one.parents))
+    names = Counter(
+        one.text for one in report.page.all("bdi") if any(up.attributes.get("id") == "results" for up in one.parents)
+    )
     assert names == Counter(way.name for way in report.comparison.ways)
     for text in (report.en, report.ko):
         rows = [line for line in text.split("\n") if line.startswith("| ")]
@@ -105,8 +117,14 @@ def test_the_page_has_both_languages_of_everything(written) -> None:
     assert len(texts) > 100
     for one in texts:
         siblings = [other for other in one.parents[-1].children if "data-l" in other.attributes]
-        assert [other.attributes["lang"] for other in siblings] == ["en", "ko"] * (len(siblings) // 2), one.parents[-1].text
-    assert all(re.search("[가-힣]", one.text) or not re.search("[A-Za-z]{4}", one.text) for one in texts if one.attributes["lang"] == "ko")
+        assert [other.attributes["lang"] for other in siblings] == ["en", "ko"] * (len(siblings) // 2), one.parents[
+            -1
+        ].text
+    assert all(
+        re.search("[가-힣]", one.text) or not re.search("[A-Za-z]{4}", one.text)
+        for one in texts
+        if one.attributes["lang"] == "ko"
+    )
     for text in (one.text for one in texts if one.attributes["lang"] == "en"):
         assert not re.search("[가-힣]", text), text
 
@@ -117,7 +135,9 @@ def test_the_markdown_reports_have_the_same_sections_and_tables(written, name: s
 
     def shape(text: str) -> list[str]:
         lines = [line for line in text.split("\n") if line.startswith(("#", "|", "![", "```", "- "))]
-        return [re.match(r"#+ |!\[|```|- |\|", line)[0] + (str(cells(line)) if line[0] == "|" else "") for line in lines]  # type: ignore[index]
+        return [
+            re.match(r"#+ |!\[|```|- |\|", line)[0] + (str(cells(line)) if line[0] == "|" else "") for line in lines
+        ]  # type: ignore[index]
 
     assert shape(report.en) == shape(report.ko)
     assert re.findall("[가-힣]", report.ko) and not re.findall("[가-힣]", report.en)
@@ -238,18 +258,29 @@ def test_every_message_is_used() -> None:
     assert not unused
 
 
-@pytest.mark.parametrize(("value", "english", "korean"), [
-    (wording.Seconds(4.26), "4.3 s", "4.3초"), (wording.Seconds(75), "75 s", "75초"), (wording.Seconds(1800), "30 min", "30분"),
-    (wording.Seconds(3 * 3600 + 59), "3 h 01 min", "3시간 01분"), (wording.Level("macro_f1", 0.756), "75.6 %", "75.6%"),
-    (wording.Level("mse", 0.756), "0.756", "0.756"), (wording.Change("f1", -0.031), "−3.1 points", "−3.1점"),
-    (wording.Change("f1", 0.0001), "0.0 points", "0.0점"), (wording.Times(16.2), "16", "16"), (wording.Times(1.04), "1.0", "1.0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "english", "korean"),
+    [
+        (wording.Seconds(4.26), "4.3 s", "4.3초"),
+        (wording.Seconds(75), "75 s", "75초"),
+        (wording.Seconds(1800), "30 min", "30분"),
+        (wording.Seconds(3 * 3600 + 59), "3 h 01 min", "3시간 01분"),
+        (wording.Level("macro_f1", 0.756), "75.6 %", "75.6%"),
+        (wording.Level("mse", 0.756), "0.756", "0.756"),
+        (wording.Change("f1", -0.031), "−3.1 points", "−3.1점"),
+        (wording.Change("f1", 0.0001), "0.0 points", "0.0점"),
+        (wording.Times(16.2), "16", "16"),
+        (wording.Times(1.04), "1.0", "1.0"),
+    ],
+)
 def test_values_in_both_languages(value: object, english: str, korean: str) -> None:
     for language, expected in (("en", english), ("ko", korean)):
         assert wording.Wording(language, str, str, str).plain(value) == expected
 
 
-@pytest.mark.parametrize(("number", "text"), [(0, "–"), (999, "999 FLOP"), (9.996e14, "1.00 PFLOP"), (3.57e18, "3.57 EFLOP")])
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "–"), (999, "999 FLOP"), (9.996e14, "1.00 PFLOP"), (3.57e18, "3.57 EFLOP")]
+)
 def test_operations(number: float, text: str) -> None:
     assert wording.operations(number) == text
 

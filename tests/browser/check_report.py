@@ -92,23 +92,34 @@ def write_pages(directory: Path) -> dict[str, Path]:
     return written
 
 
-def check_page(browser: Chromium, checks: Checks, page: Path, language: str, size: str, *, dark: bool, shots: Path | None) -> None:
+def check_page(
+    browser: Chromium, checks: Checks, page: Path, language: str, size: str, *, dark: bool, shots: Path | None
+) -> None:
     """Check a page as one reader sees it."""
     where = f"{page.name}, {language}, {size}, {'dark' if dark else 'light'}"
     browser.show_as(*WIDTHS[size], dark=dark, languages=LANGUAGES[language])
     browser.open(page)
     if shots:
         browser.screenshot(shots / f"{page.stem}.{language}.{size}.{'dark' if dark else 'light'}.png")
-    checks.that(browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{where}: the page is wider than the window",
-                browser.evaluate("document.documentElement.scrollWidth"))
+    checks.that(
+        browser.evaluate("document.documentElement.scrollWidth <= innerWidth"),
+        f"{where}: the page is wider than the window",
+        browser.evaluate("document.documentElement.scrollWidth"),
+    )
     checks.that(not (out := browser.evaluate(STICKING_OUT)), f"{where}: sticks out", out)
     checks.that(not (pale := browser.evaluate(PALE)), f"{where}: hard to read", pale)
     checks.that((seen := browser.evaluate(VISIBLE_LANGUAGES)) == [language], f"{where}: shows the languages", seen)
     checks.that(browser.evaluate("document.documentElement.lang") == language, f"{where}: the language of the page")
-    checks.that(browser.evaluate("[...document.querySelectorAll('.plot svg')].every((one) => one.getBoundingClientRect().height > 60)"),
-                f"{where}: a plot has no height")
+    checks.that(
+        browser.evaluate(
+            "[...document.querySelectorAll('.plot svg')].every((one) => one.getBoundingClientRect().height > 60)"
+        ),
+        f"{where}: a plot has no height",
+    )
     browser.click(f"label[for=lang-{OTHER[language]}]")
-    checks.that((seen := browser.evaluate(VISIBLE_LANGUAGES)) == [OTHER[language]], f"{where}: shows after the switch", seen)
+    checks.that(
+        (seen := browser.evaluate(VISIBLE_LANGUAGES)) == [OTHER[language]], f"{where}: shows after the switch", seen
+    )
     check_events(browser, checks, where)
 
 
@@ -117,8 +128,12 @@ def check_events(browser: Chromium, checks: Checks, where: str) -> None:
     browser.evaluate("new Promise((done) => setTimeout(done, 0))")
     loaded = [found["request"]["url"] for name, found in browser.events if name == "Network.requestWillBeSent"]
     checks.that(len([url for url in loaded if not url.startswith("data:")]) == 1, f"{where}: loads", loaded)
-    failed = [found for name, found in browser.events
-              if name in ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled", "Page.javascriptDialogOpening")]
+    failed = [
+        found
+        for name, found in browser.events
+        if name
+        in ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled", "Page.javascriptDialogOpening")
+    ]
     checks.that(not failed, f"{where}: the console says", failed)
 
 
@@ -136,16 +151,31 @@ def check_sorting(browser: Chromium, checks: Checks, page: Path) -> None:
             order = browser.evaluate("[...document.querySelectorAll('#results thead th')].map((one) => one.ariaSort)")
             orders.append(order[column])
             numbers = [float(value) for value in values] if column not in (0, 1) else values
-            checks.that(numbers == sorted(numbers, reverse=order[column] == "descending"), f"column {column} is {order[column]}", numbers)
+            checks.that(
+                numbers == sorted(numbers, reverse=order[column] == "descending"),
+                f"column {column} is {order[column]}",
+                numbers,
+            )
             checks.that(sum(one is not None for one in order) == 1, "one column says that it is sorted", order)
         checks.that(sorted(orders) == ["ascending", "descending"], f"column {column} sorts in both directions", orders)
-    checks.that(browser.evaluate("document.querySelectorAll('#results tbody tr').length") == rows, "sorting keeps all rows")
-    checks.that(browser.evaluate("document.querySelector('#results tbody tr:last-child').className") == "failed", "failed ways stay last")
+    checks.that(
+        browser.evaluate("document.querySelectorAll('#results tbody tr').length") == rows, "sorting keeps all rows"
+    )
+    checks.that(
+        browser.evaluate("document.querySelector('#results tbody tr:last-child').className") == "failed",
+        "failed ways stay last",
+    )
     browser.evaluate("document.querySelector('#results thead th:nth-child(3) button').focus()")
     browser.press("Enter", 13)
-    checks.that(browser.evaluate("document.querySelector('#results thead th:nth-child(3)').ariaSort") is not None, "Enter sorts")
-    checks.that(browser.evaluate("document.querySelectorAll('button.copy').length === document.querySelectorAll('.command').length"),
-                "each block of commands can be copied")
+    checks.that(
+        browser.evaluate("document.querySelector('#results thead th:nth-child(3)').ariaSort") is not None, "Enter sorts"
+    )
+    checks.that(
+        browser.evaluate(
+            "document.querySelectorAll('button.copy').length === document.querySelectorAll('.command').length"
+        ),
+        "each block of commands can be copied",
+    )
     check_events(browser, checks, f"{page.name}, sorted")
 
 
@@ -156,7 +186,9 @@ def check_without_script(browser: Chromium, checks: Checks, page: Path) -> None:
         browser.open(page)
         for language in ("en", "ko", "en"):
             browser.click(f"label[for=lang-{language}]")
-            checks.that((seen := browser.evaluate(VISIBLE_LANGUAGES)) == [language], f"without script, {language}: shows", seen)
+            checks.that(
+                (seen := browser.evaluate(VISIBLE_LANGUAGES)) == [language], f"without script, {language}: shows", seen
+            )
 
 
 def main() -> int:
@@ -180,7 +212,11 @@ def main() -> int:
             for name, page in pages.items():
                 for language, size, dark in itertools.product(LANGUAGES, WIDTHS, (False, True)):
                     # Pages that differ in their contents alone are read by fewer readers.
-                    if name in ("whole", "page") or arguments.screenshots or dark == ((language == "ko") == (size == "phone")):
+                    if (
+                        name in ("whole", "page")
+                        or arguments.screenshots
+                        or dark == ((language == "ko") == (size == "phone"))
+                    ):
                         check_page(browser, checks, page, language, size, dark=dark, shots=arguments.screenshots)
             if not arguments.page:
                 check_sorting(browser, checks, pages["whole"])

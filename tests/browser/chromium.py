@@ -31,11 +31,25 @@ class Chromium:
         self._answers, answers = os.pipe()
         # The browser reads orders from descriptor 3 and writes answers to 4.
         start = f'exec "$0" "$@" 3<&{orders} 4>&{answers}'
-        options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
-                   "--disable-background-networking", "--disable-dev-shm-usage", "--disable-component-update",
-                   f"--user-data-dir={self._profile.name}", "--remote-debugging-pipe", "about:blank")
-        self._process = subprocess.Popen(["bash", "-c", start, program, *options], pass_fds=(orders, answers), stdout=subprocess.DEVNULL,
-                                         stderr=subprocess.DEVNULL)
+        options = (
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-dev-shm-usage",
+            "--disable-component-update",
+            f"--user-data-dir={self._profile.name}",
+            "--remote-debugging-pipe",
+            "about:blank",
+        )
+        self._process = subprocess.Popen(
+            ["bash", "-c", start, program, *options],
+            pass_fds=(orders, answers),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(orders)
         os.close(answers)
         self._numbers = itertools.count(1)
@@ -50,7 +64,9 @@ class Chromium:
     def __enter__(self) -> "Chromium":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         os.close(self._orders)  # the browser ends with its pipe
         try:
             self._process.wait(10)
@@ -94,8 +110,13 @@ class Chromium:
 
     def show_as(self, width: int, height: int, *, dark: bool, languages: str = "en-US") -> None:
         """Set the size of the window, the colour scheme and the languages that the reader prefers."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
         agent = self.call("Runtime.evaluate", expression="navigator.userAgent", returnByValue=True)["result"]["value"]
         self.call("Network.setUserAgentOverride", userAgent=agent, acceptLanguage=languages)
 
@@ -103,7 +124,8 @@ class Chromium:
         """Click into the middle of an element, as a mouse does."""
         x, y = self.evaluate(
             f"(() => {{ const one = document.querySelector({json.dumps(selector)}); one.scrollIntoView({{block: 'center'}});"
-            " const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()")
+            " const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
@@ -111,7 +133,13 @@ class Chromium:
         """Press a key on the focused element."""
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **(text if kind == "keyDown" else {}))
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                windowsVirtualKeyCode=code,
+                **(text if kind == "keyDown" else {}),
+            )
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """Write a PNG of the page: all of it, or what the window shows."""

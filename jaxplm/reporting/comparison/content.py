@@ -1,4 +1,4 @@
-"""What `report.html` and `report.md` share: which sections there are, the order of the rows, and the contents of cells."""
+"""What `report.html` and `report.md` share: the sections, the order of the rows, and the contents of cells."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,21 +22,41 @@ def template_values(findings: Findings, verdict: Verdict) -> dict[str, Any]:
         "rates": any(outcome.way.tried for outcome in findings.outcomes),
     }
     return {
-        "findings": findings, "comparison": comparison, "verdict": verdict, "w": wording, "parts": parts, "ranked": ranked(findings),
-        "rows": findings.test_rows or comparison.test_rows, "method": wording.Method, "phrase": wording.Phrase, "has": has,
-        "describes": lambda name: has(f"way.{name}"), "sizes": sizes(findings), "rates": rates(findings), "tried": tried,
-        "relative": relative, "spread": lambda scores: format_mean_std(comparison.metric, scores) if scores else "–",
+        "findings": findings,
+        "comparison": comparison,
+        "verdict": verdict,
+        "w": wording,
+        "parts": parts,
+        "ranked": ranked(findings),
+        "rows": findings.test_rows or comparison.test_rows,
+        "method": wording.Method,
+        "phrase": wording.Phrase,
+        "has": has,
+        "describes": lambda name: has(f"way.{name}"),
+        "sizes": sizes(findings),
+        "rates": rates(findings),
+        "tried": tried,
+        "relative": relative,
+        "spread": lambda scores: format_mean_std(comparison.metric, scores) if scores else "–",
         "few": lambda outcome, rows: few(findings, outcome, rows),
-    }  # fmt: skip
+    }
 
 
 def contents(findings: Findings, verdict: Verdict) -> list[tuple[str, str]]:
     """Return (anchor, key of the title) of the sections that a page has."""
     values = template_values(findings, verdict)
     parts, comparison = values["parts"], findings.comparison
-    listed = (("results", True), ("cost", True), ("few", parts["few"]), ("curves", parts["curves"]), ("forgetting", comparison.encoders),
-              ("vocabulary", comparison.vocabularies), ("rates", parts["rates"]), ("commands", True),
-              ("settings", comparison.settings or comparison.hardware))
+    listed = (
+        ("results", True),
+        ("cost", True),
+        ("few", parts["few"]),
+        ("curves", parts["curves"]),
+        ("forgetting", comparison.encoders),
+        ("vocabulary", comparison.vocabularies),
+        ("rates", parts["rates"]),
+        ("commands", True),
+        ("settings", comparison.settings or comparison.hardware),
+    )
     return [(name, f"section.{name}") for name, there in listed if there]
 
 

@@ -1,4 +1,4 @@
-"""What follows from a comparison before anything is written: scores, gains over `base`, the best ways, costs, the Pareto front."""
+"""What follows from a comparison: scores, gains over `base`, the best ways, costs, the Pareto front."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -120,7 +120,7 @@ class Findings:
         return difference > 0 if self.comparison.higher_is_better else difference < 0
 
     def is_significant(self, outcome: Outcome) -> bool:
-        """Return whether a way is shown to be better than `base`: corrected p-value below 0.05, and an interval without 0."""
+        """Return whether a way is shown to be better than `base`: corrected p below 0.05, an interval without 0."""
         gain = outcome.gain
         return gain is not None and gain.p_holm < 0.05 and self.better(gain.low) and self.better(gain.high)
 
@@ -154,7 +154,11 @@ def find(comparison: Comparison, standing: Standing) -> Findings:
         mean, std = mean_std(found)
         key = (way.name, way.method)
         tied = bool(found) and (i == best or key in standing.tied)
-        outcomes.append(Outcome(way, found, mean, std, standing.gains.get(key), i == best, tied, total(way.preparation, way.training)))
+        outcomes.append(
+            Outcome(
+                way, found, mean, std, standing.gains.get(key), i == best, tied, total(way.preparation, way.training)
+            )
+        )
     return Findings(comparison, split, tuple(outcomes), standing.test_rows)
 
 

@@ -21,7 +21,9 @@ class Safe(str):
 
 def at_line_start(text: str) -> Safe:
     """Return plain text as Markdown that stays a text where it begins a line."""
-    return Safe(_BLOCK.sub(lambda found: "\\" + found[0] if not found[0].isdigit() else found[0] + "\\", one_line(text)))
+    return Safe(
+        _BLOCK.sub(lambda found: "\\" + found[0] if not found[0].isdigit() else found[0] + "\\", one_line(text))
+    )
 
 
 def markdown(findings: Findings, verdict: Verdict, language: str, plots: dict[str, str]) -> str:
@@ -34,9 +36,14 @@ def markdown(findings: Findings, verdict: Verdict, language: str, plots: dict[st
       plots: {name of a plot: its path from the report}.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxplm.reporting.comparison"), autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True, finalize=_escaped,
-    )  # fmt: skip
+        loader=jinja2.PackageLoader("jaxplm.reporting.comparison"),
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_escaped,
+    )
     words = Wording(language, one_line, lambda name: f"**{name}**", lambda name: f"`{name}`")
 
     def say(message: Message) -> Safe:
@@ -54,11 +61,16 @@ def markdown(findings: Findings, verdict: Verdict, language: str, plots: dict[st
 
     environment.globals |= {
         "image": image,
-        "way": way, "time": time, "line": at_line_start, "say": say, "t": lambda key, **values: Safe(words.text(key, values)),
+        "way": way,
+        "time": time,
+        "line": at_line_start,
+        "say": say,
+        "t": lambda key, **values: Safe(words.text(key, values)),
         "both": lambda value: Safe(words.shown(value)),
-        "code": lambda text: Safe(code(text).replace("|", r"\|")), "fence": lambda lines: Safe(code_block("\n".join(lines), "bash")),
+        "code": lambda text: Safe(code(text).replace("|", r"\|")),
+        "fence": lambda lines: Safe(code_block("\n".join(lines), "bash")),
         "set_name": lambda name: words.text(f"vocabulary.{name}") if name in TEXT_SETS else name,
-    }  # fmt: skip
+    }
     text = environment.get_template("report.md.j2").render(template_values(findings, verdict) | {"plots": plots})
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 

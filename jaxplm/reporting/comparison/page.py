@@ -15,21 +15,41 @@ from jaxplm.reporting.comparison.findings import Findings, Gain
 from jaxplm.reporting.comparison.recommendation import Message, Verdict
 from jaxplm.reporting.comparison.wording import LANGUAGES, Wording
 
-_WORDINGS = {language: Wording(language, lambda text: str(escape(text)), lambda name: f'<bdi class="name">{name}</bdi>',
-                               lambda code: f"<code>{code}</code>") for language in LANGUAGES}  # fmt: skip
+_WORDINGS = {
+    language: Wording(
+        language,
+        lambda text: str(escape(text)),
+        lambda name: f'<bdi class="name">{name}</bdi>',
+        lambda code: f"<code>{code}</code>",
+    )
+    for language in LANGUAGES
+}
 
 
 def html(findings: Findings, verdict: Verdict) -> str:
     """Return the page. Whatever comes from data is escaped, and nothing is loaded from elsewhere."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxplm.reporting.comparison"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=_visible,
-    )  # fmt: skip
+        loader=jinja2.PackageLoader("jaxplm.reporting.comparison"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
+    )
     variables = plots.variables(findings)
     environment.globals |= {
-        "t": in_both, "say": said, "both": shown, "english": _english, "attributes": _attributes, "picture": picture, "plots": plots,
-        "bar": partial(_bar, findings), "variable": lambda name: Markup(variables[name]), "isnan": math.isnan, "set_name": _set_name,
-    }  # fmt: skip
+        "t": in_both,
+        "say": said,
+        "both": shown,
+        "english": _english,
+        "attributes": _attributes,
+        "picture": picture,
+        "plots": plots,
+        "bar": partial(_bar, findings),
+        "variable": lambda name: Markup(variables[name]),
+        "isnan": math.isnan,
+        "set_name": _set_name,
+    }
     values = template_values(findings, verdict) | {"contents": contents(findings, verdict)}
     return environment.get_template("report.html.j2").render(values)
 
@@ -59,7 +79,9 @@ def _spans(text: Callable[[Wording], str]) -> Markup:
     texts = [text(_WORDINGS[language]) for language in LANGUAGES]
     if len(set(texts)) == 1:
         return Markup(texts[0])
-    return Markup("".join(f'<span lang="{language}" data-l>{one}</span>' for language, one in zip(LANGUAGES, texts, strict=True)))
+    return Markup(
+        "".join(f'<span lang="{language}" data-l>{one}</span>' for language, one in zip(LANGUAGES, texts, strict=True))
+    )
 
 
 def _english(key: str) -> str:
@@ -68,7 +90,9 @@ def _english(key: str) -> str:
 
 def _attributes(name: str, key: str) -> Markup:
     """Return a message in both languages as attributes, from which the script takes one."""
-    return Markup(" ").join(Markup('data-{}-{}="{}"').format(name, language, _WORDINGS[language].text(key)) for language in LANGUAGES)
+    return Markup(" ").join(
+        Markup('data-{}-{}="{}"').format(name, language, _WORDINGS[language].text(key)) for language in LANGUAGES
+    )
 
 
 def _set_name(name: str) -> Markup:

@@ -1,7 +1,8 @@
 """Which way to take by the numbers of a comparison, how sure that is, and what would decide where they do not.
 
-A way is called better than `base` only where the bootstrap shows it. Of the ways that are not distinguishable from the best one, the
-cheapest that is shown to be better than `base` is recommended. The texts are in the catalogue; here are their keys and values.
+A way is called better than `base` only where the bootstrap shows it. Of the ways that are not distinguishable from the
+best one, the cheapest that is shown to be better than `base` is recommended. The texts are in the catalogue; here are
+their keys and values.
 """
 
 import math
@@ -62,7 +63,9 @@ def recommend(findings: Findings) -> Verdict:
     """Return the verdict that follows from the numbers."""
     best = findings.best
     if best is None or all(outcome.is_control for outcome in findings.done):
-        return Verdict("nothing", None, (), None, Message("verdict.nothing"), cautions=tuple(_general_cautions(findings)))
+        return Verdict(
+            "nothing", None, (), None, Message("verdict.nothing"), cautions=tuple(_general_cautions(findings))
+        )
     tied = [outcome for outcome in findings.done if outcome.is_tied]
     if findings.is_significant(best):  # the corrected test of the best against `base` outranks the list of ties
         tied = [outcome for outcome in tied if outcome.key != ("base", best.way.method)]
@@ -80,13 +83,32 @@ def _take(findings: Findings, choice: Outcome, tied: Sequence[Outcome]) -> Verdi
     if choice.is_best:
         beaten += [other for other in findings.done if other not in tied and other is not base]
     gain = choice.gain
-    reasons = [Message("reason.gain", {"way": WayName(choice.way.name), "score": Level(metric, choice.mean),
-                                       "base": Level(metric, base.mean), **_interval(metric, gain)})]
+    reasons = [
+        Message(
+            "reason.gain",
+            {
+                "way": WayName(choice.way.name),
+                "score": Level(metric, choice.mean),
+                "base": Level(metric, base.mean),
+                **_interval(metric, gain),
+            },
+        )
+    ]
     best = findings.best
     if best is not None and best is not choice:
-        reasons.append(Message("reason.best_ties", {
-            "best": _names([best], choice), "score": Level(metric, best.mean), "way": WayName(choice.way.name),
-            "share": round(100 * findings.cost_of(choice) / findings.cost_of(best)) if findings.cost_of(best) > 0 else 100}))  # fmt: skip
+        reasons.append(
+            Message(
+                "reason.best_ties",
+                {
+                    "best": _names([best], choice),
+                    "score": Level(metric, best.mean),
+                    "way": WayName(choice.way.name),
+                    "share": round(100 * findings.cost_of(choice) / findings.cost_of(best))
+                    if findings.cost_of(best) > 0
+                    else 100,
+                },
+            )
+        )
     others = [other for other in tied if other is not choice and other is not best]
     dearer = [other for other in others if findings.cost_of(other) >= findings.cost_of(choice)]
     cheaper = [other for other in others if other not in dearer]
@@ -99,9 +121,16 @@ def _take(findings: Findings, choice: Outcome, tied: Sequence[Outcome]) -> Verdi
     reasons += _cost_reason(findings, choice, base)
     reasons += _few_reason(findings, choice)
     sureness = _sureness(findings, choice)
-    return Verdict("take", choice, tuple(beaten), sureness,
-                   Message("verdict.take", {"way": WayName(choice.way.name), "method": Method(choice.way.method)}), tuple(reasons),
-                   (*_general_cautions(findings), *_choice_cautions(findings, choice)), tuple(_surer(findings, choice, sureness)))
+    return Verdict(
+        "take",
+        choice,
+        tuple(beaten),
+        sureness,
+        Message("verdict.take", {"way": WayName(choice.way.name), "method": Method(choice.way.method)}),
+        tuple(reasons),
+        (*_general_cautions(findings), *_choice_cautions(findings, choice)),
+        tuple(_surer(findings, choice, sureness)),
+    )
 
 
 def _keep_or_undecided(findings: Findings, tied: Sequence[Outcome]) -> Verdict:
@@ -109,12 +138,21 @@ def _keep_or_undecided(findings: Findings, tied: Sequence[Outcome]) -> Verdict:
     compared = [outcome for outcome in findings.done if outcome.gain is not None and not outcome.is_control]
     bases = [outcome for outcome in findings.done if outcome.is_base]
     keep = min((base for base in bases if base in tied), key=findings.cost_of, default=None) or max(
-        bases, key=lambda base: base.mean if findings.comparison.higher_is_better else -base.mean, default=None)
+        bases, key=lambda base: base.mean if findings.comparison.higher_is_better else -base.mean, default=None
+    )
     cautions = tuple(_general_cautions(findings))
     if not compared or keep is None:
         why = "reason.no_base" if keep is None else "reason.no_other" if len(findings.done) < 2 else "reason.not_tested"
-        return Verdict("undecided", None, (), None, Message("verdict.undecided"), (Message(why),), cautions,
-                       tuple(_more_measurements(findings)))
+        return Verdict(
+            "undecided",
+            None,
+            (),
+            None,
+            Message("verdict.undecided"),
+            (Message(why),),
+            cautions,
+            tuple(_more_measurements(findings)),
+        )
     most = max(_upper(findings, outcome) for outcome in compared)
     worth = SMALL_SHARE if metric in SHARES else SMALL_SHARE * abs(keep.mean)
     best = max(compared, key=lambda outcome: _oriented(findings, outcome.gain.mean if outcome.gain else 0.0))
@@ -124,22 +162,44 @@ def _keep_or_undecided(findings: Findings, tied: Sequence[Outcome]) -> Verdict:
     floor = any(outcome.way.name == "random" for outcome in controls)
     if most < worth and findings.comparison.complete and not floor:
         limit = Change(metric, most if findings.comparison.higher_is_better else -most)
-        return Verdict("keep_base", keep, (), "moderate" if _seeds(keep) >= ENOUGH_SEEDS else "low",
-                       Message("verdict.keep_base", {"method": Method(keep.way.method)}),
-                       (Message("reason.no_gain", values | {"most": limit}),), cautions)
+        return Verdict(
+            "keep_base",
+            keep,
+            (),
+            "moderate" if _seeds(keep) >= ENOUGH_SEEDS else "low",
+            Message("verdict.keep_base", {"method": Method(keep.way.method)}),
+            (Message("reason.no_gain", values | {"most": limit}),),
+            cautions,
+        )
     reasons = [Message("reason.best_not_shown", values)]
     if floor:
         reasons.append(Message("reason.floor_ties"))
     elif controls:
-        reasons.append(Message("reason.control_ties", {"ways": Names(tuple(dict.fromkeys(one.way.name for one in controls)))}))
-    return Verdict("undecided", None, (), None, Message("verdict.undecided"), tuple(reasons), cautions,
-                   tuple(_deciders(findings, best)))
+        reasons.append(
+            Message("reason.control_ties", {"ways": Names(tuple(dict.fromkeys(one.way.name for one in controls)))})
+        )
+    return Verdict(
+        "undecided",
+        None,
+        (),
+        None,
+        Message("verdict.undecided"),
+        tuple(reasons),
+        cautions,
+        tuple(_deciders(findings, best)),
+    )
 
 
 def _cost_reason(findings: Findings, choice: Outcome, base: Outcome) -> Iterator[Message]:
     if findings.cost_of(base) > 0:
-        yield Message("reason.cost", {"seconds": Seconds(choice.total.seconds), "base_seconds": Seconds(base.total.seconds),
-                                      "times": Times(findings.cost_of(choice) / findings.cost_of(base))})
+        yield Message(
+            "reason.cost",
+            {
+                "seconds": Seconds(choice.total.seconds),
+                "base_seconds": Seconds(base.total.seconds),
+                "times": Times(findings.cost_of(choice) / findings.cost_of(base)),
+            },
+        )
 
 
 def _few_reason(findings: Findings, choice: Outcome) -> Iterator[Message]:
@@ -153,7 +213,10 @@ def _few_reason(findings: Findings, choice: Outcome) -> Iterator[Message]:
     own, others = scores_of(runs, findings.split, metric), scores_of(base_runs, findings.split, metric)
     if own and others:
         gain = mean_std(own)[0] - mean_std(others)[0]
-        yield Message("reason.few", {"rows": rows, "gain": Change(metric, gain), "all_gain": Change(metric, choice.mean - base.mean)})
+        yield Message(
+            "reason.few",
+            {"rows": rows, "gain": Change(metric, gain), "all_gain": Change(metric, choice.mean - base.mean)},
+        )
 
 
 def _sureness(findings: Findings, choice: Outcome) -> Sureness:
@@ -173,7 +236,10 @@ def _general_cautions(findings: Findings) -> Iterator[Message]:
 
 
 def _choice_cautions(findings: Findings, choice: Outcome) -> Iterator[Message]:
-    control = next((one for one in findings.done if one.way.name == "off-domain-dapt" and one.way.method == choice.way.method), None)
+    control = next(
+        (one for one in findings.done if one.way.name == "off-domain-dapt" and one.way.method == choice.way.method),
+        None,
+    )
     if control is not None and (control.is_tied or findings.is_significant(control)) and control.gain is not None:
         yield Message("caution.off_domain", {"gain": Change(findings.comparison.metric, control.gain.mean)})
     encoder = _encoder(findings, choice)
@@ -218,8 +284,8 @@ def _deciders(findings: Findings, best: Outcome) -> Iterator[Message]:
 def rows_to_decide(findings: Findings, outcome: Outcome) -> int | None:
     """Estimate how many test rows would show a gain of the measured size in 80 % of repetitions; None if out of reach.
 
-    The interval's half is 1.96 standard errors, and these shrink with the square root of the rows. What the seeds add to the
-    interval does not shrink so, which makes this the least that is needed.
+    The interval's half is 1.96 standard errors, and these shrink with the square root of the rows. What the seeds add
+    to the interval does not shrink so, which makes this the least that is needed.
     """
     gain = outcome.gain
     if gain is None or findings.test_rows is None or not findings.better(gain.mean):
@@ -252,13 +318,19 @@ def _encoder(findings: Findings, outcome: Outcome) -> Encoder | None:
 
 
 def _interval(metric: str, gain: Gain) -> dict[str, Change]:
-    return {"gain": Change(metric, gain.mean), "low": Change(metric, gain.low, unit=False), "high": Change(metric, gain.high, unit=False)}
+    return {
+        "gain": Change(metric, gain.mean),
+        "low": Change(metric, gain.low, unit=False),
+        "high": Change(metric, gain.high, unit=False),
+    }
 
 
 def _names(outcomes: Sequence[Outcome], choice: Outcome) -> Names:
     """Return the names of ways, each with its method where it is not that of the choice."""
-    return Names(tuple(outcome.way.name for outcome in outcomes),
-                 tuple(outcome.way.method if outcome.way.method != choice.way.method else "" for outcome in outcomes))
+    return Names(
+        tuple(outcome.way.name for outcome in outcomes),
+        tuple(outcome.way.method if outcome.way.method != choice.way.method else "" for outcome in outcomes),
+    )
 
 
 def _seeds(outcome: Outcome | None) -> int:

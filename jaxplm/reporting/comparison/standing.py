@@ -1,4 +1,4 @@
-"""What the statistics say about a comparison: gains over `base` with intervals and p-values, and the ways that tie with the best."""
+"""What the statistics say about a comparison: gains over `base`, and the ways that tie with the best."""
 
 import dataclasses
 import math
@@ -14,8 +14,8 @@ _Runs = dict[int, RowParts]  # of one way, by seed
 def standing(comparison: Comparison) -> Standing:
     """Return the statistics of a comparison.
 
-    A way is compared with `base` of its own method, and p-values are corrected for the ways of a method. The best way is looked for
-    among all methods. Ways without parts of their test rows (a failed one, no test set) have no statistics.
+    A way is compared with `base` of its own method, and p-values are corrected for the ways of a method. The best way
+    is looked for among all methods. Ways without parts of their test rows (a failed one, no test set) have no statistics.
     """
     found = {(way.name, way.method): runs for way in comparison.ways if (runs := _runs(way))}
     if not found:

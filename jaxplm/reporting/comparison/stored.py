@@ -48,19 +48,25 @@ def read_comparison(path: Path) -> Comparison:
         if not isinstance(stored, dict) or "comparison" not in stored:
             raise _Damaged("it holds no comparison")
         if (version := stored.get("format")) != FORMAT:
-            raise UserError(f"{path} has format {version!r}, and this version reads {FORMAT}; repeat the command of the comparison:"
-                            " finished stages are kept")
+            raise UserError(
+                f"{path} has format {version!r}, and this version reads {FORMAT}; repeat the command of the comparison:"
+                " finished stages are kept"
+            )
         return _decoded(Comparison, stored["comparison"], "comparison")
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); it is written at the end of a comparison") from None
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}); it is written at the end of a comparison"
+        ) from None
     except RecursionError:
         reason = "its JSON is nested too deeply"
     except _Damaged as error:
         reason = str(error)
     except ValueError as error:  # of JSON and of UTF-8
         reason = f"it is not JSON: {error}"
-    raise UserError(f"{path} is damaged ({reason}); repeat the command of the comparison: it writes the file again, and finished stages"
-                    " are kept") from None
+    raise UserError(
+        f"{path} is damaged ({reason}); repeat the command of the comparison: it writes the file again, and finished stages"
+        " are kept"
+    ) from None
 
 
 def _encoded(value: Any) -> Any:
@@ -85,8 +91,11 @@ def _encoded_array(values: np.ndarray) -> dict[str, Any]:
     if values.dtype.name not in _DTYPES:
         raise TypeError(f"comparison.json cannot hold an array of {values.dtype}")
     little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    return {"dtype": values.dtype.name, "shape": list(values.shape),
-            "zlib": base64.b64encode(zlib.compress(little.tobytes(), 6)).decode("ascii")}
+    return {
+        "dtype": values.dtype.name,
+        "shape": list(values.shape),
+        "zlib": base64.b64encode(zlib.compress(little.tobytes(), 6)).decode("ascii"),
+    }
 
 
 def _decoded(kind: Any, value: Any, place: str) -> Any:

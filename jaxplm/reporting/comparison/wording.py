@@ -128,7 +128,9 @@ class Wording:
             case Level(metric, number):
                 return level(metric, number) + (catalogue(self.language)["unit.percent"] if metric in SHARES else "")
             case Change(metric, number, unit):
-                return change(metric, number) + (catalogue(self.language)["unit.points"] if unit and metric in SHARES else "")
+                return change(metric, number) + (
+                    catalogue(self.language)["unit.points"] if unit and metric in SHARES else ""
+                )
             case Seconds(number):
                 return self._time(number)
             case Times(number):
@@ -143,8 +145,10 @@ class Wording:
 
     def _names(self, value: Names) -> str:
         methods = value.methods or ("",) * len(value.names)
-        parts = [self.shown(WayName(name)) + (f" ({self.shown(Method(method))})" if method else "")
-                 for name, method in zip(value.names, methods, strict=True)]
+        parts = [
+            self.shown(WayName(name)) + (f" ({self.shown(Method(method))})" if method else "")
+            for name, method in zip(value.names, methods, strict=True)
+        ]
         return ", ".join(parts)
 
     def _time(self, seconds: float) -> str:
@@ -220,5 +224,7 @@ def metric_title(metric: str) -> str:
 @cache
 def catalogue(language: str) -> Mapping[str, str]:
     """Return {key: message} of a language; keys are the tables' names and their entries: "verdict.take"."""
-    read = tomllib.loads(files("jaxplm.reporting.comparison").joinpath("catalogue", f"{language}.toml").read_text("utf-8"))
+    read = tomllib.loads(
+        files("jaxplm.reporting.comparison").joinpath("catalogue", f"{language}.toml").read_text("utf-8")
+    )
     return {f"{table}.{name}": text for table, entries in read.items() for name, text in entries.items()}

@@ -1,4 +1,4 @@
-"""Write all files of a comparison's report: `comparison.json`, `report.md`, `report.ko.md`, `report.html` and `plots/`."""
+"""Write a comparison's report: `comparison.json`, `report.md`, `report.ko.md`, `report.html`, `plots/`."""
 
 from pathlib import Path
 
@@ -28,14 +28,19 @@ def write_reports(workdir: Path, comparison: Comparison) -> None:
 
 
 def _write_plots(directory: Path, findings: Findings) -> dict[str, str]:
-    """Draw the plots of the Markdown reports and return {name: path from the workdir}. Those of an earlier call are removed."""
+    """Draw the plots of the Markdown reports and return {name: path from the workdir}; remove earlier ones."""
     comparison = findings.comparison
     for old in directory.glob("*.png"):
         old.unlink()
     directory.mkdir(parents=True, exist_ok=True)
-    wanted = [plots.differences(findings), plots.quality_cost(findings), plots.learning_curves(findings),
-              *(plots.few_labels(findings, method) for method in findings.methods), plots.forgetting(comparison.encoders),
-              plots.vocabulary(comparison.vocabularies) if comparison.vocabularies else None]
+    wanted = [
+        plots.differences(findings),
+        plots.quality_cost(findings),
+        plots.learning_curves(findings),
+        *(plots.few_labels(findings, method) for method in findings.methods),
+        plots.forgetting(comparison.encoders),
+        plots.vocabulary(comparison.vocabularies) if comparison.vocabularies else None,
+    ]
     for plot in filter(None, wanted):
         with new_file(directory / f"{plot.name}.png") as partial:
             plots.png(plot, partial)
