@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+import bootstrap_coverage
 import curves
 import fp8_products
 import jax
@@ -39,6 +40,22 @@ def test_compiler_counts_about_the_same():
     assert 1.0 < work.compiler_flops() / mlm_work.flops_of_step(case) < 1.3  # and elementwise work, which the formula leaves out
     assert len(work.run(2)) == 2
     assert work.peak_bytes() > 3 * 4 * sum(leaf.size for leaf in jax.tree.leaves(work.state.params))
+
+
+@pytest.mark.slow
+def test_true_differences_of_simulated_ways():
+    """The truth is what large test sets and many seeds give, and no difference is one of 0."""
+    gains = bootstrap_coverage.GAINS
+    for metric in ("accuracy", "macro_f1"):
+        case = bootstrap_coverage.Case(metric, 4000, 40, "usual")
+        truth = case.truth(gains)
+        sets = case.sets(np.random.default_rng(0), gains)
+        found = [np.mean([bootstrap_coverage.row_parts.score(parts)[0] for parts in runs.values()]) for runs in sets.values()]
+        assert np.subtract(found, truth) == pytest.approx(0, abs=0.025)
+        assert truth[:5] == pytest.approx(truth[0], abs=1e-12) and (np.diff(truth[4:]) > 0).all()
+    assert truth[-1] - truth[0] > 0.03
+    found = bootstrap_coverage.measure(bootstrap_coverage.Case("accuracy", 50, 3, "calm"), 2, 0)
+    assert found.keys() == {"cover", "naive", "false", "found", "best"} and all(0 <= value <= 1 for value in found.values())
 
 
 def test_random_rows_are_full_and_hold_the_texts():
