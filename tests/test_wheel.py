@@ -66,8 +66,8 @@ def test_the_wheel_has_every_config_file_the_built_in_model_and_the_report(wheel
         names = set(file.namelist())
     assert {f"jaxplm/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")} <= names
     assert {f"jaxplm/builtin/tiny/{path.name}" for path in (ROOT / "jaxplm/builtin/tiny").iterdir()} <= names
-    report = ROOT / "jaxplm/reporting/comparison"
-    assert {path.relative_to(ROOT).as_posix() for path in report.rglob("*") if path.suffix in (".py", ".toml", ".j2", ".css", ".js")} <= names
+    report = [path for path in (ROOT / "jaxplm/reporting/comparison").rglob("*.*") if path.suffix != ".pyc"]
+    assert {path.relative_to(ROOT).as_posix() for path in report} <= names
     assert {name.split("/")[0] for name in names} == {"jaxplm", f"jaxplm-{VERSION}.dist-info"}
 
 
