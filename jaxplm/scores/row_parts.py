@@ -230,22 +230,39 @@ def _correlation(total: np.ndarray, x: np.ndarray, y: np.ndarray, xx: np.ndarray
 
 
 def _spearman(values: np.ndarray) -> tuple[np.ndarray, Finish]:
+    ranks = [_Ranks(side) for side in values.T]
+
     def finish(sums: np.ndarray, totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        middle = ((totals + 1) / 2)[:, None]
-        x, y = _midranks(values[:, 0], weights) - middle, _midranks(values[:, 1], weights) - middle
-        wx, wy = weights * x, weights * y
-        return _correlation(totals, wx.sum(1), wy.sum(1), (wx * x).sum(1), (wy * y).sum(1), (wx * y).sum(1))
+        middle = ((totals + 1) / 2)[:, None]  # the mean of all ranks
+        x, y = (side(weights, middle) for side in ranks)
+        wx = weights * x
+        xx, xy = np.einsum("bn,bn->b", wx, x), np.einsum("bn,bn->b", wx, y)
+        np.multiply(y, y, out=y)
+        yy = np.einsum("bn,bn->b", weights, y)
+        return np.where((xx > 0) & (yy > 0), np.clip(xy / np.sqrt(xx * yy), -1, 1), np.nan)
 
     return np.zeros((len(values), 0)), finish
 
 
-def _midranks(numbers: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return [B, n] ranks of [n] numbers, each repeated as often as its weight says; equal numbers share the mean of their ranks."""
-    _, group, size = np.unique(numbers, return_inverse=True, return_counts=True)
-    order = np.argsort(group, kind="stable")
-    starts = np.cumsum(size) - size
-    by_group = np.add.reduceat(weights[:, order], starts, axis=1)
-    return (np.cumsum(by_group, 1) - by_group + (by_group + 1) / 2)[:, group]
+class _Ranks:
+    """The ranks of [n] numbers, each repeated as often as its weight says; equal numbers share the mean of their ranks."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        _, self._group, size = np.unique(numbers, return_inverse=True, return_counts=True)
+        self._order = np.argsort(self._group, kind="stable")
+        self._starts = np.cumsum(size) - size
+
+    def __call__(self, weights: np.ndarray, middle: np.ndarray) -> np.ndarray:
+        """Return [B, n] ranks for [B, n] weights, less their mean, [B, 1]."""
+        size = np.take(weights, self._order, axis=1)
+        if len(self._starts) < size.shape[1]:
+            size = np.add.reduceat(size, self._starts, axis=1)
+        ranks = np.cumsum(size, 1)
+        size -= 1
+        size /= 2
+        ranks -= size
+        ranks -= middle
+        return np.take(ranks, self._group, axis=1)
 
 
 FORMULAS: dict[str, Formula] = {
