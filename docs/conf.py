@@ -18,12 +18,14 @@ copyright = "2026, The jaxplm authors"  # noqa: A001  Sphinx's name for it
 release = version = VERSION
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # MyST's Markdown, and notebooks
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",  # reads Google's style of docstrings
     "field_reference",
 ]
 exclude_patterns = ["_build"]
+
+nb_execution_mode = "off"  # the site shows the outputs that are in the file; a test executes the notebook
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4  # links to headings work as they do on the repository's own pages

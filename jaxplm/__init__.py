@@ -7,7 +7,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     import numpy as np
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from jaxplm.config import Precision, VectorPooling, VectorType
     from jaxplm.library.results import RunResult
     from jaxplm.nn import MaskedLM, TaskModel
+    from jaxplm.reporting.comparison.comparison import Comparison
 
-__all__ = ["__version__", "embed", "load", "run"]
+__all__ = ["__version__", "compare", "embed", "load", "run"]
 
 
 def load(path: "str | os.PathLike[str]") -> "tuple[MaskedLM | TaskModel, PreTrainedTokenizerFast]":
@@ -110,3 +111,28 @@ def run(recipe: "str | os.PathLike[str]", *, workdir: "str | os.PathLike[str] | 
     from jaxplm.library import running
 
     return running.run(recipe, workdir, fields or {})
+
+
+def compare(*, workdir: "str | os.PathLike[str] | None" = None, ways: "Sequence[str] | None" = None,
+            fields: "Mapping[str, Any] | None" = None) -> "Comparison":
+    """Compare ways to adapt an encoder to a task, as `configs/adapt.py` does, and return what the report shows.
+
+    >>> comparison = jaxplm.compare(workdir="runs/which", ways=("base", "dapt", "tapt"), fields={
+    ...     "model.path": "roberta-base", "task.kind": "classify", "data.corpus": "corpus/*.txt",
+    ...     "data.train": "train.jsonl", "data.validation": "dev.jsonl", "data.test": "test.jsonl"})
+    >>> for way in comparison.ways:
+    ...     print(way.name, [run.test[comparison.metric] for run in way.runs])
+
+    Each stage is a process of its own; this one starts no device. `report.html` and `report.md` are in the workdir.
+
+    Args:
+      workdir: where the comparison is kept; None: runs/adapt.
+      ways: those of the field adapt.ways; None: as fields or the config file have them.
+      fields: values of fields by their dotted names, as in `run`.
+
+    Raises:
+      jaxplm.errors.UserError, KeyboardInterrupt: as `run`. A stage that fails is no error: its way has a `failure`.
+    """
+    from jaxplm.library import comparing
+
+    return comparing.compare(workdir, ways, fields or {})

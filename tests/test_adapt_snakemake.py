@@ -1,6 +1,7 @@
 """Snakemake as the engine of a comparison: a Snakefile of literals, the same results as the local engine's, stops, refusals."""
 
 import ast
+import dataclasses
 import importlib.util
 import json
 import os
@@ -20,6 +21,8 @@ from jaxplm.recipes.adapt import snakemake_process
 from jaxplm.recipes.adapt.plan import Plan, Stage
 from jaxplm.recipes.adapt.snakefile import FILE, snakefile
 from jaxplm.recipes.adapt.snakemake_engine import OUTPUT, command, require_snakemake
+from jaxplm.reporting.comparison.comparison import Comparison, Cost
+from jaxplm.reporting.comparison.stored import read_comparison
 
 PROFILE = Path(__file__).parents[1] / "launch" / "snakemake-slurm"
 HOSTILE = "it's {a} \"b\" $(c)\n#"
@@ -134,6 +137,13 @@ sys.exit(process.wait())
     assert parent.returncode == (9 if how == "asked" else -signal.SIGKILL)
 
 
+def without_costs(comparison: Comparison) -> Comparison:
+    """A comparison without what depends on the machine's speed, on the workdir and on the command."""
+    ways = (dataclasses.replace(way, preparation=Cost(), training=Cost(), commands=()) for way in comparison.ways)
+    runs = [dataclasses.replace(way, runs=tuple(dataclasses.replace(run, parts=None) for run in way.runs)) for way in ways]
+    return dataclasses.replace(comparison, ways=tuple(runs), command="", settings=())
+
+
 @pytest.mark.slow
 def test_both_engines_give_the_same(lab, tmp_path):
     texts = [json.loads(line) if line.startswith("{") else line for line in lab.corpus.read_text().splitlines()[:60]]
@@ -153,6 +163,9 @@ def test_both_engines_give_the_same(lab, tmp_path):
         one, other = (workdir / "stages" / stage for workdir in workdirs.values())
         assert rows(one) == rows(other)
         assert weights(one) == weights(other)
+    found = {engine: without_costs(read_comparison(workdir / "comparison.json")) for engine, workdir in workdirs.items()}
+    assert found["local"] == found["snakemake"]
+    assert len(found["local"].ways[0].runs) == 1
     assert (workdirs["snakemake"] / FILE).exists() and (workdirs["snakemake"] / OUTPUT).exists()
     began = time.time_ns()
     out = succeeded(lab.run(["--config=adapt", f"--workdir={workdirs['snakemake']}", "--config.adapt.engine=snakemake", *flags]))

@@ -27,6 +27,8 @@ from jaxplm.engine.signals import StopRequest
 from jaxplm.library.results import read_result
 from jaxplm.library.running import set_fields
 from jaxplm.reporting import console
+from jaxplm.reporting.comparison.comparison import Comparison, Way
+from jaxplm.reporting.comparison.stored import write_comparison
 
 VALUES = [
     ("train.steps", 7, 7), ("train.steps", np.int64(7), 7), ("train.epochs", 2, 2.0), ("train.learning_rate", np.float32(0.5), 0.5),
@@ -85,6 +87,34 @@ def test_the_import_waits_for_no_library():
     code = "import jaxplm, sys; print(sorted({'jax', 'numpy', 'absl', 'typing'} & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "[]\n"
+
+
+def test_compare_refuses_what_gives_no_comparison(tmp_path):
+    with refuses("ways", "adapt.ways"):
+        jaxplm.compare(workdir=tmp_path, ways=("base",), fields={"adapt.ways": ("base",)})
+    with refuses("adapt.dry_run", "jaxplm.run"):
+        jaxplm.compare(workdir=tmp_path, fields={"adapt.dry_run": True})
+    with refuses("adapt.ways", "dappt", "dapt"):
+        jaxplm.compare(workdir=tmp_path, ways=["base", "dappt"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comparison_is_what_the_recipe_has_written(monkeypatch, tmp_path):
+    """Its stages are run in the tests of the notebook and of Snakemake."""
+    written_there = Comparison("accuracy", True, "classify", (Way("base", "finetune", learning_rate=0.5),))
+    asked = []
+
+    def recipe(config: Config, workdir: Path, command: str) -> None:
+        asked.append((config.adapt.ways, config.seed, workdir, command))
+        write_comparison(workdir / "comparison.json", written_there)
+
+    monkeypatch.setattr(main, "recipe_of", lambda name: recipe)
+    monkeypatch.chdir(tmp_path)
+    assert jaxplm.compare(ways=["base", "tapt"], fields={"seed": 3}) == written_there
+    [(ways, seed, workdir, command)] = asked
+    assert (ways, seed, workdir) == (("base", "tapt"), 3, Path("runs/adapt"))
+    assert_says(command, "--config=adapt", "--config.seed=3")
+    assert "--workdir" not in command
 
 
 # ---------------------------------------------------------------- results

@@ -131,7 +131,7 @@ def set_aside(stage: Stage, workdir: Path) -> Path | None:
 def take_back(stage: Stage, workdir: Path, inputs: Mapping[str, Any]) -> bool:
     """Move a stage back from replaced/ that was made from these inputs, if there is one."""
     source, target = workdir / ASIDE / stage.name / identity_of(inputs), workdir / stage.place
-    if target.exists() or not source.exists():
+    if not source.exists() or (target.exists() and any(target.iterdir())):  # Snakemake makes the directory before the stage starts
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
