@@ -163,9 +163,9 @@ def test_both_engines_give_the_same(lab, tmp_path):
         one, other = (workdir / "stages" / stage for workdir in workdirs.values())
         assert rows(one) == rows(other)
         assert weights(one) == weights(other)
-    found = {engine: without_costs(read_comparison(workdir / "comparison.json")) for engine, workdir in workdirs.items()}
-    assert found["local"] == found["snakemake"]
-    assert len(found["local"].ways[0].runs) == 1
+    local, snakemake = (without_costs(read_comparison(workdir / "comparison.json")) for workdir in workdirs.values())
+    assert repr(local) == repr(snakemake)  # NaN where nothing was measured
+    assert len(local.ways[0].runs) == 1
     assert (workdirs["snakemake"] / FILE).exists() and (workdirs["snakemake"] / OUTPUT).exists()
     began = time.time_ns()
     out = succeeded(lab.run(["--config=adapt", f"--workdir={workdirs['snakemake']}", "--config.adapt.engine=snakemake", *flags]))
