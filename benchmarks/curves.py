@@ -45,14 +45,14 @@ def _plot(curves: Mapping[str, np.ndarray], apart: Mapping[str, np.ndarray], fir
 
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=(3, 1))
     steps = np.arange(WINDOW, WINDOW + len(curves[first]))
+    colours = {name: f"C{number}" for number, name in enumerate(curves)}
     for (name, curve), style in zip(curves.items(), ("-", "--", ":", "-."), strict=False):
-        above.plot(steps, curve, style, label=name)
+        above.plot(steps, curve, style, color=colours[name], label=name)
     above.set_ylabel(f"training loss, mean of {WINDOW} steps")
     above.legend()
     for name, curve in apart.items():
-        below.plot(steps, 100 * curve, label=f"{name} beside {first}")
-    below.axhline(0, color="black", linewidth=0.6)
-    below.legend()
+        below.plot(steps, 100 * curve, color=colours[name])
+    below.axhline(0, color=colours[first], linewidth=1)
     below.set_ylabel("difference, %")
     below.set_xlabel("step")
     figure.tight_layout()
