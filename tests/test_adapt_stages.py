@@ -96,7 +96,8 @@ def test_a_changed_field_concerns_its_stage_and_those_after_it(here, ended):
 
 def test_the_log_names_what_runs_again_and_why(here, ended, caplog):
     with caplog.at_level(logging.INFO, "jaxplm"):
-        recipe._log_changes(prepared(comparison(here, dapt=("train.steps=6",)), ended), ended)
+        again = recipe._log_changes(prepared(comparison(here, dapt=("train.steps=6",)), ended), ended)
+    assert again == {"dapt", "finetune/dapt/final", "dapt+tapt", "finetune/dapt+tapt/final"}  # a dry run's table says so
     assert_line(caplog.text, "dapt", "train.steps 5 → 6", "finetune/dapt/final", "dapt+tapt", "finetune/dapt+tapt/final")
     assert "base" not in caplog.text
 

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,13 +115,19 @@ class Estimates:
                 done += min(1.0, _last_step(run) / steps)
         return min(1.0, done / self.of(stage.name).runs)
 
-    def table(self) -> list[tuple[str, ...]]:
-        """Return the rows of a table of all stages, for the log."""
+    def table(self, again: Collection[str] = ()) -> list[tuple[str, ...]]:
+        """Return the rows of a table of all stages, for the log.
+
+        Args:
+          again: stages that have ended or begun, and are made from something else now.
+        """
         rows = [("stage", "recipe", "runs", "tokens", "operations", "time", "state")]
         total = Estimate(0, 0.0, 0.0)
         for stage in self._plan.stages:
             one, seconds = self.of(stage.name), self.seconds(stage.name)
             there = "ended" if state.read_ended(self._workdir, stage) else "begun" if state.read_started(self._workdir, stage) else ""
+            if there and stage.name in again:
+                there = "runs again"
             rows.append((stage.name, stage.recipe, str(one.runs), *_numbers(one), "" if seconds is None else duration(seconds), there))
             total = Estimate(total.runs + one.runs, total.tokens + one.tokens, total.flops + one.flops)
         rows.append(("all", "", str(total.runs), *_numbers(total), "", ""))

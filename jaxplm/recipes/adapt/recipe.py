@@ -50,10 +50,10 @@ def run(config: Config, workdir: Path, command: str) -> None:
     task = read_task(config, workdir)
     write_contents(plan, workdir)
     write_plan(plan, workdir)
-    _log_changes(plan, workdir)
+    again = _log_changes(plan, workdir)
     estimates = Estimates(config, plan, workdir, task)
     if config.adapt.dry_run:
-        log_table(estimates.table(), header=True)
+        log_table(estimates.table(again), header=True)
         for stage in plan.stages:
             chosen = ", with the best of the learning rates" if stage.chooses else ""
             log.info("%s: %s%s", stage.name, command_text(command_of(stage, workdir)), chosen)
@@ -121,8 +121,8 @@ def _value(content: dict[str, Any], name: str) -> Any:
     return content
 
 
-def _log_changes(plan: Plan, workdir: Path) -> None:
-    """Say which stages that had ended or begun run again, and why; of those that follow from them, say which these are."""
+def _log_changes(plan: Plan, workdir: Path) -> frozenset[str]:
+    """Say which stages that had ended or begun run again, and why, and which follow from them; return the names of all these."""
     again: list[str] = []
     for stage in plan.stages:
         if set(stage.needs) & {name for one in again for name in (one, *plan.dependents(one))}:
@@ -138,3 +138,4 @@ def _log_changes(plan: Plan, workdir: Path) -> None:
         following = [name for name in plan.dependents(stage.name) if state.read_ended(workdir, plan[name])]
         log.info("%s: runs again: %s%s", stage.name, "; ".join(described(found.changes)),
                  f"; and after it {', '.join(following)}" if following else "")
+    return frozenset(name for one in again for name in (one, *plan.dependents(one)))
