@@ -70,6 +70,13 @@ def test_of_ways_that_tie_the_cheapest_that_is_better_than_base() -> None:
     assert {"reason.best_ties", "reason.cheaper_ties"} <= keys(verdict)
 
 
+def test_base_does_not_tie_with_a_way_that_is_shown_to_be_better() -> None:
+    """Two tests of one difference, corrected for different numbers of ways, may disagree: the one against `base` counts."""
+    findings = found([way("base", 0.6), way("dapt", 0.7, 9)], {"dapt": (0.01, 0.19, 0.04)}, ("base", "dapt"))
+    assert [one.is_tied for one in findings.outcomes] == [False, True]
+    assert taken(recommend(findings)) == "dapt"
+
+
 def test_a_control_is_never_taken() -> None:
     ways = [way("base", 0.6), way("off-domain-dapt", 0.72, 3), way("dapt", 0.71, 9)]
     verdict = recommend(

@@ -1,5 +1,6 @@
 """What follows from a comparison: scores, gains over `base`, the best ways, costs, the Pareto front."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -159,7 +160,13 @@ def find(comparison: Comparison, standing: Standing) -> Findings:
                 way, found, mean, std, standing.gains.get(key), i == best, tied, total(way.preparation, way.training)
             )
         )
-    return Findings(comparison, split, tuple(outcomes), standing.test_rows)
+    findings = Findings(comparison, split, tuple(outcomes), standing.test_rows)
+    if best is None or not findings.is_significant(outcomes[best]):
+        return findings
+    # The test of the best way against `base` is corrected for fewer comparisons than the list of ties, and outranks it.
+    untied = (BASE, outcomes[best].way.method)
+    outcomes = [dataclasses.replace(one, is_tied=False) if one.key == untied else one for one in outcomes]
+    return dataclasses.replace(findings, outcomes=tuple(outcomes))
 
 
 def scores_of(runs: Sequence[Run], split: str, metric: str) -> tuple[float, ...]:

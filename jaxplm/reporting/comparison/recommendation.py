@@ -67,8 +67,6 @@ def recommend(findings: Findings) -> Verdict:
             "nothing", None, (), None, Message("verdict.nothing"), cautions=tuple(_general_cautions(findings))
         )
     tied = [outcome for outcome in findings.done if outcome.is_tied]
-    if findings.is_significant(best):  # the corrected test of the best against `base` outranks the list of ties
-        tied = [outcome for outcome in tied if outcome.key != ("base", best.way.method)]
     shown = [outcome for outcome in tied if findings.is_significant(outcome) and not outcome.is_control]
     if shown and not any(outcome.is_base for outcome in tied):
         return _take(findings, min(shown, key=findings.cost_of), tied)
