@@ -10,6 +10,7 @@ from messages import assert_line, assert_says, refuses
 
 from jaxplm.config import Adapt, Config, Data, Model, Task, Train
 from jaxplm.recipes.adapt import local, recipe, state
+from jaxplm.recipes.adapt.collect import Collector
 from jaxplm.recipes.adapt.contents import write_contents
 from jaxplm.recipes.adapt.plan import Plan, make_plan, read_plan, write_plan
 from jaxplm.recipes.adapt.task_texts import read_task
@@ -246,3 +247,15 @@ def test_free_fields_are_those_of_the_workdir():
     from jaxplm.engine import workdir
 
     assert state.FREE == workdir.FREE
+
+
+def test_a_way_that_failed_is_in_the_table(here):
+    workdir = here / "run"
+    config = comparison(here, ways=("base", "dapt+tapt"))
+    plan = prepared(config, workdir)
+    (workdir / "stages" / "dapt").mkdir(parents=True)
+    (workdir / "stages" / "dapt" / "log.txt").write_text("step 1\njaxplm: no disk space\n\n")
+    found = Collector(config, plan, workdir, read_task(config, workdir), None, "the command").comparison()
+    assert [(way.name, way.runs, way.failure) for way in found.ways] == [
+        ("base", (), "finetune/base/final: not run"), ("dapt+tapt", (), "dapt: jaxplm: no disk space")]
+    assert (found.metric, found.complete, found.command, found.train_rows) == ("accuracy", True, "the command", 12)
