@@ -103,6 +103,7 @@ def real(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     from jaxplm.data.selection.neighbours import unit
     from jaxplm.data.selection.passes import CorpusPass, KeptTexts
     from jaxplm.data.selection.screening import screen
+    from jaxplm.data.selection.text_units import split_units
     from jaxplm.devices import sharding
     from jaxplm.devices.start import start_jax
     from jaxplm.engine.signals import StopRequest
@@ -121,7 +122,9 @@ def real(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     task = read_task(config)
     config.data.corpus = options_corpus
     finder = LeakFinder(task.evaluated, config.select.leak_ngram)
-    clean = np.flatnonzero(finder.find(task.texts) == 0)  # a task text that shares words with the test set is no copy to keep
+    # A task text that shares words with the test set is no copy to keep, and of equal ones a single copy is kept.
+    first = {text: i for i, text in reversed(list(enumerate(task.texts)))}
+    clean = [i for i in np.flatnonzero(finder.find(task.texts) == 0).tolist() if first[task.texts[i]] == i]
     texts = passages(options)
     random = np.random.default_rng(0)
     places = random.permutation(len(texts))
@@ -132,7 +135,9 @@ def real(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     held = [text for some in task.evaluated.values() for text in some]
     leaks = places[len(copied) : len(copied) + len(held)]
     for place, text in zip(leaks, held, strict=True):
-        texts[place] = f"{texts[place][:100]} ({text.title()}) {texts[place][100:200]}"
+        # A text of fewer words than an n-gram is a leak where it stands alone.
+        short = len(split_units(text)) < config.select.leak_ngram
+        texts[place] = text.title() if short else f"{texts[place][:100]} ({text.title()}) {texts[place][100:200]}"
     clock = Clock()
     screened = screen(texts, finder, CorpusPass(scratch, "screened"), lambda done: None)
     clock.done("reading")
