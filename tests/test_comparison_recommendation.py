@@ -95,8 +95,15 @@ def test_base_where_no_gain_is_likely() -> None:
 def test_an_untrained_encoder_that_ties_leaves_nothing_to_decide() -> None:
     """No way gains, and none loses: that is no reason to keep `base`."""
     ways = [way("random", 0.2), way("base", 0.2), way("dapt", 0.2, 9)]
-    verdict = recommend(found(ways, {"random": (0.0, 0.0, 1.0), "dapt": (0.0, 0.0, 1.0)}, ("random", "base", "dapt")))
+    verdict = recommend(
+        found(ways, {"random": (-0.001, 0.001, 1.0), "dapt": (-0.001, 0.001, 1.0)}, ("random", "base", "dapt"))
+    )
     assert (verdict.kind, taken(verdict)) == ("undecided", "") and {"reason.floor_ties", "step.learn"} <= keys(verdict)
+
+
+def test_ways_that_all_predict_the_same_leave_nothing_to_decide() -> None:
+    verdict = recommend(found([way("base", 0.1), way("dapt", 0.1, 9)], {"dapt": (0.0, 0.0, 1.0)}, ("base", "dapt")))
+    assert (verdict.kind, keys(verdict)) == ("undecided", {"reason.same", "step.learn"})
 
 
 def test_wide_intervals_do_not_decide() -> None:

@@ -151,6 +151,11 @@ def _keep_or_undecided(findings: Findings, tied: Sequence[Outcome]) -> Verdict:
             cautions,
             tuple(_more_measurements(findings)),
         )
+    if all(outcome.gain is not None and outcome.gain.low == outcome.gain.high == 0 for outcome in compared):
+        verdict = Message("verdict.undecided")
+        return Verdict(
+            "undecided", None, (), None, verdict, (Message("reason.same"),), cautions, (Message("step.learn"),)
+        )
     most = max(_upper(findings, outcome) for outcome in compared)
     worth = SMALL_SHARE if metric in SHARES else SMALL_SHARE * abs(keep.mean)
     best = max(compared, key=lambda outcome: _oriented(findings, outcome.gain.mean if outcome.gain else 0.0))
