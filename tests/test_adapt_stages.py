@@ -4,9 +4,12 @@ import json
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from messages import assert_line, assert_says, refuses
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
 
 from jaxplm.config import Adapt, Config, Data, Model, Task, Train
 from jaxplm.recipes.adapt import local, recipe, state
@@ -259,3 +262,12 @@ def test_a_way_that_failed_is_in_the_table(here):
     assert [(way.name, way.runs, way.failure) for way in found.ways] == [
         ("base", (), "finetune/base/final: not run"), ("dapt+tapt", (), "dapt: jaxplm: no disk space")]
     assert (found.metric, found.complete, found.command, found.train_rows) == ("accuracy", True, "the command", 12)
+
+
+@pytest.mark.parametrize("way", ["exbert", "extend_vocab+dapt"])
+def test_a_way_that_the_model_cannot_do_is_refused_at_the_start(here, monkeypatch, way):
+    unigram = SimpleNamespace(backend_tokenizer=Tokenizer(Unigram([("a", -1.0)])))
+    monkeypatch.setattr(recipe.hf, "load_tokenizer", lambda *_: (unigram, []))
+    with refuses("adapt.ways", way, "Unigram", str(here / "model")):
+        recipe.run(comparison(here, ways=("base", way)), here / "run", "the command")
+    assert not (here / "run").exists()

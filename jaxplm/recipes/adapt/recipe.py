@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxplm import hf
 from jaxplm.config import Config, flatten
 from jaxplm.data import atomic
 from jaxplm.data.checksums import Damaged, read_json
@@ -18,7 +19,7 @@ from jaxplm.recipes.adapt.collect import Collector
 from jaxplm.recipes.adapt.contents import write_contents
 from jaxplm.recipes.adapt.estimates import Estimates
 from jaxplm.recipes.adapt.local import LocalEngine
-from jaxplm.recipes.adapt.plan import Plan, command_of, command_text, make_plan, write_plan
+from jaxplm.recipes.adapt.plan import WAYS, Plan, command_of, command_text, make_plan, write_plan
 from jaxplm.recipes.adapt.snakemake_engine import SnakemakeEngine, require_snakemake
 from jaxplm.recipes.adapt.stage import described
 from jaxplm.recipes.adapt.task_texts import read_task
@@ -29,6 +30,7 @@ from jaxplm.reporting.console import log_table
 from jaxplm.reporting.numbers import duration
 from jaxplm.scores.seeds import format_mean_std
 from jaxplm.version import VERSION
+from jaxplm.vocab.reach import fixed_because
 
 log = logging.getLogger("jaxplm")
 
@@ -45,6 +47,7 @@ def run(config: Config, workdir: Path, command: str) -> None:
     """
     if config.adapt.engine == "snakemake":
         require_snakemake(config.adapt.profile)
+    _check_vocabulary(config)
     _claim(config, workdir)
     plan = make_plan(config, workdir)
     task = read_task(config, workdir)
@@ -86,6 +89,15 @@ def table(comparison: Comparison) -> list[tuple[str, ...]]:
         rows.append((name, score(way.runs) or "failed", *(score(few.get(rows, ())) for rows in comparison.few_rows),
                      f"{way.learning_rate:g}", duration(way.preparation.seconds + way.training.seconds)))
     return rows
+
+
+def _check_vocabulary(config: Config) -> None:
+    """Raise a `UserError` where a way adds tokens to a vocabulary that takes none."""
+    if not (adding := [way for way in config.adapt.ways if {"extend_vocab", "exbert"}.intersection(WAYS[way])]):
+        return
+    tokenizer, _ = hf.load_tokenizer(hf.resolve(config.model.path), config.model.path)
+    if reason := fixed_because(tokenizer):
+        raise UserError(f"adapt.ways: {adding[0]} cannot be done with model.path={config.model.path}: {reason}; leave it out")
 
 
 def _claim(config: Config, workdir: Path) -> None:
