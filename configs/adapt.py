@@ -40,7 +40,7 @@ def get_config() -> Config:
         adapt=Adapt(
             ways=("random", "base", "dapt", "tapt", "dapt+tapt"),
             methods=("finetune",),
-            learning_rates=(1e-3,),
+            learning_rates=(5e-4,),
             head_learning_rates=(1e-3,),
             few_rows=(100,),
             parallel=2,
