@@ -264,6 +264,19 @@ def test_a_way_that_failed_is_in_the_table(here):
     assert (found.metric, found.complete, found.command, found.train_rows) == ("accuracy", True, "the command", 12)
 
 
+def test_a_few_label_run_that_failed_leaves_the_way_its_score(here):
+    workdir = here / "run"
+    config = comparison(here, ways=("base",), few_rows=(4,))
+    plan = prepared(config, workdir)
+    end(plan, workdir, "finetune/base/final", macro_f1=0.5)
+    (workdir / "stages" / "finetune" / "base" / "rows=4").mkdir()
+    (workdir / "stages" / "finetune" / "base" / "rows=4" / "log.txt").write_text("jaxplm: no disk space\n")
+    found = Collector(config, plan, workdir, read_task(config, workdir), None, "the command").comparison()
+    (way,) = found.ways
+    assert (len(way.runs), way.failure, way.few) == (1, "", ())
+    assert_line("\n".join(found.notes), "4 rows", "finetune/base/rows=4", "no disk space")
+
+
 @pytest.mark.parametrize("way", ["exbert", "extend_vocab+dapt"])
 def test_a_way_that_the_model_cannot_do_is_refused_at_the_start(here, monkeypatch, way):
     unigram = SimpleNamespace(backend_tokenizer=Tokenizer(Unigram([("a", -1.0)])))

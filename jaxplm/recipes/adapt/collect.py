@@ -44,8 +44,9 @@ class Collector:
                          and self._notes[stage.name])
         return Comparison(
             metric.name, metric.higher_is_better, config.task.kind, ways, encoders, self._vocabularies, self._settings(),
-            self._task.notes, next((note["hardware"] for note in self._notes.values() if note and note.get("hardware")), ""),
-            self._command, all(self._notes.values()) or all(way.runs or way.failure for way in ways),
+            (*self._task.notes, *self._few_that_failed()),
+            next((note["hardware"] for note in self._notes.values() if note and note.get("hardware")), ""), self._command,
+            all(self._notes.values()) or all(way.runs or way.failure for way in ways),
             tuple(sorted(config.adapt.few_rows)), self._task.rows, self._task.test_rows)
 
     def _metric(self) -> str:
@@ -73,7 +74,8 @@ class Collector:
         few = tuple((rows, self._runs(self._plan[name])) for rows, name in row.few if self._notes[name])
         runs = self._runs(final, parts=True) if note else ()
         rate = (note or {}).get("learning_rate") or final.fields.get("train.learning_rate") or 0.0
-        commands = [(self._notes[stage.name] or {}).get("command", "") for stage in (*preparation, *training)]
+        commands = [(self._notes[stage.name] or {}).get("command", "") for stage in
+                    (*preparation, *training, *(self._plan[name] for _, name in row.few))]
         return Way(
             row.way, row.method, runs, self._failure(row), rate,
             tuple((self._plan[name].fields["train.learning_rate"], state.validation_score(self._workdir, self._plan[name])[1])
@@ -85,11 +87,16 @@ class Collector:
         return costs.cost_of(self._workdir, stage)
 
     def _failure(self, row: Row) -> str:
-        """Return the stage that kept the way, or one of its few-label runs, from its end, and the last line of its log."""
-        for name in (*row.prepared, *row.trials, row.final, *(name for _, name in row.few)):
-            if not self._notes[name]:
-                return f"{name}: {failure_line(self._workdir, self._plan[name]) or 'not run'}"
-        return ""
+        """Return the stage that kept the way from its end, and the last line of its log."""
+        return next((self._ended_by(name) for name in (*row.prepared, *row.trials, row.final) if not self._notes[name]), "")
+
+    def _few_that_failed(self) -> tuple[str, ...]:
+        """Return a note for each stage of few labels that failed where the way itself has its score."""
+        return tuple(f"failed with {rows} rows: {self._ended_by(name)}" for row in self._plan.rows if self._notes[row.final]
+                     for rows, name in row.few if not self._notes[name])
+
+    def _ended_by(self, name: str) -> str:
+        return f"{name}: {failure_line(self._workdir, self._plan[name]) or 'not run'}"
 
     def _runs(self, stage: Stage, *, parts: bool = False) -> tuple[Run, ...]:
         return tuple(self._run(path, parts) for path in costs.runs_of(self._workdir / stage.place))
