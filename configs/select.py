@@ -18,7 +18,8 @@ builtin:pydocs-labels. For data of your own:
 
 Then further pre-training reads them beside the task's own texts:
 
-    jaxplm --config=tapt --config.data.train=train.jsonl,runs/nearest/selected/texts.jsonl
+    jaxplm --config=tapt --workdir=runs/knn-tapt \
+        --config.data.train=train.jsonl,runs/nearest/selected/texts.jsonl
 
 Texts that share eight words in a row (select.leak_ngram) with the validation
 or test set are left out and counted. select.method=dsir needs no model: it

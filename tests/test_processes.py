@@ -115,7 +115,7 @@ def test_one_process_that_dies_takes_the_other_with_it(lab, tmp_path):
         assert_says(line, "signal 9", "same command", "resumes", "checkpoint")
         [other] = [line for line in err.splitlines() if line.startswith("jaxplm: ")]
         assert_says(other, "another process", "same command", "resumes")
-        assert err.splitlines() == [other, line]
+        assert sorted(err.splitlines()) == sorted([other, line])  # the script and the other process write at the same time
         assert time.monotonic() - began < 9  # it is not ended by the script, which waits for ten seconds
     finally:
         end(process)

@@ -66,12 +66,16 @@ def typed(value: Any) -> str:
     """Return a value as it is typed on the command line; None as None."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple) and any(isinstance(one, str) for one in value):
+        return f'"{value}"'  # it has single quotes
     return f"'{value}'" if value == "" or isinstance(value, tuple) or " " in str(value) else str(value)
 
 
 def _entry(info: FieldInfo, value: Any) -> str:
     possible = "" if info.possible == "text" else f" [{info.possible}]"
-    return f"  {info.name} = {typed(value)}\n" + _filled(_sentence(info.about) + possible, " " * 6)
+    first = textwrap.fill(f"{info.name} = {typed(value)}", WIDTH, initial_indent="  ", subsequent_indent=" " * 8, break_long_words=False,
+                          break_on_hyphens=False)
+    return f"{first}\n" + _filled(_sentence(info.about) + possible, " " * 6)
 
 
 def _row(name: str, about: str) -> str:
