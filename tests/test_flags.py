@@ -192,7 +192,7 @@ def test_help_of_a_recipe_has_the_fields_that_it_reads_and_their_values(capsys, 
     shown = dict(line.strip().split(" = ", 1) for line in out.splitlines() if line.startswith("  ") and " = " in line)
     config = main.load_config(CONFIGS / f"{recipe}.py")
     assert shown["model.path"] == (config.model.path or "''")
-    assert ("train.steps" in shown) == (recipe not in ("embed", "evaluate", "adapt"))
+    assert ("train.steps" in shown) == (recipe not in ("embed", "evaluate", "select", "adapt"))
     assert ("vocab.new_tokens" in shown) == (recipe in ("extend_vocab", "exbert"))
     assert ("task.pooling" in shown) == (recipe in ("finetune", "feature_extraction", "adapt"))
 
