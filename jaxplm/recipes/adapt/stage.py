@@ -31,6 +31,7 @@ from jaxplm.version import VERSION
 
 MODULE = "jaxplm.recipes.adapt.stage"
 PARENT = "JAXPLM_ADAPT_PARENT"  # process that started this one: when it is gone, the stage saves and ends
+CORES = "JAXPLM_ADAPT_CORES"  # "0,2": those that this stage may use; empty: all
 _WAIT_SECONDS = 60.0  # for an earlier process of this stage, which saves and ends when its parent is gone
 _BEAT_SECONDS = 2.0
 
@@ -40,6 +41,8 @@ def main(argv: list[str]) -> int:
     if len(argv) != 3:
         print(f"usage: python -m {MODULE} WORKDIR NAME", file=sys.stderr)
         return 2
+    if cores := os.environ.get(CORES):
+        os.sched_setaffinity(0, map(int, cores.split(",")))  # before XLA starts its threads
     try:
         return run(Path(argv[1]), argv[2])
     except Exception as error:
