@@ -44,9 +44,9 @@ def get_config() -> Config:
             head_learning_rates=(1e-3,),
             few_rows=(100,),
             parallel=2,
-            dapt=("train.steps=150", "train.batch_size=16", "train.learning_rate=1e-3"),
-            tapt=("train.steps=80", "train.batch_size=32", "train.learning_rate=1e-3"),
-            finetune=("train.epochs=1",),
+            dapt=("train.steps=100", "train.batch_size=32", "train.learning_rate=1e-3"),
+            tapt=("train.steps=60", "train.batch_size=32", "train.learning_rate=1e-3"),
+            finetune=("train.epochs=1", "train.batch_size=32", "train.eval_every=200"),
             few=("train.epochs=10",),
         ),
     )

@@ -20,7 +20,7 @@ def keep_compiled(cache: Path) -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         kind = hashlib.sha256(f"{platform.machine()} {cpu_flags()}".encode()).hexdigest()[:12]
         directory = str(cache / "compiled" / kind)
-        if jax.config.jax_compilation_cache_dir != directory:
+        if jax.config.jax_compilation_cache_dir != directory:  # pyright: ignore[reportAttributeAccessIssue]  # JAX adds it at run time
             jax.config.update("jax_compilation_cache_dir", directory)
             # Where JAX has compiled something before, it has found that there is no directory, and does not look again.
             compilation_cache.reset_cache()
