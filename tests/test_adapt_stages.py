@@ -246,6 +246,20 @@ def test_a_workdir_of_something_else_is_refused(here, ended):
         recipe._claim(comparison(here), here)
 
 
+@pytest.mark.parametrize(("cores", "parallel", "shares"), [
+    ({0, 1, 2, 3}, 2, ["0,2", "1,3"]),
+    ({4, 5, 6}, 2, ["4,6", "5"]),
+    ({0, 1}, 1, [""]),  # all of them
+    ({0, 1}, 3, ["", "", ""]),  # more stages than cores
+])
+def test_stages_that_run_at_a_time_have_cores_of_their_own(monkeypatch, cores, parallel, shares):
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: cores, raising=False)
+    monkeypatch.setattr(local, "GPU", Path("/nowhere"))
+    assert local._shares_of_cores(parallel) == shares
+    monkeypatch.setattr(local, "GPU", Path("/"))
+    assert local._shares_of_cores(parallel) == [""] * parallel  # they compute on a GPU, and need the cores for compiling
+
+
 def test_free_fields_are_those_of_the_workdir():
     from jaxplm.engine import workdir
 

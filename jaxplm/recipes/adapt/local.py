@@ -18,6 +18,7 @@ from jaxplm.reporting.numbers import duration
 
 log = logging.getLogger("jaxplm")
 
+GPU = Path("/dev/nvidiactl")  # NVIDIA's driver is loaded
 _POLL_SECONDS = 0.2
 _ASKED_EVERY = 10.0  # seconds: a run that is about to begin with its next seed may miss a signal
 _SAVING_SECONDS = 180.0  # after which a stage that was asked to stop is killed: its last checkpoint is on disk
@@ -142,7 +143,7 @@ def _shares_of_cores(parallel: int) -> list[str]:
     times as long as one after the other. Stages that compute on a GPU share all cores, which they need for compiling.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if parallel == 1 or len(cores) < parallel or Path("/dev/nvidiactl").exists():
+    if parallel == 1 or len(cores) < parallel or GPU.exists():
         return [""] * parallel
     return [",".join(map(str, cores[place::parallel])) for place in range(parallel)]
 
