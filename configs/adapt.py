@@ -34,7 +34,7 @@ def get_config() -> Config:
         recipe="adapt",
         model=Model(path="builtin:tiny"),
         data=Data(corpus="builtin:pydocs-packages", train=f"{labels}/train", validation=f"{labels}/validation", test=f"{labels}/test",
-                  seq_len=64, held_out=0.1),
+                  seq_len=48, held_out=0.1),
         task=Task(kind="classify"),
         train=Train(seeds=(1, 2, 3)),
         adapt=Adapt(
@@ -46,7 +46,7 @@ def get_config() -> Config:
             parallel=2,
             dapt=("train.steps=100", "train.batch_size=32", "train.learning_rate=1e-3"),
             tapt=("train.steps=60", "train.batch_size=32", "train.learning_rate=1e-3"),
-            finetune=("train.epochs=1", "train.batch_size=32", "train.eval_every=200"),
+            finetune=("train.epochs=1", "train.eval_every=200"),
             few=("train.epochs=10",),
         ),
     )

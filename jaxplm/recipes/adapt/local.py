@@ -46,6 +46,8 @@ class LocalEngine:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._cores = _shares_of_cores(parallel)
         self._core_of: dict[str, int] = {}  # stage → its place in `_cores`
+        # Those that most others wait for come first, else the last way would run alone at the end.
+        self._order = sorted(plan.stages, key=lambda stage: -len(list(plan.dependents(stage.name))))
         self._done: set[str] = set()
         self._failed: set[str] = set()
 
@@ -68,7 +70,7 @@ class LocalEngine:
     def _start_ready(self) -> bool:
         """Start stages whose needs are met, as many as there is room for; return whether any was started or found ended."""
         started = False
-        for stage in self._plan.stages:
+        for stage in self._order:
             name = stage.name
             if name in self._done or name in self._failed or name in self._running or not self._done.issuperset(stage.needs):
                 continue
