@@ -99,14 +99,14 @@ def test_snakemake_reads_the_file(profile, tmp_path):
 
 
 ENGINE = """
-import signal, subprocess, sys, time
+import os, signal, subprocess, sys, time
 def stop(number, frame):
-    print("engine asked", number, flush=True)
+    os.write(1, f"engine asked {number}\\n".encode())  # in one piece: the stage writes to the same pipe
     if number == signal.SIGINT:
         sys.exit(9)
 signal.signal(signal.SIGTERM, stop), signal.signal(signal.SIGINT, stop)
-subprocess.Popen([sys.executable, "-c", "import signal, sys, time;"
-    "signal.signal(signal.SIGTERM, lambda *_: (print('stage saves', flush=True), sys.exit(143)));"
+subprocess.Popen([sys.executable, "-c", "import os, signal, sys, time;"
+    "signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'stage saves\\\\n'), sys.exit(143)));"
     "print('started', flush=True); time.sleep(60)"])
 while True:
     time.sleep(0.1)
