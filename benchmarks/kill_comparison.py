@@ -100,7 +100,7 @@ def failed(workdir: Path) -> bool:
 
 
 def scores(workdir: Path) -> Any:
-    """Return comparison.json without what is measured anew in every run."""
+    """Return comparison.json without what differs between equal runs."""
     def without(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: without(one) for name, one in value.items() if name not in MEASURED}
