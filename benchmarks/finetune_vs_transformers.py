@@ -124,7 +124,7 @@ def torch_worker(options: argparse.Namespace) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: (step + 1) / max(warmup, 1) if step < warmup else (total - step) / (total - warmup))
 
-    multiple = 8 if on_gpu() else 1  # fewer shapes: cuDNN plans attention for each, which takes tenths of a second
+    multiple = 8 if on_gpu() else 1  # fewer shapes, each of which may be planned for once
 
     def width_of(part: Any, chosen: np.ndarray) -> int:
         return -(-int(part.lengths[chosen].max()) // multiple) * multiple

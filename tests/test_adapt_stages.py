@@ -15,6 +15,7 @@ from jaxplm.config import Adapt, Config, Data, Model, Task, Train
 from jaxplm.recipes.adapt import local, recipe, state
 from jaxplm.recipes.adapt.collect import Collector
 from jaxplm.recipes.adapt.contents import write_contents
+from jaxplm.recipes.adapt.kept import remove_what_no_one_reads
 from jaxplm.recipes.adapt.plan import Plan, make_plan, read_plan, write_plan
 from jaxplm.recipes.adapt.task_texts import read_task
 
@@ -248,7 +249,7 @@ def test_a_workdir_of_something_else_is_refused(here, ended):
 
 @pytest.mark.parametrize(("cores", "parallel", "shares"), [
     ({0, 1, 2, 3}, 2, ["0,2", "1,3"]),
-    ({4, 5, 6}, 2, ["4,6", "5"]),
+    ({4, 5, 6}, 2, ["4", "5"]),  # as many each
     ({0, 1}, 1, [""]),  # all of them
     ({0, 1}, 3, ["", "", ""]),  # more stages than cores
 ])
@@ -258,6 +259,22 @@ def test_stages_that_run_at_a_time_have_cores_of_their_own(monkeypatch, cores, p
     assert local._shares_of_cores(parallel) == shares
     monkeypatch.setattr(local, "GPU", Path("/"))
     assert local._shares_of_cores(parallel) == [""] * parallel  # they compute on a GPU, and need the cores for compiling
+
+
+@pytest.mark.parametrize(("name", "kept"), [
+    ("finetune/base/final", {"export/model.safetensors", "predictions.jsonl", "seed-4/export/exported.json"}),
+    ("finetune/base/rows=4", {"predictions.jsonl", "seed-4/export/exported.json"}),
+    ("dapt", {"export/model.safetensors", "predictions.jsonl", "seed-4/export/exported.json", "seed-4/export/model.safetensors"}),
+])
+def test_an_ended_stage_keeps_scores_and_the_final_model_alone(here, name, kept):
+    stage = make_plan(comparison(here, ways=("base", "dapt"), few_rows=(4,)), here / "run")[name]
+    for file in ("export/model.safetensors", "checkpoints/7/state", "predictions.jsonl", "seed-4/checkpoints/7/state",
+                 "seed-4/export/model.safetensors", "seed-4/export/exported.json"):
+        (here / "stage" / file).parent.mkdir(parents=True, exist_ok=True)
+        (here / "stage" / file).write_text("x")
+    for _ in range(2):  # it may have been killed before its end
+        remove_what_no_one_reads(stage, here / "stage")
+    assert {str(path.relative_to(here / "stage")) for path in (here / "stage").rglob("*") if path.is_file()} == kept
 
 
 def test_free_fields_are_those_of_the_workdir():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxplm.config import Config, fields_matching, flatten
+from jaxplm.config import Config, as_flag, fields_matching, flatten
 from jaxplm.data import atomic
 from jaxplm.recipes.adapt.overrides import parsed
 from jaxplm.recipes.adapt.stage_config import defaults, fields_read
@@ -253,18 +253,12 @@ def command_of(stage: Stage, workdir: Path, learning_rate: float | None = None) 
     """
     fields = stage.fields | ({} if learning_rate is None else {"train.learning_rate": learning_rate})
     return [f"--config={stage.recipe}", f"--workdir={workdir / stage.place}",
-            *(f"--config.{name}={_text(value)}" for name, value in fields.items())]
+            *(as_flag(name, value) for name, value in fields.items())]
 
 
 def command_text(arguments: list[str]) -> str:
     """Return the command as a user types it."""
     return " ".join(["jaxplm", *map(shlex.quote, arguments)])
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return repr(value) if isinstance(value, (float, tuple)) else str(value)
 
 
 def write_plan(plan: Plan, workdir: Path) -> None:
